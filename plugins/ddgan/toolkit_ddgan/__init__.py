@@ -1,0 +1,20 @@
+"""Denoising diffusion GANs (Xiao et al. 2022)."""
+
+from toolkit import Denoiser, NoiseSchedule, Objective, Registry, hookimpl
+from toolkit_ddgan.discriminator import LargeDiscriminator, SmallDiscriminator, TransitionDiscriminator
+from toolkit_ddgan.generator import LightGenerator, PublishedGenerator
+from toolkit_ddgan.objective import DDGAN
+from toolkit_ddgan.points import MLPDiscriminator, MLPGenerator
+from toolkit_ddgan.schedule import vp_sde
+
+
+@hookimpl
+def toolkit_components(registry: Registry) -> None:
+    registry.add(NoiseSchedule, "vp_sde", vp_sde)
+    registry.add(Denoiser, "ddgan_generator", PublishedGenerator)
+    registry.add(Denoiser, "ddgan_light_generator", LightGenerator)
+    registry.add(Denoiser, "ddgan_mlp_generator", MLPGenerator)
+    registry.add(TransitionDiscriminator, "ddgan_small_discriminator", SmallDiscriminator)
+    registry.add(TransitionDiscriminator, "ddgan_large_discriminator", LargeDiscriminator)
+    registry.add(TransitionDiscriminator, "ddgan_mlp_discriminator", MLPDiscriminator)
+    registry.add(Objective, "ddgan", DDGAN)

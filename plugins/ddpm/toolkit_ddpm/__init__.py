@@ -1,0 +1,10 @@
+"""Denoising Diffusion Probabilistic Models (Ho, Jain & Abbeel 2020)."""
+
+from toolkit import DenoisingLoss, Objective, Registry, hookimpl
+from toolkit_ddpm.objective import DDPM, Simple
+
+
+@hookimpl
+def toolkit_components(registry: Registry) -> None:
+    registry.add(Objective, "ddpm", DDPM)
+    registry.add(DenoisingLoss, "simple", Simple)

@@ -1,0 +1,93 @@
+"""DDPM's objective, equation 14: predict the noise that was added.
+
+L_simple = E_{t, x_0, noise} mean (noise - noise_theta(x_t, t))^2,   x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise
+"""
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from toolkit import (
+    Batch,
+    Default,
+    Denoiser,
+    DenoisingLoss,
+    Loss,
+    NoiseSchedule,
+    Objective,
+    Records,
+    Step,
+    Timesteps,
+    Turn,
+)
+
+
+class Simple(DenoisingLoss):
+    """Squared error of the predicted noise, a mean over the pixels of a row (Ho et al. 2020, eq. 14)."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self._schedule = schedule
+
+    def forward(
+        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
+    ) -> Tensor:
+        x_t = self._schedule.diffuse(x0, t, noise)
+        return (denoiser(x_t, t, label).noise - noise).square().flatten(1).mean(1)
+
+
+class DDPM(Objective):
+    """Trains one denoiser by a denoising loss at random timesteps (Ho et al. 2020, algorithm 1).
+
+    Args:
+        timesteps: which timesteps a step looks at; a weight keeps the expected loss the same.
+        loss: what is minimised at a timestep.
+    """
+
+    roles = {"denoiser": Denoiser}
+    samples = "denoiser"
+
+    def __init__(
+        self,
+        timesteps: Annotated[Timesteps, Default("uniform")],
+        loss: Annotated[DenoisingLoss, Default("simple")],
+    ) -> None:
+        super().__init__()
+        self.timesteps, self.loss = timesteps, loss
+
+    def turns(self) -> tuple[Turn, ...]:
+        return (Turn("denoiser", trains=("denoiser",), loss=self._train),)
+
+    def measures(self) -> tuple[Turn, ...]:
+        return (Turn("denoiser", trains=(), loss=self._measure),)
+
+    def observe(self, turn: str, records: Records) -> None:
+        # (B, draws), draw by draw: the first of every row, then the second, and so on.
+        self.timesteps.observe(records["t"].T.flatten(), records["loss"].T.flatten())
+
+    def _train(self, batch: Batch, step: Step) -> Loss:
+        t, weight = self.timesteps.draw(len(batch.images), step.device)
+        losses = self._losses(batch, step, t)
+        total = (weight * losses).mean()
+        if not self.timesteps.learns:
+            return Loss(total)
+        drawn, seen = [t], [losses.detach()]
+        for _ in range(self.timesteps.extra):
+            drawn.append(self.timesteps.draw(len(batch.images), step.device)[0])
+            with step.no_grad():
+                seen.append(self._losses(batch, step, drawn[-1]))
+        return Loss(
+            total, {"unweighted": losses.mean()}, {"t": torch.stack(drawn, 1), "loss": torch.stack(seen, 1)}
+        )
+
+    def _measure(self, batch: Batch, step: Step) -> Loss:
+        # Measured as it would be without importance sampling, so that runs can be compared.
+        t, weight = self.timesteps.draw(len(batch.images), step.device)
+        return Loss((weight * self._losses(batch, step, t)).mean())
+
+    def _losses(self, batch: Batch, step: Step, t: Tensor) -> Tensor:
+        noise = torch.randn_like(batch.images)
+        denoiser = step.networks["denoiser"]
+        losses: Tensor = self.loss(denoiser, batch.images, t, noise, batch.labels)
+        return losses

@@ -1,0 +1,186 @@
+"""Samplers against closed forms and against diffusers, step for step."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from toolkit import Denoiser, NoiseSchedule, Prediction, Sampler, kept_timesteps, randn
+from toolkit.sampler import DDIM, Ancestral
+from toolkit.schedule import linear
+from toolkit.solvers import DiffusersSampler
+
+MEAN, STD = 0.5, 0.3
+
+
+class Gaussian(Denoiser):
+    """The exact denoiser of data N(MEAN, STD^2): its mean, or a draw, of p(x_0 | x_t)."""
+
+    def __init__(self, schedule: NoiseSchedule, *, draws: bool) -> None:
+        super().__init__()
+        self.schedule, self.draws = schedule, draws
+        self.calls: list[int] = []
+
+    def latent(self, n: int, generators: Sequence[torch.Generator] | None) -> Tensor | None:
+        return randn((n, 1), generators, torch.device("cpu")) if self.draws else None
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+    ) -> Prediction:
+        self.calls.append(int(t[0]))
+        abar = self.schedule.signal(t, x_t) ** 2
+        variance = 1 / (1 / STD**2 + abar / (1 - abar))
+        mean = variance * (MEAN / STD**2 + abar.sqrt() * x_t / (1 - abar))
+        x0 = mean if latent is None else mean + variance.sqrt() * latent
+        return Prediction(self.schedule, x_t, t, x0=x0)
+
+
+class Linear(Denoiser):
+    """Any smooth function will do to compare samplers."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+    ) -> Prediction:
+        return Prediction(self.schedule, x_t, t, noise=0.9 * x_t.tanh() + 0.01)
+
+
+def generators(n: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(i) for i in range(n)]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 50])
+def test_ancestral_sampling_with_exact_draws_returns_the_data_distribution(steps: int) -> None:
+    """What DDGAN's sampling rests on: with p(x_0 | x_t) drawn exactly, any number of steps is exact."""
+    schedule = linear(1000, 1e-4, 0.02)
+    torch.manual_seed(0)
+    # From x_T of the data, not from N(0, I), so that nothing but the sampler can be wrong.
+    sampler = Ancestral(schedule, steps, "linspace" if steps > 1 else "trailing")
+    last = int(sampler.timesteps[-1])
+    x = schedule.diffuse(
+        MEAN + STD * torch.randn(100_000, 1), torch.full((100_000,), last), torch.randn(100_000, 1)
+    )
+    images = sampler.sample(Gaussian(schedule, draws=True), x, 1000)
+    assert float(images.mean()) == pytest.approx(MEAN, abs=0.005)
+    assert float(images.std()) == pytest.approx(STD, rel=0.01)
+
+
+def test_ddim_follows_the_exact_path_to_the_data_distribution() -> None:
+    schedule = linear(1000, 1e-4, 0.02)
+    torch.manual_seed(0)
+    images = DDIM(schedule).sample(Gaussian(schedule, draws=False), torch.randn(50_000, 1), 1000)
+    assert float(images.mean()) == pytest.approx(MEAN, abs=0.01)
+    assert float(images.std()) == pytest.approx(STD, rel=0.03)
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("steps", [None, 10])
+def test_ancestral_equals_ddpm_scheduler_step_for_step(variance: str, clip: bool, steps: int | None) -> None:
+    schedule = linear(100, 1e-3, 0.2)
+    scheduler = schedule.to_scheduler(variance_type=variance, clip_sample=clip)
+    scheduler.set_timesteps(steps or 100)
+    x = theirs = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
+    ours = Ancestral(schedule, steps, "leading", variance, clip).sample(  # type: ignore[arg-type]
+        Linear(schedule), x, 100, generators=generators(3)
+    )
+    drawing = generators(3)
+    for t in scheduler.timesteps:
+        theirs = scheduler.step(0.9 * theirs.tanh() + 0.01, t, theirs, generator=drawing).prev_sample
+    assert torch.allclose(ours, theirs, atol=2e-4 if steps else 5e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+@pytest.mark.parametrize("clip", [False, True])
+def test_ddim_equals_ddim_scheduler_step_for_step(eta: float, clip: bool) -> None:
+    from diffusers import DDIMScheduler
+
+    schedule = linear(100, 1e-3, 0.2)
+    scheduler = DDIMScheduler(100, trained_betas=schedule.betas.numpy(), clip_sample=clip)
+    scheduler.set_timesteps(10)
+    x = theirs = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
+    ours = DDIM(schedule, 10, "leading", eta, clip).sample(Linear(schedule), x, 100, generators=generators(3))
+    drawing = generators(3)
+    for t in scheduler.timesteps:
+        noise = 0.9 * theirs.tanh() + 0.01
+        drawn = torch.cat([torch.randn(1, 1, 4, 4, generator=g) for g in drawing]) if eta and t > 0 else None
+        options = {"eta": eta, "use_clipped_model_output": clip, "variance_noise": drawn}
+        theirs = scheduler.step(noise, t, theirs, **options).prev_sample
+    assert torch.allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler",
+                                  "HeunDiscreteScheduler"])  # fmt: skip
+def test_diffusers_schedulers_come_near_the_data_distribution_in_few_steps(name: str) -> None:
+    schedule = linear(1000, 1e-4, 0.02)
+    torch.manual_seed(0)
+    sampler = DiffusersSampler(schedule, name, 50)
+    images = sampler.sample(Gaussian(schedule, draws=False), torch.randn(20_000, 1), 1000)
+    assert float(images.mean()) == pytest.approx(MEAN, abs=0.03)
+    assert float(images.std()) == pytest.approx(STD, rel=0.15)
+
+
+def samplers(schedule: NoiseSchedule) -> list[Sampler]:
+    return [
+        Ancestral(schedule), Ancestral(schedule, 7), DDIM(schedule, 7), DDIM(schedule, 7, eta=1.0),
+        DiffusersSampler(schedule, "DDPMScheduler", 7), DiffusersSampler(schedule, "EulerAncestralDiscreteScheduler", 7),
+        DiffusersSampler(schedule, "DPMSolverMultistepScheduler", 7),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", range(7))
+def test_a_row_depends_on_its_own_generator_whatever_the_batch(index: int) -> None:
+    schedule = linear(100, 1e-3, 0.2)
+    sampler, x = samplers(schedule)[index], torch.randn(4, 1, 4, 4)
+    together = sampler.sample(Gaussian(schedule, draws=False), x, 100, generators=generators(4))
+    alone = sampler.sample(Gaussian(schedule, draws=False), x[2:3], 100, generators=generators(4)[2:3])
+    assert torch.equal(together[2:3], alone)
+
+
+@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize("start", [0, 30, 100])
+def test_network_calls_are_the_kept_timesteps_below_the_start(index: int, start: int) -> None:
+    schedule = linear(100, 1e-3, 0.2)
+    sampler, denoiser = samplers(schedule)[index], Gaussian(schedule, draws=False)
+    x = torch.randn(2, 1, 4, 4)
+    told: list[int] = []
+    out = sampler.sample(denoiser, x, start, generators=generators(2), progress=told.append)
+    expected = [t for t in reversed(sampler.timesteps.tolist()) if t < start]
+    assert denoiser.calls == expected
+    assert told == list(range(1, len(expected) + 1))
+    if start == 0:
+        assert torch.equal(out, x)
+
+
+def test_given_latents_replace_the_drawn_ones() -> None:
+    schedule = linear(4, 0.3, 0.9)
+    denoiser, x = Gaussian(schedule, draws=True), torch.randn(2, 1)
+    latents = [torch.randn(2, 1) for _ in range(4)]
+    same = [
+        Ancestral(schedule).sample(denoiser, x, 4, generators=generators(2), latents=latents)
+        for _ in range(2)
+    ]
+    assert torch.equal(*same)
+    assert not torch.equal(same[0], Ancestral(schedule).sample(denoiser, x, 4, generators=generators(2)))
+    with pytest.raises(ValueError, match="4 network calls need as many latents, got 3"):
+        Ancestral(schedule).sample(denoiser, x, 4, latents=latents[:3])
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"scheduler": "DDIMSchedular"}, "no scheduler 'DDIMSchedular'. Did you mean 'DDIMScheduler'"),
+    ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "takes no betas"),
+    ({"scheduler": "DDIMScheduler", "options": {"stepz_offset": 1}}, "no option 'stepz_offset'. Did you mean 'steps_offset'"),
+    ({"scheduler": "EulerDiscreteScheduler", "options": {"timestep_spacing": "linspace"}}, "between those of the chain"),
+])  # fmt: skip
+def test_a_scheduler_that_cannot_be_used_is_refused(options: dict, message: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ValueError, match=message):
+        DiffusersSampler(linear(1000, 1e-4, 0.02), num_inference_steps=7, **options)
+
+
+def test_more_steps_than_timesteps_are_refused() -> None:
+    with pytest.raises(ValueError, match="from 1 to 100"):
+        kept_timesteps(100, 101, "leading")

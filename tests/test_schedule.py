@@ -1,0 +1,146 @@
+"""NoiseSchedule against published tables, Bayes and diffusers."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from toolkit import NoiseSchedule, kept_timesteps
+from toolkit.schedule import linear
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "ddpm.json").read_text())
+TABLES = (
+    "betas", "alphas_cumprod", "alphas_cumprod_prev", "posterior_variance", "posterior_log_variance_clipped",
+    "posterior_mean_coef1", "posterior_mean_coef2",
+)  # fmt: skip
+LINEAR = {
+    "schedule_linear_T1000": (1000, 1e-4, 0.02),
+    "schedule_linear_T100_thesis": (100, 4e-4, 0.18),
+    "schedule_linear_T100_official_rescaled": (100, 1e-3, 0.2),
+}
+
+
+@pytest.fixture
+def schedule() -> NoiseSchedule:
+    return linear(1000, 1e-4, 0.02)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("table", TABLES)
+def test_tables_equal_the_published_ones(name: str, table: str) -> None:
+    vector = VECTORS[name]
+    values = getattr(linear(*LINEAR[name]), table)[vector["index0"]]
+    assert torch.allclose(values, torch.tensor(vector[table], dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(("name", "timesteps"), [
+    ("[50]", kept_timesteps(1000, 50, "linspace")),
+    ("[250]", kept_timesteps(1000, 250, "linspace")),
+    ("ddim50", kept_timesteps(1000, 50, "leading")),
+    ("ddim10", kept_timesteps(1000, 10, "leading")),
+])  # fmt: skip
+def test_a_respaced_chain_has_the_published_betas(
+    schedule: NoiseSchedule, name: str, timesteps: torch.Tensor
+) -> None:
+    vector = VECTORS["respacing"][name]
+    respaced = schedule.respace(timesteps)
+    betas = respaced.betas[respaced.timesteps]
+    found = [betas[0], betas[1], betas[-1], betas.sum(), respaced.posterior_variance[timesteps[1]]]
+    names = ("beta_first", "beta_second", "beta_last", "beta_sum", "beta_tilde_second")
+    assert [float(x) for x in found] == pytest.approx([vector[n] for n in names], rel=1e-9)
+
+
+def test_dropped_timesteps_are_nan_and_original_indices_stay(schedule: NoiseSchedule) -> None:
+    respaced = schedule.respace([0, 500, 999])
+    assert respaced.timesteps.tolist() == [0, 500, 999]
+    assert respaced.alphas_cumprod[500] == schedule.alphas_cumprod[500]
+    assert math.isnan(respaced.betas[499])
+    assert respaced.diffuse(torch.ones(1, 2), torch.tensor([499]), torch.ones(1, 2)).isnan().all()
+
+
+def test_respacing_to_every_timestep_changes_no_bit(schedule: NoiseSchedule) -> None:
+    respaced = schedule.respace(range(1000))
+    assert all(torch.equal(getattr(respaced, name), getattr(schedule, name)) for name in TABLES)
+
+
+@pytest.mark.parametrize("timesteps", [[], [3, 2], [5, 5], [1000], [-1, 3]])
+def test_respacing_refuses_what_is_no_ascending_choice(schedule: NoiseSchedule, timesteps: list[int]) -> None:
+    with pytest.raises(ValueError, match="must ascend and be among the 1000"):
+        schedule.respace(timesteps)
+
+
+def test_steps_of_the_forward_chain_add_up_to_its_marginal() -> None:
+    schedule = linear(20, 1e-3, 0.3)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.full((200_000, 1), 2.0)
+    for t in range(20):
+        noise = torch.randn(x.shape, generator=generator)
+        x = schedule.advance(x, torch.full((len(x),), t), noise)
+    abar = float(schedule.alphas_cumprod[-1])
+    assert float(x.mean()) == pytest.approx(2 * abar**0.5, abs=0.01)
+    assert float(x.var()) == pytest.approx(1 - abar, rel=0.01)
+
+
+@pytest.mark.parametrize("kept", [None, [0, 7, 12, 19]])
+def test_the_posterior_is_that_of_bayes(kept: list[int] | None) -> None:
+    """q(x_s | x_t, x_0) is proportional to q(x_t | x_s) q(x_s | x_0): two Gaussians in x_s."""
+    schedule = linear(20, 1e-3, 0.3)
+    schedule = schedule if kept is None else schedule.respace(kept)
+    x0, x_t = torch.tensor([[0.7]]), torch.tensor([[-0.4]])
+    for s, t in zip(schedule.timesteps[:-1].tolist(), schedule.timesteps[1:].tolist(), strict=True):
+        beta, abar = float(schedule.betas[t]), float(schedule.alphas_cumprod[s])
+        precision = (1 - beta) / beta + 1 / (1 - abar)
+        mean = ((1 - beta) ** 0.5 * -0.4 / beta + abar**0.5 * 0.7 / (1 - abar)) / precision
+        got_mean, got_log_variance = schedule.posterior(x0, x_t, torch.tensor([t]))
+        assert float(got_mean) == pytest.approx(mean, rel=1e-5)
+        assert float(got_log_variance.exp()) == pytest.approx(1 / precision, rel=1e-5)
+
+
+def test_the_last_posterior_sample_is_the_clean_image_itself(schedule: NoiseSchedule) -> None:
+    x0, x_t, noise = torch.randn(3, 2, 1, 4, 4).unbind()
+    assert torch.equal(schedule.sample_posterior(x0, x_t, torch.zeros(2, dtype=torch.int64), noise), x0)
+
+
+def test_index_minus_one_is_clean_data_and_others_outside_the_chain_raise(schedule: NoiseSchedule) -> None:
+    x0, noise = torch.randn(2, 3), torch.randn(2, 3)
+    assert torch.equal(schedule.diffuse(x0, torch.tensor([-1, -1]), noise), x0)
+    for t in (-2, 1000):
+        with pytest.raises((IndexError, RuntimeError)):
+            schedule.diffuse(x0, torch.tensor([0, t]), noise)
+
+
+def test_betas_survive_lower_precision_of_the_data(schedule: NoiseSchedule) -> None:
+    schedule.diffuse(torch.ones(1, 2, dtype=torch.bfloat16), torch.tensor([999]), torch.ones(1, 2))
+    assert schedule.alphas_cumprod.dtype == torch.float64
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("n", [1, 10, 50, 300, 1000])
+def test_kept_timesteps_are_those_of_diffusers(spacing: str, n: int) -> None:
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(1000, timestep_spacing=spacing, clip_sample=False)
+    scheduler.set_timesteps(n)
+    assert kept_timesteps(1000, n, spacing).flip(0).tolist() == scheduler.timesteps.tolist()
+
+
+def test_the_scheduler_has_the_same_chain(schedule: NoiseSchedule) -> None:
+    scheduler = schedule.to_scheduler(variance_type="fixed_large")
+    assert torch.allclose(scheduler.alphas_cumprod.double(), schedule.alphas_cumprod, rtol=1e-5)
+    assert scheduler.config.variance_type == "fixed_large" and not scheduler.config.clip_sample
+    with pytest.raises(ValueError, match="respaced"):
+        schedule.respace([0, 1]).to_scheduler()
+
+
+@pytest.mark.parametrize("case", VECTORS["learned_variance"], ids=str)
+def test_a_learned_variance_lies_between_its_bounds(schedule: NoiseSchedule, case: dict[str, float]) -> None:
+    fraction, t = torch.tensor([[case["frac"]]]), torch.tensor([case["t"]])
+    assert float(schedule.learned_log_variance(fraction, t)) == pytest.approx(case["log_variance"], rel=1e-6)
+
+
+@pytest.mark.parametrize("betas", [[], [0.0], [0.1, 1.5], [float("nan")], [[0.1]]])
+def test_betas_outside_the_unit_interval_are_refused(betas: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"in \(0, 1\]"):
+        NoiseSchedule(betas)

@@ -1,0 +1,319 @@
+"""The loop: whom a turn trains, what it sees, and what the trainer refuses."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from toolkit import Batch, Batches, DataSource, Loss, Objective, Records, Step, Turn
+from toolkit.ema import EMA
+from toolkit.errors import RunError, TrainingError
+from toolkit.optimizer import Constant, Cosine, Linear, OptimizerOptions, adam, sgd
+from toolkit.options import DataOptions, EMAOptions, RunOptions
+from toolkit.processes import Processes
+from toolkit.trainer import Trainer, Training, share
+
+
+class Points(DataSource):
+    """Points (2,): nothing in the loop may assume pictures."""
+
+    image_shape, num_classes = (2,), None
+
+    def __len__(self) -> int:
+        return 64
+
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return torch.stack([indices.float(), -indices.float()], 1) / 64, None
+
+
+class Recorded(Objective):
+    """Turns as a test wants them, remembering every batch and step."""
+
+    roles, samples = {"g": nn.Module, "d": nn.Module}, "g"
+
+    def __init__(self, *turns: Turn) -> None:
+        super().__init__()
+        self._turns = turns
+        self.observed: list[tuple[str, Records]] = []
+
+    def turns(self) -> tuple[Turn, ...]:
+        return self._turns
+
+    def observe(self, turn: str, records: Records) -> None:
+        self.observed.append((turn, records))
+
+
+def through_both(batch: Batch, step: Step) -> Loss:
+    return Loss(step.networks["d"](step.networks["g"](batch.images)).square().mean())
+
+
+def noisy(batch: Batch, step: Step) -> Loss:
+    moved = batch.images + torch.randn_like(batch.images)
+    return Loss(step.networks["d"](step.networks["g"](moved)).square().mean(), records={"x": moved.sum(1)})
+
+
+@contextmanager
+def trainer(objective: Objective, *, lr: float = 0.1, networks: dict[str, nn.Module] | None = None,
+            clip: float | None = None, ema: EMAOptions | None = None, **run: object) -> Iterator[Trainer]:  # fmt: skip
+    torch.manual_seed(0)
+    networks = networks or {"g": nn.Linear(2, 2), "d": nn.Linear(2, 1)}
+    trained = dict.fromkeys(role for turn in objective.turns() for role in turn.trains)
+    optimizers = {role: sgd(networks[role].parameters(), lr) for role in trained}
+    options = {role: OptimizerOptions(Constant(), clip) for role in trained}
+    averages = {role: EMA(networks[role], ema) for role in trained} if ema else {}
+    run_options = RunOptions(**{"batch_size": 8, "steps": 10, **run})  # type: ignore[arg-type]
+    processes = Processes(run_options)
+    batches = Batches(Points(), DataOptions(), seed=0, device=processes.device)
+    try:
+        yield Trainer(
+            Training(objective, networks, optimizers, options, averages), batches, processes, run_options
+        )
+    finally:
+        processes.close(cleanly=True)
+
+
+def state(t: Trainer) -> dict[str, Tensor]:
+    return {f"{r}.{k}": v.clone() for r, n in t.training.networks.items() for k, v in n.state_dict().items()}
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_a_turn_moves_the_networks_it_trains_and_no_other() -> None:
+    seen: list[bool] = []
+
+    def loss(batch: Batch, step: Step) -> Loss:
+        seen.append(all(p.requires_grad for p in step.networks["d"].parameters()))
+        return through_both(batch, step)
+
+    with trainer(Recorded(Turn("g", ("g",), loss), Turn("d", ("d",), through_both, every=2))) as t:
+        t.step()
+        before = state(t)
+        t.step()  # step 1: only g has a turn
+        assert changed(before, state(t)) == {"g"}
+        assert seen == [False, False]  # frozen, although the gradient passes through it
+
+
+def test_gradient_passes_through_a_frozen_network_without_being_collected() -> None:
+    with trainer(Recorded(Turn("g", ("g",), through_both)), networks=None) as t:
+        t.step()
+        assert all(p.grad is None for p in t.training.networks["d"].parameters())
+        assert not t.training.networks["d"].training  # a network that is never trained is in eval()
+
+
+def test_what_the_author_froze_stays_frozen() -> None:
+    networks = {"g": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "d": nn.Linear(2, 1)}
+    networks["g"][0].requires_grad_(False)  # type: ignore[index]
+    with trainer(
+        Recorded(Turn("g", ("g",), through_both), Turn("d", ("d",), through_both)), networks=networks
+    ) as t:
+        before = state(t)
+        t.step()
+        moved = [name for name, value in state(t).items() if not torch.equal(value, before[name])]
+        assert moved == ["g.1.weight", "g.1.bias", "d.weight", "d.bias"]
+
+
+def test_trained_networks_are_in_training_mode_also_after_a_sampling_call() -> None:
+    modes: list[bool] = []
+
+    def loss(batch: Batch, step: Step) -> Loss:
+        modes.extend(network.training for network in step.networks.values())
+        return through_both(batch, step)
+
+    with trainer(Recorded(Turn("g", ("g",), loss), Turn("d", ("d",), loss))) as t:
+        t.step()
+        t.training.networks["g"].eval()
+        t.step()
+        assert modes == [True] * 8
+
+
+def test_repetitions_see_fresh_batches_or_the_same_one() -> None:
+    positions: dict[str, list[int]] = {"fresh": [], "same": []}
+
+    def note(name: str) -> Callable[[Batch, Step], Loss]:
+        def loss(batch: Batch, step: Step) -> Loss:
+            positions[name].append(batch.position)
+            return through_both(batch, step)
+
+        return loss
+
+    turns = (
+        Turn("fresh", ("d",), note("fresh"), times=3),
+        Turn("same", ("g",), note("same"), times=2, fresh=False),
+    )
+    with trainer(Recorded(*turns)) as t:
+        t.step()
+        t.step()
+        assert positions == {"fresh": [0, 8, 16, 24, 32, 40], "same": [0, 0, 24, 24]}
+        assert [p for p, _ in t.requests(3)] == [48, 56, 64, 48, 48]
+
+
+def test_draws_differ_between_turns_repetitions_and_steps_but_not_between_runs() -> None:
+    def draws() -> list[float]:
+        drawn: list[float] = []
+
+        def loss(batch: Batch, step: Step) -> Loss:
+            drawn.append(float(torch.rand(())))
+            return through_both(batch, step)
+
+        with trainer(Recorded(Turn("a", ("d",), loss, times=2), Turn("b", ("g",), loss))) as t:
+            t.step()
+            torch.rand(7)  # somebody else draws: no matter
+            t.step()
+        return drawn
+
+    first = draws()
+    assert len(set(first)) == 6
+    assert draws() == first
+
+
+def test_micro_batches_make_the_step_of_the_whole_batch() -> None:
+    turns = (Turn("g", ("g",), through_both), Turn("d", ("d",), through_both))
+    with trainer(Recorded(*turns)) as whole, trainer(Recorded(*turns), micro_batch_size=2) as parts:
+        whole.step(), parts.step()
+        for name, value in state(whole).items():
+            assert torch.allclose(value, state(parts)[name], atol=1e-6)
+
+
+def test_records_come_back_in_the_order_of_the_global_batch() -> None:
+    objective = Recorded(Turn("g", ("g",), noisy), Turn("d", ("d",), through_both))
+    expected: list[Tensor] = []
+
+    def loss(batch: Batch, step: Step) -> Loss:
+        out = noisy(batch, step)
+        expected.append(out.records["x"].detach())
+        return out
+
+    objective = Recorded(Turn("g", ("g",), loss), Turn("d", ("d",), through_both))
+    with trainer(objective, micro_batch_size=2) as t:
+        t.step()
+    ((name, records),) = objective.observed
+    assert name == "g" and torch.equal(records["x"], torch.cat(expected)) and len(records["x"]) == 8
+
+
+def test_the_gradient_is_clipped_to_its_norm() -> None:
+    with trainer(
+        Recorded(Turn("g", ("g",), through_both), Turn("d", ("d",), through_both)), lr=1.0, clip=1e-3
+    ) as t:
+        before = state(t)
+        t.step()
+        after = state(t)
+        moved = torch.cat([(after[n] - before[n]).flatten() for n in before if n.startswith("g")])
+        assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_parameter_without_gradient_is_named_after_the_first_cycle() -> None:
+    networks = {"g": nn.Sequential(nn.Linear(2, 2)), "d": nn.Linear(2, 1)}
+    networks["g"].register_module("unused", nn.Linear(3, 3))
+    networks["g"].forward = lambda x: networks["g"][0](x)  # type: ignore[index,method-assign]
+    with (
+        trainer(Recorded(Turn("g", ("g",), through_both)), networks=networks) as t,
+        pytest.raises(
+            TrainingError, match=r"no turn gave these parameters a gradient: g.unused.weight, g.unused.bias"
+        ),
+    ):
+        t.step()
+
+
+def test_a_loss_that_is_not_finite_is_reported_with_its_step_and_turn() -> None:
+    def loss(batch: Batch, step: Step) -> Loss:
+        return Loss(through_both(batch, step).total * (float("nan") if step.number == 2 else 1.0))
+
+    with trainer(Recorded(Turn("g", ("g",), through_both), Turn("d", ("d",), loss))) as t:
+        for _ in range(4):
+            t.step()
+        with pytest.raises(TrainingError, match="loss of turn 'd' is not finite at step 2"):
+            t.take_logs()
+
+
+def test_logs_are_means_since_they_were_last_taken() -> None:
+    def loss(batch: Batch, step: Step) -> Loss:
+        return Loss(through_both(batch, step).total, {"number": torch.tensor(float(step.number))})
+
+    with trainer(Recorded(Turn("g", ("g",), loss))) as t:
+        t.step(), t.step()
+        assert t.take_logs()["g/number"] == 0.5
+        t.step()
+        assert t.take_logs()["g/number"] == 2.0
+
+
+@pytest.mark.parametrize(("start", "expected"), [("init", 0.9 * 0.9 * 1.0 + 0.9 * 0.1 * 2.0 + 0.1 * 4.0),
+                                                 ("first_step", 0.9 * 2.0 + 0.1 * 4.0)])  # fmt: skip
+def test_ema_starts_from_the_initial_weights_or_after_the_first_step(start: str, expected: float) -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 1.0)
+    ema = EMA(network, EMAOptions(0.9, start=start))  # type: ignore[arg-type]
+    for value in (2.0, 4.0):
+        nn.init.constant_(network.weight, value)
+        ema.update(network)
+    assert float(ema.network.weight) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_a_ramped_ema_follows_the_first_steps() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 0.0)
+    ema = EMA(network, EMAOptions(0.9999, ramp=True))
+    nn.init.constant_(network.weight, 1.0)
+    ema.update(network)
+    assert float(ema.network.weight) == pytest.approx(1 - 1 / 10)  # type: ignore[arg-type]
+
+
+def test_bf16_is_switched_off_inside_float32() -> None:
+    types: list[torch.dtype] = []
+
+    def loss(batch: Batch, step: Step) -> Loss:
+        types.append(step.networks["g"](batch.images).dtype)
+        with step.float32():
+            types.append(step.networks["g"](batch.images).dtype)
+        return through_both(batch, step)
+
+    with trainer(Recorded(Turn("g", ("g",), loss)), precision="bf16") as t:
+        t.step()
+    assert types == [torch.bfloat16, torch.float32]
+
+
+def test_a_pass_without_gradient_does_not_take_the_gradient_from_the_next_one() -> None:
+    """autocast would hand the weights that it cast under no_grad to the pass that is trained."""
+
+    def loss(batch: Batch, step: Step) -> Loss:
+        with step.no_grad():
+            through_both(batch, step)
+        return through_both(batch, step)
+
+    with trainer(Recorded(Turn("g", ("g",), loss)), precision="bf16") as t:
+        before = state(t)
+        t.step()
+        assert changed(before, state(t)) == {"g"}
+
+
+@pytest.mark.parametrize(("batch", "micro", "processes", "expected"), [
+    (8, None, 2, (4, 1)), (8, 2, 2, (2, 2)), (8, 2, 1, (2, 4)), (6, 6, 1, (6, 1)),
+])  # fmt: skip
+def test_the_global_batch_is_shared_out(
+    batch: int, micro: int | None, processes: int, expected: tuple[int, int]
+) -> None:
+    assert share(RunOptions(batch, micro, steps=1), processes) == expected
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(
+        RunError, match=r"batch_size 8 must be a multiple of micro_batch_size x processes = 2 x 3 = 6"
+    ):
+        share(RunOptions(8, steps=1), 3)
+
+
+@pytest.mark.parametrize(("schedule", "rates"), [
+    (Constant(warmup=5000), {0: 0.0, 1: 4e-8, 2500: 1e-4, 5000: 2e-4, 6000: 2e-4}),
+    (Linear(100, floor=1e-5), {0: 2e-4, 50: 1.05e-4, 100: 1e-5, 200: 1e-5}),
+    (Cosine(1800, floor=1e-5), {0: 2e-4, 900: 1.05e-4, 1800: 1e-5, 9999: 1e-5}),
+    (Cosine(10, every=5), {4: 2e-4, 5: 1e-4, 9: 1e-4, 10: 0.0}),
+])  # fmt: skip
+def test_learning_rates_are_functions_of_the_step(schedule: Constant, rates: dict[int, float]) -> None:
+    assert {step: schedule(2e-4, step) for step in rates} == pytest.approx(rates, abs=1e-12)
+
+
+def test_adam_is_fused_where_torch_can() -> None:
+    assert adam(nn.Linear(1, 1).parameters(), 1e-3).param_groups[0]["fused"] is True

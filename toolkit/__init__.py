@@ -1,0 +1,78 @@
+"""A plugin-based toolkit for diffusion models and their GAN hybrids.
+
+These names are what plugins may use; everything else is private. They are imported when first asked for, so
+that the command line answers before torch is there.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from toolkit.hookspecs import hookimpl
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from toolkit.data.batch import Batch
+    from toolkit.data.batches import Batches
+    from toolkit.data.source import DataSource
+    from toolkit.denoiser import Denoiser, Network, Prediction
+    from toolkit.errors import DataError, PluginError, RecipeError, ToolkitError
+    from toolkit.foreign import options_from
+    from toolkit.grid import grid, to_image
+    from toolkit.initialiser import Initialiser
+    from toolkit.objective import DenoisingLoss, Loss, Objective, Records, Step, Turn
+    from toolkit.optimizer import LRSchedule
+    from toolkit.pipeline import Pipeline, PipelineOutput
+    from toolkit.randomness import randn
+    from toolkit.registry import Registry
+    from toolkit.sampler import Draws, Sampler, below, calls
+    from toolkit.schedule import NoiseSchedule, kept_timesteps
+    from toolkit.signature import Default
+    from toolkit.timesteps import Timesteps
+
+_WHERE = {
+    "toolkit.data.batch": ("Batch",),
+    "toolkit.data.batches": ("Batches",),
+    "toolkit.data.source": ("DataSource",),
+    "toolkit.denoiser": ("Denoiser", "Network", "Prediction"),
+    "toolkit.errors": ("DataError", "PluginError", "RecipeError", "ToolkitError"),
+    "toolkit.foreign": ("options_from",),
+    "toolkit.grid": ("grid", "to_image"),
+    "toolkit.initialiser": ("Initialiser",),
+    "toolkit.objective": ("DenoisingLoss", "Loss", "Objective", "Records", "Step", "Turn"),
+    "toolkit.optimizer": ("LRSchedule",),
+    "toolkit.pipeline": ("Pipeline", "PipelineOutput"),
+    "toolkit.randomness": ("randn",),
+    "toolkit.registry": ("Registry",),
+    "toolkit.sampler": ("Draws", "Sampler", "below", "calls"),
+    "toolkit.schedule": ("NoiseSchedule", "kept_timesteps"),
+    "toolkit.signature": ("Default",),
+    "toolkit.timesteps": ("Timesteps",),
+}
+_MODULE = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "__version__", "hookimpl", "load",
+    "Batch", "Batches", "DataError", "DataSource", "Default", "Denoiser", "DenoisingLoss", "Draws",
+    "Initialiser", "LRSchedule", "Loss", "Network", "NoiseSchedule", "Objective", "Pipeline", "PipelineOutput",
+    "PluginError", "Prediction", "RecipeError", "Records", "Registry", "Sampler", "Step", "Timesteps",
+    "ToolkitError", "Turn", "below", "calls", "grid", "kept_timesteps", "options_from", "randn", "to_image",
+]  # fmt: skip
+
+
+def load(path: str) -> "Pipeline":
+    """A trained pipeline: from a pipeline folder, a run folder, a diffusers folder or a Hub id.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged.
+        PluginError: naming the plugin that it needs and that is not installed.
+    """
+    from toolkit.pipeline import Pipeline
+
+    return Pipeline.from_pretrained(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'toolkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE[name]), name)

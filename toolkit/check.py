@@ -1,0 +1,83 @@
+"""`toolkit recipe check`: build everything and take one small step of each kind, to find out before a run."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from toolkit import checkpoint
+from toolkit.build import build
+from toolkit.data.batches import Batches
+from toolkit.errors import CheckpointError
+from toolkit.options import RunOptions
+from toolkit.pipeline import Pipeline
+from toolkit.previews import Previews
+from toolkit.processes import Processes
+from toolkit.randomness import generators_for, randn
+from toolkit.recipe import Recipe
+from toolkit.sampler import below
+from toolkit.trainer import Trainer
+
+ROWS, CALLS = 4, 3  # the large networks are slow on a CPU
+
+
+def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Build all components, take one step of every turn, sample a little, save and load; tell what was done.
+
+    Raises:
+        ToolkitError: for whatever would stop the run.
+    """
+    options: RunOptions = recipe.common(("run",))
+    small = dataclasses.replace(options, batch_size=min(ROWS, options.batch_size), micro_batch_size=None)
+    processes = Processes(small)
+    try:
+        built = build(recipe, processes.device)
+        for role, network in built.training.networks.items():
+            count = sum(p.numel() for p in network.parameters())
+            say(f"network {role}: {type(network).__name__}, {count:,} parameters")
+        # Read a few examples only: decoding a whole set is the run's business.
+        data = dataclasses.replace(recipe.common(("data",)), in_memory_mb=0, workers=0)
+        batches = Batches(built.source, data, seed=small.seed, device=processes.device)
+        trainer = Trainer(built.training, batches, processes, small)
+        trainer.step()
+        losses = {name: value for name, value in trainer.take_logs().items() if name.endswith("/loss")}
+        say("one step: " + ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+        with tempfile.TemporaryDirectory() as temporary:
+            saved = checkpoint.save(Path(temporary), built.training, trainer.number, {})
+            checkpoint.load(saved, built.training, {})
+            pipeline = Previews(recipe, built, recipe.registry, processes).pipeline(1, average=True)
+            if pipeline is not None:
+                round_trip(pipeline, Path(temporary) / "pipeline", say)
+    finally:
+        processes.close(cleanly=True)
+
+
+def round_trip(pipeline: Pipeline, folder: Path, say: Callable[[str], None]) -> None:
+    """Sample a few images by the last few network calls, save, load, and sample the same ones again."""
+    timesteps = pipeline.sampler.timesteps
+    start = int(timesteps[CALLS]) if len(timesteps) > CALLS else pipeline.schedule.num_train_timesteps
+    calls = len(below(timesteps, start))
+    images = few(pipeline, start)
+    if not bool(images.isfinite().all()):
+        raise CheckpointError("the sampler gives values that are not finite")
+    pipeline.save_pretrained(folder)
+    if not torch.equal(images, few(Pipeline.from_pretrained(folder).to(pipeline.device), start)):
+        raise CheckpointError(
+            "a saved and loaded pipeline samples other images: some of its state is no buffer"
+        )
+    say(
+        f"{len(images)} samples by the last {calls} of {pipeline.calls} network calls; saved, loaded, the same"
+    )
+
+
+@torch.inference_mode()
+def few(pipeline: Pipeline, start: int) -> torch.Tensor:
+    """Samples from noise at `start`: no images yet, but every part of the sampler has run."""
+    generators = generators_for(0, 0, ROWS, pipeline.device)
+    x = randn((ROWS, *pipeline.description.sample_shape), generators, pipeline.device)
+    classes = pipeline.description.num_classes
+    label = None if classes is None else torch.arange(ROWS, device=pipeline.device) % classes
+    pipeline.denoiser.eval()
+    return pipeline.sampler.sample(pipeline.denoiser, x, start, generators=generators, label=label)

@@ -1,0 +1,207 @@
+"""Checkpoints: safetensors and JSON, complete or not there at all.
+
+step-0001000/
+    networks/<role>.safetensors   ema/<role>.safetensors   objective.safetensors
+    optimizers/<role>.safetensors   optimizers/<role>.json
+    state.json        step, EMA update counts, the hashes of networks that are never trained
+    manifest.json     size and SHA-256 of every other file; written last
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from toolkit.errors import CheckpointError
+from toolkit.files import new_folder, sha256_of, write_json, write_tensors
+from toolkit.trainer import Training
+
+FORMAT = 1
+NAME = re.compile(r"step-(\d{7,})")
+
+
+def folder_name(step: int) -> str:
+    return f"step-{step:07d}"
+
+
+def save(folder: Path, training: Training, step: int, facts: Mapping[str, Any]) -> Path:
+    """Write the checkpoint of `step` into `folder`, under a temporary name until it is complete.
+
+    Args:
+        folder: the run's checkpoints folder.
+        training: what is saved.
+        step: steps done.
+        facts: what must be the same when it is loaded, e.g. the size of the data set.
+    """
+    target = folder / folder_name(step)
+    with new_folder(target) as temporary:
+        write_tensors(temporary / "objective.safetensors", training.objective.state_dict())
+        for role, network in training.networks.items():
+            if role in training.optimizers:
+                write_tensors(temporary / "networks" / f"{role}.safetensors", network.state_dict())
+        for role, ema in training.averages.items():
+            write_tensors(temporary / "ema" / f"{role}.safetensors", ema.network.state_dict())
+        for role, optimizer in training.optimizers.items():
+            tensors, rest = _split(optimizer.state_dict()["state"])
+            write_tensors(temporary / "optimizers" / f"{role}.safetensors", tensors)
+            write_json(temporary / "optimizers" / f"{role}.json", rest)
+        write_json(temporary / "state.json", {
+            "format": FORMAT,
+            "step": step,
+            "facts": dict(facts),
+            "ema_updates": {role: ema.updates for role, ema in training.averages.items()},
+            "untrained": _untrained(training),
+        })  # fmt: skip
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        write_json(temporary / "manifest.json", {
+            path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in files
+        })  # fmt: skip
+    return target
+
+
+def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
+    """Put a checkpoint's state into `training`; returns the steps done.
+
+    Raises:
+        CheckpointError: if it is incomplete, altered, or of another recipe or data set; nothing is changed
+            then.
+    """
+    verify(path)
+    state = _read_json(path / "state.json")
+    for name, value in facts.items():
+        if state["facts"].get(name) != value:
+            raise CheckpointError(f"{path}: made with {name} = {state['facts'].get(name)}, not {value}")
+    for role, digest in _untrained(training).items():
+        if state["untrained"].get(role) != digest:
+            raise CheckpointError(f"{path}: network {role!r}, which is not trained, has other weights now")
+    objects: dict[str, nn.Module] = {"objective": training.objective}
+    objects |= {f"networks/{role}": training.networks[role] for role in training.optimizers}
+    objects |= {f"ema/{role}": ema.network for role, ema in training.averages.items()}
+    tensors = {name: _read_tensors(path / f"{name}.safetensors") for name in objects}
+    for name, module in objects.items():
+        _compare(path, name, module, tensors[name])
+    for name, module in objects.items():
+        module.load_state_dict(tensors[name])
+    for role, ema in training.averages.items():
+        ema.updates = state["ema_updates"][role]
+    for role, optimizer in training.optimizers.items():
+        _load_optimizer(path / "optimizers", role, optimizer)
+    return int(state["step"])
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest complete checkpoint in `folder`, and what is wrong with newer ones, one line each."""
+    complaints = []
+    for path in sorted(_all(folder), reverse=True):
+        try:
+            verify(path)
+            return path, complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
+def verify(path: Path) -> None:
+    """Check every file of a checkpoint against its manifest.
+
+    Raises:
+        CheckpointError: naming the first file that is missing, truncated or altered.
+    """
+    if not (path / "manifest.json").is_file():
+        raise CheckpointError(f"{path}: not a complete checkpoint, it has no manifest.json")
+    for name, stated in _read_json(path / "manifest.json").items():
+        file = path / name
+        if not file.is_file():
+            raise CheckpointError(f"{path}: {name} is missing")
+        if file.stat().st_size != stated["bytes"]:
+            raise CheckpointError(
+                f"{path}: {name} is truncated or foreign, it has {file.stat().st_size} bytes and not {stated['bytes']}"
+            )
+        if sha256_of(file) != stated["sha256"]:
+            raise CheckpointError(f"{path}: {name} was altered, its checksum is not the manifest's")
+
+
+def prune(folder: Path, keep_last: int, keep_every: int | None) -> None:
+    """Remove all but the newest `keep_last` checkpoints and those at multiples of `keep_every`."""
+    for path in sorted(_all(folder))[:-keep_last]:
+        match = NAME.fullmatch(path.name)
+        assert match is not None
+        if keep_every is None or int(match[1]) % keep_every:
+            shutil.rmtree(path)
+
+
+def _all(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("step-*") if NAME.fullmatch(path.name)] if folder.is_dir() else []
+
+
+def _untrained(training: Training) -> dict[str, str]:
+    """A hash of each network that no turn trains (a teacher): it must be the same when resuming."""
+    hashes = {}
+    for role in sorted(set(training.networks) - set(training.optimizers)):
+        digest = hashlib.sha256()
+        for name, tensor in sorted(training.networks[role].state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        hashes[role] = digest.hexdigest()
+    return hashes
+
+
+def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """An optimizer's state as tensors by `<parameter>.<name>`, and the numbers that are no tensors."""
+    tensors, rest = {}, {}
+    for index, values in state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                rest.setdefault(str(index), {})[name] = value
+    return tensors, rest
+
+
+def _load_optimizer(folder: Path, role: str, optimizer: torch.optim.Optimizer) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in _read_tensors(folder / f"{role}.safetensors").items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    for index, values in _read_json(folder / f"{role}.json").items():
+        state.setdefault(int(index), {}).update(values)
+    # Loading brings the saved learning rate, betas and decay along; the recipe's are what counts.
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for group, stated in zip(optimizer.param_groups, groups, strict=True):
+        group.update(stated)
+
+
+def _compare(path: Path, name: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    expected = module.state_dict()
+    for key in sorted(expected.keys() | tensors.keys()):
+        if key not in tensors:
+            raise CheckpointError(f"{path}: {name} has no {key!r}, it is of another recipe")
+        if key not in expected:
+            raise CheckpointError(f"{path}: {name} has {key!r}, which this recipe's has not")
+        if tensors[key].shape != expected[key].shape:
+            here, there = tuple(expected[key].shape), tuple(tensors[key].shape)
+            raise CheckpointError(f"{path}: {name}.{key} has shape {there}, this recipe's has {here}")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None

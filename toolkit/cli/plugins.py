@@ -1,0 +1,83 @@
+"""`toolkit plugins`: what is installed, and what every component takes."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from toolkit.component import Component
+    from toolkit.plugins import PluginReport, Plugins
+    from toolkit.signature import Option
+
+
+@click.command(short_help="List plugins and every component that they add.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
+def plugins(as_json: bool) -> None:
+    """List plugins with their distributions, and every component by kind, with its options."""
+    from toolkit.plugins import load
+
+    loaded = load()
+    if as_json:
+        click.echo(json.dumps([_plugin(report) for report in loaded.reports], indent=1, ensure_ascii=False))
+    else:
+        _print(loaded)
+
+
+def _plugin(report: "PluginReport") -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "distribution": report.distribution,
+        "version": report.version,
+        "error": report.error,
+        "components": [_component(component) for component in report.components],
+    }
+
+
+def _component(component: "Component") -> dict[str, Any]:
+    return {
+        "kind": component.kind.__qualname__,
+        "name": component.name,
+        "description": component.signature.doc,
+        "error": component.error,
+        "options": [_option(option) for option in component.options],
+        "supplied": [parameter.name for parameter in component.signature.supplied],
+    }
+
+
+def _option(option: "Option") -> dict[str, Any]:
+    required = option.required
+    return {
+        "name": option.name,
+        "type": option.expected,
+        "required": required,
+        "default": None if required else option.default,
+        "description": option.description,
+    }
+
+
+def _print(loaded: "Plugins") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    table = Table("plugin", "distribution", "version", "", box=None)
+    for report in loaded.reports:
+        broken = [f"{c.name!r} cannot be used: {c.error}" for c in report.components if c.error]
+        problem = report.error or "; ".join(broken)
+        table.add_row(report.name, report.distribution, report.version, Text(problem, style="red"))
+    console.print(table)
+    for kind in loaded.registry.kinds():
+        console.print(f"\n[bold]{kind.__qualname__}[/bold]")
+        for name, component in loaded.registry.components(kind).items():
+            console.print(Text.assemble("  ", (name, "cyan"), f"  {component.signature.doc}"), soft_wrap=True)
+            for option in component.options:
+                console.print(Text(f"      {_line(option)}", style="dim"), soft_wrap=True)
+
+
+def _line(option: "Option") -> str:
+    from toolkit.recipe.writer import write_value
+
+    default = "" if option.required else f" = {write_value(option.default)}"
+    return f"{option.name}{default}    {option.expected}{' (required)' if option.required else ''}"

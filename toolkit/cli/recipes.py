@@ -1,0 +1,91 @@
+"""`toolkit recipes` and `toolkit recipe`: what recipes there are, and what one says."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from toolkit.recipe import Recipe
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from toolkit.recipe.packaged import packaged
+
+    names = [CompletionItem(r.name, help=r.purpose) for r in packaged() if r.name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
+
+
+_source = click.argument("source", metavar="RECIPE", shell_complete=_complete)
+_overrides = click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set one value.")
+
+
+@click.command(short_help="List the packaged recipes.")
+def recipes() -> None:
+    """List the recipes that come with the toolkit and its plugins, with what each is for."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from toolkit.recipe.packaged import packaged
+
+    table = Table("recipe", "purpose", "from", box=None)
+    for recipe in packaged():
+        table.add_row(recipe.name, recipe.purpose, recipe.plugin)
+    Console().print(table)
+
+
+@click.group(short_help="Show or check a recipe, or write the schema of recipes.")
+def recipe() -> None:
+    """Show or check a recipe, a .toml file or the name of a packaged one; or write the schema of recipes."""
+
+
+@recipe.command()
+@_source
+@_overrides
+@click.option("--origin", is_flag=True, help="Say which file or flag set each value.")
+def show(source: str, overrides: Sequence[str], origin: bool) -> None:
+    """Print the whole of RECIPE, with every default."""
+    resolved = _resolved(source, overrides)
+    click.echo(resolved.to_toml(origins=origin), nl=False)
+
+
+@recipe.command()
+@_source
+@_overrides
+def check(source: str, overrides: Sequence[str]) -> None:
+    """Validate RECIPE, build everything in it and run one small step, one sampling and one save and load."""
+    resolved = _resolved(source, overrides)
+
+    from toolkit.check import check_recipe
+
+    check_recipe(resolved, click.echo)
+
+
+@recipe.command()
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
+def schema(out: Path | None) -> None:
+    """Print a JSON Schema of recipes, which editors complete and check by, with all installed components."""
+    from toolkit import plugins
+    from toolkit.recipe.schema import recipe_schema
+
+    text = json.dumps(recipe_schema(plugins.load().registry), indent=1, ensure_ascii=False) + "\n"
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+def _resolved(source: str, overrides: Sequence[str]) -> "Recipe":
+    from toolkit.recipe import read_layers, resolve
+
+    layers = read_layers(source, overrides)  # before plugins and torch: a syntax error answers at once
+
+    from toolkit import plugins
+
+    resolved = resolve(layers, plugins.load().registry)
+    for note in resolved.notes:
+        click.echo(f"note: {note}", err=True)
+    return resolved

@@ -1,0 +1,75 @@
+"""`toolkit sample`: images from a trained model."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Sample images from a run or a saved pipeline.")
+@click.argument("source", metavar="RUN")
+@click.option("--num", default=64, show_default=True, type=click.IntRange(min=1), help="How many images.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Network calls; the pipeline's own number by default."
+)
+@click.option(
+    "--sampler", help="A registered sampler (ancestral, ddim, ...), or a diffusers scheduler's class."
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Image i is seeded seed + i, whatever the batch size."
+)
+@click.option(
+    "--batch-size", default=64, show_default=True, type=click.IntRange(min=1), help="Images at once."
+)
+@click.option("--label", type=click.IntRange(min=0), help="Class of all images, for a conditional model.")
+@click.option("--device", help='By default an accelerator if there is one, else "cpu".')
+@click.option("--out", default="samples.png", show_default=True, help="A .png for one grid, or a folder.")
+@click.option("--overwrite", is_flag=True, help="Replace what is at --out.")
+def sample(
+    source: str, num: int, steps: int | None, sampler: str | None, seed: int, batch_size: int,
+    label: int | None, device: str | None, out: str, overwrite: bool,
+) -> None:  # fmt: skip
+    """Sample images from RUN: a run folder, a pipeline folder, a diffusers folder or a Hub id."""
+    target = Path(out)
+    refuse_to_replace(target, overwrite)
+
+    import torch
+
+    from toolkit.console import console, sampling_display
+    from toolkit.grid import save_images, save_samples
+    from toolkit.pipeline import Pipeline
+
+    pipeline = choose_sampler(Pipeline.from_pretrained(source), sampler, steps)
+    pipeline.to(device or torch.accelerator.current_accelerator() or "cpu")
+    classes = pipeline.description.num_classes
+    if label is not None and (classes is None or label >= classes):
+        known = "has no classes" if classes is None else f"has classes 0..{classes - 1}"
+        raise click.UsageError(f"--label {label}: this model {known}")
+    labels = None if label is None else [label] * num
+    with sampling_display(num, pipeline.calls) as progress:
+        batches = pipeline.sample(num, seed=seed, batch_size=batch_size, labels=labels, progress=progress)
+        if target.suffix == ".png":
+            written = save_samples(torch.cat(list(batches)), target)
+        else:
+            written = save_images(batches, target)
+    console.print(f"{num} samples, {pipeline.calls} network calls each: {written}")
+
+
+def refuse_to_replace(target: Path, overwrite: bool) -> None:
+    """Find out before sampling whether the result may be written."""
+    from toolkit.errors import RunError
+
+    if target.suffix and target.suffix != ".png":
+        raise click.UsageError(f"--out {target}: grids are written as .png")
+    taken = target.exists() and (target.is_file() or any(target.iterdir()))
+    if taken and not overwrite:
+        raise RunError(f"{target}: is already there; give --overwrite to replace it, or another --out")
+
+
+def choose_sampler(pipeline, sampler: str | None, steps: int | None):  # type: ignore[no-untyped-def]
+    """The pipeline under the sampler and number of steps that the command line asks for."""
+    if sampler is None and steps is None:
+        return pipeline
+    options: dict[str, object] = {} if steps is None else {"num_inference_steps": steps}
+    if sampler is not None and sampler.endswith("Scheduler"):
+        return pipeline.with_sampler("diffusers", scheduler=sampler, **options)
+    return pipeline.with_sampler(sampler, **options)

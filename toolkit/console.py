@@ -1,0 +1,100 @@
+"""What a person sees while the toolkit works."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+T = TypeVar("T")
+
+console = Console(stderr=True, highlight=False)
+
+
+class Rate(ProgressColumn):
+    """Images a second, from the task's `images` per step."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed * task.fields['images']:,.0f} images/s", style="dim")
+
+
+def describe(logs: Mapping[str, float], limit: int = 5) -> str:
+    """The losses first, then other logs, short enough for one line."""
+    ordered = sorted(
+        logs, key=lambda name: (not name.endswith("/loss"), name.endswith("gradient_norm"), name)
+    )
+    return "  ".join(f"{name} {logs[name]:.4g}" for name in ordered[:limit])
+
+
+class TrainingDisplay:
+    """A progress bar of steps with ETA, images/s and losses; silent on other processes than the main one."""
+
+    def __init__(self, progress: Progress, task: int) -> None:
+        self._progress, self._task = progress, task
+
+    def step(self, done: int) -> None:
+        self._progress.update(self._task, completed=done)  # type: ignore[arg-type]
+
+    def logs(self, step: int, logs: Mapping[str, float]) -> None:
+        self._progress.update(self._task, logs=describe(logs))  # type: ignore[arg-type]
+        if not console.is_terminal:  # a log file wants lines, not a bar that is drawn over
+            console.print(f"step {step}  {describe(logs)}")
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text)
+
+
+@contextmanager
+def training_display(first: int, total: int | None, images: int, *, shown: bool) -> Iterator[TrainingDisplay]:
+    """A display for a run from step `first` to `total` with so many images a step."""
+    columns = (
+        TextColumn("training"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("ETA"), TimeRemainingColumn(), Rate(), TextColumn("{task.fields[logs]}"),
+    )  # fmt: skip
+    quiet = not (shown and console.is_terminal)
+    with Progress(*columns, console=console if shown else Console(quiet=True), disable=quiet) as progress:
+        task = progress.add_task("training", total=total, completed=first, logs="", images=images)
+        yield TrainingDisplay(progress, task)
+
+
+def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Go through items under a progress bar that vanishes when it is done."""
+    with Progress(
+        TextColumn(description), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        yield from progress.track(items, total=total)
+
+
+@contextmanager
+def sampling_display(num: int, calls: int) -> Iterator["SamplingDisplay"]:
+    """A progress bar over images x network calls."""
+    with Progress(
+        TextColumn("sampling"), BarColumn(), TextColumn("{task.fields[images]} images"), TimeElapsedColumn(),
+        TextColumn("ETA"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("sampling", total=num * max(calls, 1), images=num)
+        yield SamplingDisplay(progress, task, num, max(calls, 1))
+
+
+class SamplingDisplay:
+    """Told by `Pipeline.sample` how far it is."""
+
+    def __init__(self, progress: Progress, task: int, num: int, calls: int) -> None:
+        self._progress, self._task, self._num, self._calls = progress, task, num, calls
+
+    def __call__(self, first: int, n: int, calls: int) -> None:
+        """`calls` network calls are done for images first..first+n-1, and all for those before."""
+        self._progress.update(self._task, completed=first * self._calls + n * calls)  # type: ignore[arg-type]

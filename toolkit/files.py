@@ -1,0 +1,121 @@
+"""Files that are complete or not there: written under a temporary name, flushed to disk, then renamed."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from toolkit.errors import RunError
+
+TEMPORARY = ".writing-"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say where and why a file could not be written.
+
+    Raises:
+        RunError: no space left, no permission, a read-only file system.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise RunError(f"cannot write {path}: {reason}") from error
+
+
+@contextmanager
+def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes `target` when the block ends well, and vanishes when it does not."""
+    temporary = target.with_name(f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}")
+    with writing(target):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for path in [*temporary.rglob("*"), temporary]:
+                _flush(path)
+            if replace and target.exists():
+                old = target.with_name(f"{TEMPORARY}old-{target.name}-{uuid.uuid4().hex[:8]}")
+                target.rename(old)
+                temporary.rename(target)
+                shutil.rmtree(old)
+            else:
+                temporary.rename(target)
+            _flush(target.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary folders and files that a killed process left in `folder`."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file; tied weights are written once under each of their names."""
+    seen: set[int] = set()
+    held = {}
+    for name, tensor in tensors.items():
+        own = tensor.detach().contiguous()
+        held[name] = own.clone() if own.data_ptr() in seen else own
+        seen.add(own.data_ptr())
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(held, path, metadata={"format": "pt"})
+        path.chmod(0o666 & ~_umask())  # safetensors writes mode 0600, which colleagues cannot read
+
+
+def write_json(path: Path, value: object) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, replaced as a whole."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{TEMPORARY}{path.name}")
+        temporary.write_text(text, encoding="utf-8")
+        _flush(temporary)
+        temporary.replace(path)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Find out before any compute is spent whether a file of `needed` bytes would fit.
+
+    Raises:
+        RunError: if the disk has less space left.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunError(
+            f"cannot write {folder}: no space, {needed / 2**20:,.0f} MiB needed and {free / 2**20:,.0f} free"
+        )

@@ -1,0 +1,62 @@
+"""The gradients of one network as views of one buffer."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Gradients:
+    """One flat buffer for a network's gradients: zeroed, summed over processes and clipped in one go.
+
+    In the first backward pass parameters have no gradient yet, so that those which get none show; from then
+    on they accumulate into the buffer. A parameter that a later turn does not reach has a zero gradient.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        # What the author froze has requires_grad off when the trainer first sees it, and stays frozen.
+        self.names = [name for name, p in network.named_parameters() if p.requires_grad]
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.missing = set(self.names)
+        first = self.parameters[0]
+        size = sum(p.numel() for p in self.parameters)
+        self.flat: Tensor = torch.zeros(size, dtype=first.dtype, device=first.device)
+        self._views: list[Tensor] = []
+        offset = 0
+        for p in self.parameters:
+            # The strides of the parameter, so that channels-last weights have channels-last gradients.
+            self._views.append(self.flat[offset : offset + p.numel()].as_strided(p.shape, p.stride()))
+            offset += p.numel()
+
+    def zero(self) -> None:
+        self.flat.zero_()
+        if self.missing:
+            for p in self.parameters:
+                p.grad = None
+
+    def collect(self) -> None:
+        """After the backward passes of a turn: see to it that every gradient lies in the buffer."""
+        if not self.missing:
+            return
+        for name, p, view in zip(self.names, self.parameters, self._views, strict=True):
+            if p.grad is not None:
+                view.copy_(p.grad)
+                self.missing.discard(name)
+            p.grad = view
+
+    def settle(self) -> None:
+        """After the first cycle: gradients accumulate into the buffer from now on."""
+        self.missing.clear()
+        for p, view in zip(self.parameters, self._views, strict=True):
+            p.grad = view
+
+    def require(self, wanted: bool) -> None:
+        """Freeze or un-freeze the network, except what its author froze."""
+        if self.parameters[0].requires_grad != wanted:
+            for p in self.parameters:
+                p.requires_grad_(wanted)
+
+    def clip(self, max_norm: float | None) -> Tensor:
+        """The norm of the gradient, which is then scaled down to `max_norm` if it was larger."""
+        norm = torch.linalg.vector_norm(self.flat)
+        if max_norm is not None:
+            self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+        return norm

@@ -1,0 +1,73 @@
+"""Pictures of samples."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from toolkit.files import TEMPORARY, writing
+
+TILE = 64  # pixels that a tile should have at least: an 8x8 digit is unreadable at its own size
+
+
+def to_uint8(samples: Tensor) -> Tensor:
+    """Samples in [-1, 1] as uint8, rounded to the nearest of 0..255."""
+    return ((samples.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def to_image(sample: Tensor) -> Image.Image:
+    """One sample (C, H, W) in [-1, 1]; one channel stays greyscale, of more than three the first is shown."""
+    pixels = to_uint8(sample).cpu().numpy()
+    return Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])
+
+
+def grid(samples: Tensor, columns: int | None = None) -> Image.Image:
+    """Samples (n, C, H, W) side by side, enlarged by nearest neighbour, with a gutter between them."""
+    n, _, height, width = samples.shape
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    scale = max(1, TILE // max(height, width))
+    gutter = scale if scale > 1 else 1
+    tile = (width * scale + gutter, height * scale + gutter)
+    tiles = [to_image(sample) for sample in samples]
+    sheet = Image.new(
+        tiles[0].mode,
+        (columns * tile[0] + gutter, rows * tile[1] + gutter),
+        64 if tiles[0].mode == "L" else (64, 64, 64),
+    )
+    for i, image in enumerate(tiles):
+        place = (gutter + i % columns * tile[0], gutter + i // columns * tile[1])
+        sheet.paste(image.resize((width * scale, height * scale), Image.Resampling.NEAREST), place)
+    return sheet
+
+
+def save_samples(samples: Tensor, path: Path) -> Path:
+    """A grid as PNG, or samples that are no pictures as .npy beside that name; returns what was written."""
+    if samples.ndim != 4:
+        path = path.with_suffix(".npy")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if samples.ndim == 4:
+            grid(samples).save(temporary, format="PNG")
+        else:
+            np.save(temporary, samples.cpu().numpy(), allow_pickle=False)
+        temporary.replace(path)
+    return path
+
+
+def save_images(batches: Iterable[Tensor], folder: Path) -> Path:
+    """Each sample as a PNG of its own size, 000000.png and on; samples that are no pictures as one .npy."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        number = 0
+        for batch in batches:
+            if batch.ndim != 4:
+                return save_samples(torch.cat([batch, *batches]), folder / "samples.npy")
+            for sample in batch:
+                to_image(sample).save(folder / f"{number:06d}.png")
+                number += 1
+    return folder

@@ -1,0 +1,273 @@
+"""A trained model that samples: `Pipeline.from_pretrained(folder)`, `pipeline(batch_size=16).images`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from toolkit.denoiser import Denoiser, device_of
+from toolkit.grid import to_image
+from toolkit.initialiser import Initialiser
+from toolkit.randomness import generators_for
+from toolkit.registry import Registry
+from toolkit.sampler import Sampler, below
+from toolkit.schedule import NoiseSchedule
+
+OutputType = Literal["pil", "np", "pt"]
+
+
+@dataclass(frozen=True)
+class PipelineOutput:
+    """`images`: PIL images; or an array (n, H, W, C) or tensor (n, C, H, W) in [0, 1]. Data that is not
+    pictures, e.g. points (n, 2), comes as it is."""
+
+    images: Any
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a pipeline is made of, as in its pipeline.json; enough to build it again.
+
+    Attributes:
+        tables: complete recipe tables: schedule, network, sampler, initialiser.
+        sample_shape: of one sample, e.g. (3, 32, 32).
+        num_classes: None if unlabelled.
+        about: free facts: role, weights ("ema" or "raw"), steps, recipe.
+    """
+
+    tables: Mapping[str, dict[str, Any]]
+    sample_shape: tuple[int, ...]
+    num_classes: int | None
+    about: Mapping[str, Any]
+
+
+class Pipeline:
+    """A denoiser, its noise schedule, a sampler and an initialiser, with diffusers' calling conventions."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        schedule: NoiseSchedule,
+        sampler: Sampler,
+        initialiser: Initialiser,
+        description: Description,
+        registry: Registry,
+    ) -> None:
+        self.denoiser, self.schedule = denoiser, schedule
+        self.sampler, self.initialiser = sampler, initialiser
+        self.description, self._registry = description, registry
+
+    @classmethod
+    def from_description(cls, description: Description, registry: Registry, where: str) -> Self:
+        """Build all parts by the registry; the denoiser has fresh weights.
+
+        Raises:
+            PluginError: if a component is of no installed plugin.
+            RecipeError: if a component refuses its options.
+        """
+        supplied = {
+            "sample_shape": description.sample_shape,
+            "image_shape": description.sample_shape,
+            "num_classes": description.num_classes,
+            "schedule": None,
+        }
+
+        def create(kind: type, table: str) -> Any:
+            def located(path: tuple[str, ...]) -> str:
+                return f"{where}: [{'.'.join((table, *path))}]"
+
+            return registry.create(kind, description.tables[table], supplied=supplied, where=located)
+
+        supplied["schedule"] = create(NoiseSchedule, "schedule")
+        denoiser = create(torch.nn.Module, "network")
+        sampler, initialiser = create(Sampler, "sampler"), create(Initialiser, "initialiser")
+        return cls(denoiser, supplied["schedule"], sampler, initialiser, description, registry)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "Pipeline":
+        """Load a pipeline folder, a run folder, a foreign diffusers folder, or any of them from the Hub.
+
+        Classes are looked up among installed, registered components; nothing in the folder is executed.
+
+        Args:
+            path: a folder, or a hub id such as "google/ddpm-cifar10-32".
+
+        Raises:
+            CheckpointError: if there is no pipeline, or it is damaged.
+            PluginError: naming the plugin that is missing.
+        """
+        from toolkit.pipeline_folder import load_pipeline
+
+        return load_pipeline(path)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a pipeline folder; an earlier one at that place is replaced as a whole."""
+        from toolkit.pipeline_folder import save_pipeline
+
+        save_pipeline(self, Path(path), self._registry)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+        """Upload the pipeline folder to the Hugging Face Hub; returns its address."""
+        from toolkit.pipeline_folder import push_pipeline
+
+        return push_pipeline(self, repo_id, self._registry, private=private)
+
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.denoiser)
+
+    def to(self, device: str | torch.device) -> Self:
+        self.denoiser.to(device)
+        return self
+
+    def with_sampler(self, type: str | None = None, **options: Any) -> "Pipeline":
+        """The same weights under another sampler, or under the same with other options.
+
+        Args:
+            type: a registered sampler's name, e.g. "ddim"; None keeps the present one and its options.
+            options: of that sampler, e.g. num_inference_steps=50.
+
+        Raises:
+            RecipeError: if there is no such sampler or option.
+        """
+        same = type is None or type == self.description.tables["sampler"]["type"]
+        base = dict(self.description.tables["sampler"]) if same else {"type": type}
+        supplied = {"schedule": self.schedule, "sample_shape": self.description.sample_shape}
+        table = self._registry.resolve(Sampler, {**base, **options}, _at_sampler)
+        sampler = self._registry.create(Sampler, table, supplied=supplied, where=_at_sampler)
+        described = Description(
+            {**self.description.tables, "sampler": table},
+            self.description.sample_shape,
+            self.description.num_classes,
+            self.description.about,
+        )
+        return Pipeline(self.denoiser, self.schedule, sampler, self.initialiser, described, self._registry)
+
+    @property
+    def calls(self) -> int:
+        """Network calls of one sample."""
+        return len(below(self.sampler.timesteps, self.initialiser.start))
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        generators: Sequence[torch.Generator] | None,
+        n: int,
+        *,
+        label: Tensor | None = None,
+        noise: Tensor | None = None,
+        latents: Sequence[Tensor] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """n samples (n, *sample_shape); pictures are clamped to [-1, 1].
+
+        Args:
+            generators: one a sample, on the pipeline's device; None draws from torch's own.
+            n: how many.
+            label: (n,) int64, the classes to sample.
+            noise: (n, *sample_shape), where to start instead of what the initialiser draws.
+            latents: what the denoiser would draw, one tensor a network call.
+            progress: is told how many network calls are done.
+        """
+        self.denoiser.eval()  # it may be in training: then the trainer's next step undoes this
+        start, shape = self.initialiser.start, (n, *self.description.sample_shape)
+        timestep = next(iter(below(self.sampler.timesteps, start)), -1)
+        x = self.initialiser.draw(shape, generators, timestep, self.device) if noise is None else noise
+        x = self.sampler.sample(
+            self.denoiser, x, start, generators=generators, label=label, latents=latents, progress=progress
+        )
+        return x.clamp(-1, 1) if len(shape) == 4 else x
+
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        batch_size: int = 64,
+        labels: Sequence[int] | None = None,
+        progress: Callable[[int, int, int], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """Samples first..first+num-1 in batches; sample i depends on seed + i alone, not on the batch.
+
+        Args:
+            num: how many samples.
+            seed: of sample 0.
+            first: number of the first one.
+            batch_size: how many at once.
+            labels: the class of each; by default they take turns.
+            progress: is told the first and the number of the images in work, and the network calls done for them.
+        """
+        for done in range(0, num, batch_size):
+            n = min(batch_size, num - done)
+            label = self._labels(first + done + seed, n) if labels is None else labels[done : done + n]
+            yield self.draw(
+                generators_for(seed, first + done, n, self.device),
+                n,
+                label=None if label is None else torch.as_tensor(label, device=self.device),
+                progress=None if progress is None else partial(progress, done, n),
+            )
+
+    def _labels(self, first: int, n: int) -> list[int] | None:
+        classes = self.description.num_classes
+        return None if classes is None else [(first + i) % classes for i in range(n)]
+
+    def __call__(
+        self,
+        batch_size: int = 1,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        num_inference_steps: int | None = None,
+        output_type: OutputType = "pil",
+        *,
+        labels: Sequence[int] | None = None,
+        noise: Tensor | None = None,
+        latents: Sequence[Tensor] | None = None,
+    ) -> PipelineOutput:
+        """Sample a batch, as diffusers' unconditional pipelines do.
+
+        Args:
+            batch_size: how many images.
+            generator: one for each image, or one that seeds them all; None uses torch's own.
+            num_inference_steps: network calls; None for as many as the pipeline's sampler states.
+            output_type: "pil", "np" (n, H, W, C) or "pt" (n, C, H, W), the last two in [0, 1].
+            labels: the class of each image, for a conditional model; by default they take turns.
+            noise: (batch_size, *sample_shape), the start of the chain instead of a drawn one.
+            latents: what the denoiser would draw, one tensor a network call.
+        """
+        pipeline = self
+        if num_inference_steps is not None:
+            pipeline = self.with_sampler(num_inference_steps=num_inference_steps)
+        if isinstance(generator, torch.Generator) or generator is None:
+            # Image i still depends on one seed + i, so that a larger batch begins with the same images.
+            device = "cpu" if generator is None else generator.device
+            seed = int(torch.randint(2**62, (), generator=generator, device=device))
+            generator = generators_for(seed, 0, batch_size, self.device)
+        label = self._labels(0, batch_size) if labels is None else labels
+        images = pipeline.draw(
+            generator,
+            batch_size,
+            label=None if label is None else torch.as_tensor(label, device=self.device),
+            noise=noise,
+            latents=latents,
+        )
+        return PipelineOutput(convert(images, output_type))
+
+
+def _at_sampler(path: tuple[str, ...]) -> str:
+    return f"[{'.'.join(('sampler', *path))}]"
+
+
+def convert(samples: Tensor, output_type: OutputType) -> list[Image.Image] | np.ndarray[Any, Any] | Tensor:
+    """Samples (n, C, H, W) in [-1, 1] as PIL images, an array or a tensor in [0, 1]; others as they are."""
+    if samples.ndim == 4 and output_type == "pil":
+        return [to_image(sample) for sample in samples]
+    if samples.ndim == 4:
+        samples = (samples + 1) / 2
+        return samples if output_type == "pt" else samples.permute(0, 2, 3, 1).cpu().numpy()
+    return samples if output_type == "pt" else samples.cpu().numpy()

@@ -1,0 +1,217 @@
+"""A pipeline as a folder that this toolkit reads, and diffusers too where it can sample it.
+
+pipeline.json            what it is made of: complete recipe tables, shapes, plugins
+weights.safetensors      the network's state, less what lies in unet/
+unet/                    a UNet2DModel in diffusers' own format, for a denoiser that is one
+scheduler/, model_index.json   only if diffusers.DDPMPipeline would sample it right
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from toolkit.denoiser import Denoiser
+from toolkit.errors import CheckpointError, PluginError
+from toolkit.files import new_folder, write_json, write_tensors
+from toolkit.initialiser import Initialiser, Noise
+from toolkit.pipeline import Description, Pipeline
+from toolkit.registry import Registry
+from toolkit.sampler import Sampler
+from toolkit.schedule import NoiseSchedule
+
+FORMAT = 1
+KINDS = {"schedule": NoiseSchedule, "network": nn.Module, "sampler": Sampler, "initialiser": Initialiser}
+UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def save_pipeline(pipeline: Pipeline, folder: Path, registry: Registry) -> None:
+    """Write `folder` as a whole, replacing an earlier pipeline."""
+    with new_folder(folder, replace=True) as temporary:
+        description = pipeline.description
+        write_json(temporary / "pipeline.json", {
+            "format": FORMAT,
+            "toolkit": importlib.metadata.version("diffusion-toolkit"),
+            **dict(description.about),
+            "sample_shape": list(description.sample_shape),
+            "num_classes": description.num_classes,
+            "plugins": plugins_of(description, registry),
+            **{kind: description.tables[kind] for kind in KINDS},
+        })  # fmt: skip
+        state, prefix = pipeline.denoiser.state_dict(), _unet_prefix(pipeline.denoiser)
+        own = {key: t for key, t in state.items() if prefix is None or not key.startswith(prefix)}
+        write_tensors(temporary / "weights.safetensors", own)
+        if (unet := pipeline.denoiser.unet()) is not None:
+            _save_for_diffusers(pipeline, unet, temporary)
+
+
+def _save_for_diffusers(pipeline: Pipeline, unet: Any, folder: Path) -> None:
+    import diffusers
+
+    unet.save_config(folder / "unet")
+    write_tensors(folder / "unet" / UNET_WEIGHTS, unet.state_dict())
+    scheduler = pipeline.sampler.scheduler()
+    if (
+        scheduler is None
+        or not isinstance(pipeline.initialiser, Noise)
+        or type(unet) is not diffusers.UNet2DModel
+    ):
+        return  # diffusers could open it, and would sample something else
+    scheduler.register_to_config(prediction_type=pipeline.denoiser.prediction_type())
+    scheduler.save_pretrained(folder / "scheduler")
+    write_json(folder / "model_index.json", {
+        "_class_name": "DDPMPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "scheduler": ["diffusers", type(scheduler).__name__],
+        "unet": ["diffusers", "UNet2DModel"],
+    })  # fmt: skip
+
+
+def load_pipeline(path: str | Path) -> Pipeline:
+    """Read a pipeline folder, the one inside a run folder, a foreign diffusers folder, or one on the Hub."""
+    from toolkit import plugins
+
+    folder = locate(path)
+    loaded = plugins.load()
+    registry = loaded.registry
+    if not (folder / "pipeline.json").is_file():
+        from toolkit.diffusers_folder import load_diffusers
+
+        return load_diffusers(folder, registry)
+    stated = read_json(folder / "pipeline.json")
+    if stated.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{folder}: pipeline.json has format {stated.get('format')}, this reads {FORMAT}"
+        )
+    working = {report.name for report in loaded.reports if report.error is None}
+    for name, source in stated["plugins"].items():
+        if name not in working:
+            raise PluginError(
+                f"{folder}: needs plugin {name!r} of {source}, which is not installed, or broken "
+                "(toolkit plugins tells)."
+            )
+    about = {k: v for k, v in stated.items() if k in ("role", "weights", "steps", "recipe")}
+    description = Description(
+        {kind: stated[kind] for kind in KINDS}, tuple(stated["sample_shape"]), stated["num_classes"], about
+    )
+    pipeline = Pipeline.from_description(description, registry, str(folder / "pipeline.json"))
+    read_weights(folder, pipeline.denoiser, CheckpointError)
+    return pipeline
+
+
+def locate(path: str | Path) -> Path:
+    """The folder of a pipeline: `path`, the pipeline/ in it, or a download of that hub id.
+
+    Raises:
+        CheckpointError: if there is no such folder and no such model on the Hub.
+    """
+    folder = Path(path)
+    for candidate in (folder, folder / "pipeline"):
+        if (candidate / "pipeline.json").is_file() or (candidate / "model_index.json").is_file():
+            return candidate
+    if folder.exists():
+        raise CheckpointError(
+            f"{folder}: no pipeline here: neither pipeline.json nor model_index.json, also not in pipeline/"
+        )
+    if str(path).count("/") != 1 or str(path).startswith((".", "/")):
+        raise CheckpointError(f"{folder}: no such folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: no such folder, and not to be had from the Hub: {reason}") from None
+
+
+def read_weights(folder: Path, network: nn.Module, refuse: Callable[[str], Exception]) -> None:
+    """Load a pipeline folder's weights into a network of the same architecture.
+
+    Raises:
+        Exception: what `refuse` makes of the reason, if a tensor is missing, extra or of another shape.
+    """
+    folder = folder if (folder / "weights.safetensors").is_file() else folder / "pipeline"
+    state = read_tensors(folder / "weights.safetensors", refuse)
+    if (folder / "unet" / UNET_WEIGHTS).is_file():
+        prefix = _unet_prefix(network)
+        if prefix is None:
+            raise refuse(f"{folder}: holds a UNet2DModel, which {type(network).__name__} is not")
+        state |= {prefix + k: t for k, t in read_tensors(folder / "unet" / UNET_WEIGHTS, refuse).items()}
+    fill(network, state, folder, refuse)
+
+
+def fill(
+    network: nn.Module, state: dict[str, Tensor], folder: Path, refuse: Callable[[str], Exception]
+) -> None:
+    """Load a complete state and nothing else: a weight that is left out would stay random."""
+    expected = network.state_dict()
+    for name in sorted(expected.keys() ^ state.keys()):
+        has = "lacks" if name in expected else "has, and the network lacks,"
+        raise refuse(f"{folder}: is of another architecture: it {has} {name!r}")
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            there, here = tuple(tensor.shape), tuple(expected[name].shape)
+            raise refuse(f"{folder}: is of another architecture: {name!r} is {there} there and {here} here")
+    network.load_state_dict(state)
+
+
+def read_tensors(path: Path, refuse: Callable[[str], Exception]) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise refuse(f"{path}: cannot be read: {error}") from None
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def plugins_of(description: Description, registry: Registry) -> dict[str, str]:
+    """The plugins, with their distributions, whose components the tables name, nested ones too."""
+    found: dict[str, str] = {}
+
+    def visit(kind: type, table: Any) -> None:
+        component = registry.component(kind, table["type"])
+        found[component.owner.name] = f"{component.owner.distribution} {component.owner.version}".strip()
+        for option in component.options:
+            inner = table.get(option.name)
+            if option.nested is not None and inner is not None:
+                several = {list: lambda: inner, dict: lambda: inner.values(), None: lambda: [inner]}
+                for nested in several[option.many]():
+                    visit(option.nested, nested)
+
+    for name, kind in KINDS.items():
+        visit(kind, description.tables[name])
+    del found["toolkit"]
+    return found
+
+
+def _unet_prefix(network: nn.Module) -> str | None:
+    """Where the UNet that diffusers knows lies in the network's state."""
+    unet = network.unet() if isinstance(network, Denoiser) else None
+    if unet is None:
+        return None
+    return next(f"{name}." if name else "" for name, module in network.named_modules() if module is unet)
+
+
+def push_pipeline(pipeline: Pipeline, repo_id: str, registry: Registry, *, private: bool) -> str:
+    """Upload the folder that `save_pipeline` writes."""
+    import tempfile
+
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as temporary:
+        save_pipeline(pipeline, Path(temporary) / "pipeline", registry)
+        api = HfApi()
+        address = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo_id, folder_path=Path(temporary) / "pipeline")
+    return str(address)

@@ -1,0 +1,72 @@
+"""Samples and pipelines of a run as it stands."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from toolkit.build import Built
+from toolkit.checkpoint import folder_name
+from toolkit.grid import save_samples
+from toolkit.options import SampleOptions
+from toolkit.pipeline import Description, Pipeline
+from toolkit.processes import Processes
+from toolkit.recipe import Recipe
+from toolkit.registry import Registry
+
+
+class Previews:
+    """Makes pipelines of the present weights, and grids with them, always from the same noise."""
+
+    def __init__(self, recipe: Recipe, built: Built, registry: Registry, processes: Processes) -> None:
+        self.options: SampleOptions = recipe.common(("samples",))
+        self._recipe, self._built, self._registry, self._processes = recipe, built, registry, processes
+
+    def pipeline(self, step: int, *, average: bool) -> Pipeline | None:
+        """The pipeline of the present weights, or of their averages if there are any.
+
+        None for a recipe without a noise schedule: such a run does not sample.
+        """
+        built, role = self._built, self._built.training.objective.samples
+        if built.schedule is None or built.sampler is None or built.initialiser is None:
+            return None
+        ema = built.training.averages.get(role) if average else None
+        network = built.training.networks[role] if ema is None else ema.network
+        tables = {name: self._recipe.component((name,)) for name in ("schedule", "sampler", "initialiser")}
+        tables["network"] = self._recipe.component(("networks", role))
+        about = {
+            "role": role,
+            "weights": "raw" if ema is None else "ema",
+            "steps": step,
+            "recipe": self._recipe.name,
+        }
+        shape, classes = built.supplied["sample_shape"], built.supplied["num_classes"]
+        described = Description(tables, shape, classes, about)
+        return Pipeline(network, built.schedule, built.sampler, built.initialiser, described, self._registry)  # type: ignore[arg-type]
+
+    def save(self, step: int, folder: Path) -> Path | None:
+        """A grid of the raw weights and one of the averages; returns the last one written here."""
+        written = None
+        if self.options.num == 0:
+            return None
+        averaged = self._built.training.objective.samples in self._built.training.averages
+        for average in (False, True) if averaged else (False,):
+            pipeline = self.pipeline(step, average=average)
+            if pipeline is None:
+                return None
+            if self.options.num_inference_steps is not None:
+                pipeline = pipeline.with_sampler(num_inference_steps=self.options.num_inference_steps)
+            images = self._draw(pipeline)
+            if self._processes.is_main:
+                name = f"{folder_name(step)}{'-ema' if average else ''}.png"
+                written = save_samples(images, folder / name)
+        return written
+
+    def _draw(self, pipeline: Pipeline) -> Tensor:
+        """All images of a grid; each process draws its share, and image i is the same whoever draws it."""
+        share = -(-self.options.num // self._processes.count)
+        first = self._processes.rank * share
+        batches = pipeline.sample(
+            share, seed=self.options.seed, first=first, batch_size=self.options.batch_size
+        )
+        return self._processes.gather(torch.cat(list(batches))).flatten(0, 1)[: self.options.num]

@@ -1,0 +1,166 @@
+"""The processes of a run, through Accelerate: who am I, add, gather, agree."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast, gather
+from torch import Tensor, nn
+
+from toolkit.errors import RunError, TrainingError
+from toolkit.options import RunOptions, TrackerOptions
+
+ONE_PROCESS_FOR_CPU = (
+    "accelerate launch --cpu starts one process whatever --num_processes says (several need mpirun there). "
+    "For two CPU processes use: torchrun --nproc_per_node 2 -m toolkit train ..."
+)
+
+SHARDED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+
+
+class Processes:
+    """All processes of the run, one of them this one; with one process every method is almost free."""
+
+    def __init__(
+        self, options: RunOptions, trackers: TrackerOptions | None = None, folder: Path | None = None
+    ) -> None:
+        on_cpu = options.device == "cpu" or not torch.accelerator.is_available()
+        refuse_unsupported_launch()
+        names = list(trackers.names) if trackers is not None else []
+        # Without an accelerator Accelerate ignores the launcher, unless it is told that the CPU is meant.
+        self._accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision="bf16" if options.precision == "bf16" else "no",
+            log_with=names or None,
+            project_dir=folder,
+        )
+        self.device: torch.device = self._accelerator.device
+        self.rank: int = self._accelerator.process_index
+        self.count: int = self._accelerator.num_processes
+        self.is_main = self.rank == 0
+        stated = int(os.environ.get("WORLD_SIZE", "1"))
+        if stated != self.count:
+            raise RunError(
+                f"the launcher states {stated} processes (WORLD_SIZE), but they do not see each other: "
+                f"Accelerate counts {self.count}. Launch with torchrun or accelerate launch --multi_gpu"
+            )
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision that the recipe asks for."""
+        context: AbstractContextManager[object] = self._accelerator.autocast()
+        return context
+
+    def float32(self) -> AbstractContextManager[object]:
+        """Full precision inside `autocast`."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    @contextmanager
+    def no_grad(self) -> Iterator[None]:
+        """No gradient, and no weights cast for it left behind.
+
+        autocast keeps the bf16 copies of weights that need a gradient; copies made under plain no_grad would
+        serve the next forward pass too, which then silently gives those weights no gradient.
+        """
+        kind = self.device.type
+        with torch.no_grad():
+            if torch.is_autocast_enabled(kind):
+                with torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False):
+                    yield
+            else:
+                yield
+
+    def add_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all processes."""
+        if self.count > 1:
+            tensor.copy_(self._accelerator.reduce(tensor, "sum"))
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(count, *shape) of a tensor that has the same shape everywhere, in order of ranks."""
+        if self.count == 1:
+            return tensor[None]
+        gathered: Tensor = gather(tensor[None])
+        return gathered
+
+    def broadcast_state(self, networks: Sequence[nn.Module], *, buffers_only: bool = False) -> None:
+        """Give every process the main one's parameters and buffers."""
+        if self.count == 1:
+            return
+        for network in networks:
+            state = [*network.buffers()] if buffers_only else [*network.parameters(), *network.buffers()]
+            for tensor in state:
+                tensor.data.copy_(broadcast(tensor.data))
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any process."""
+        if self.count == 1:
+            return flag
+        return bool(self.gather(torch.tensor(float(flag), device=self.device)).any())
+
+    def must_agree(self, networks: dict[str, nn.Module]) -> None:
+        """Check that the parameters are the same bits everywhere.
+
+        Raises:
+            TrainingError: naming the role that drifted apart.
+        """
+        if self.count == 1:
+            return
+        sums = [_checksum(network) for network in networks.values()]
+        gathered = self.gather(torch.stack(sums).to(self.device))
+        for i, role in enumerate(networks):
+            if bool((gathered[:, i] != gathered[0, i]).any()):
+                raise TrainingError(
+                    f"the weights of {role!r} differ between processes: something in its turn draws from a "
+                    "generator of its own, or keeps state that is not a buffer"
+                )
+
+    def start_trackers(self, project: str, config: dict[str, object]) -> None:
+        self._accelerator.init_trackers(project, config)
+
+    def track(self, logs: dict[str, float], step: int) -> None:
+        self._accelerator.log(logs, step=step)
+
+    def barrier(self) -> None:
+        self._accelerator.wait_for_everyone()
+
+    def close(self, *, cleanly: bool) -> None:
+        """Leave the group; gloo aborts at exit, sometimes, if it is left to the interpreter.
+
+        After an error the others may never arrive, so only a clean end waits for them.
+        """
+        if cleanly:
+            self._accelerator.end_training()
+            self.barrier()
+        if self.count > 1:
+            torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)  # another run may follow in this process
+
+
+def refuse_unsupported_launch() -> None:
+    """Explain launches that would not do what was asked for, before any process group is formed.
+
+    Raises:
+        RunError: for FSDP, DeepSpeed and Megatron-LM, and if `accelerate launch --cpu` started one process.
+    """
+    yes = {name for name, value in os.environ.items() if value.lower() in ("1", "true", "yes")}
+    for name, what in SHARDED.items():
+        if name in yes:
+            raise RunError(f"launched with {what}: only plain data parallelism is supported so far")
+    if "ACCELERATE_USE_CPU" in yes and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:
+        raise RunError(ONE_PROCESS_FOR_CPU)
+
+
+@torch.no_grad()
+def _checksum(network: nn.Module) -> Tensor:
+    """An integer sum over the bits of all parameters, so that any difference of one parameter shows."""
+    total = torch.zeros((), dtype=torch.int64, device=next(network.parameters()).device)
+    for i, p in enumerate(network.parameters()):
+        total = total * 31 + p.detach().float().contiguous().view(torch.int32).sum(dtype=torch.int64) + i
+    return total

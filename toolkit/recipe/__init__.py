@@ -1,0 +1,11 @@
+"""Recipes: TOML files in layers, resolved into complete tables of validated options.
+
+Nothing in this package imports torch or pydantic, so that a recipe's text is checked before they are there.
+"""
+
+from toolkit.recipe.layers import Layers, read_layers
+from toolkit.recipe.recipe import Recipe
+from toolkit.recipe.resolution import from_tables, resolve
+from toolkit.recipe.sections import SECTIONS, Section
+
+__all__ = ["SECTIONS", "Layers", "Recipe", "Section", "from_tables", "read_layers", "resolve"]

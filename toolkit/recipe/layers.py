@@ -1,0 +1,179 @@
+"""Layers: a recipe, those that it extends, and the --set flags, merged key by key. Needs no torch."""
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import RecipeError, nearest
+from toolkit.recipe.packaged import find
+from toolkit.recipe.toml import FlagValue, KeyPath, parse_flag, parse_key, printable, read_toml
+
+_OF_THE_FILE = ("extends", "unset")  # keys that say how a file is merged, and are no part of the result
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One file, or all flags together: values, and where each key is stated ("x.toml:14")."""
+
+    shown_as: str
+    values: dict[str, Any]
+    origins: dict[KeyPath, str]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The merged values of all layers, not validated.
+
+    Attributes:
+        origins: where each key that a layer states was stated last.
+        notes: what a changed `type` dropped.
+    """
+
+    name: str
+    path: Path | None
+    shown_as: str
+    values: dict[str, Any]
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_layers(source: str | Path, overrides: Sequence[str] = ()) -> Layers:
+    """Read a recipe file, or a packaged recipe by name, with all that it extends and `--set` overrides.
+
+    Raises:
+        RecipeError: if a file is missing or no TOML, or a flag no assignment.
+    """
+    path = _located(str(source), Path())
+    files: dict[Path, Layer] = {}
+    _linearise(path, files, ())
+    layers = [*files.values(), _flags(overrides)]
+    merged = Layers(path.stem, path, layers[-2].shown_as, {})
+    for layer in layers:
+        _unset(merged, layer)
+        stated = {key: value for key, value in layer.values.items() if key not in _OF_THE_FILE}
+        _merge(merged, merged.values, stated, layer, ())
+    return merged
+
+
+def _located(name: str, folder: Path) -> Path:
+    """A name that ends in .toml is a file, relative to `folder`; any other is a packaged recipe."""
+    if name.endswith(".toml"):
+        return folder / name
+    if "/" in name:
+        raise RecipeError(f"{printable(name)} is no recipe: the name of a recipe file ends in .toml.")
+    return find(name)
+
+
+def _shown(path: Path) -> str:
+    """Relative to the working directory if it is inside."""
+    absolute, here = Path(os.path.abspath(path)), Path.cwd()
+    return printable(str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute))
+
+
+def _linearise(path: Path, files: dict[Path, Layer], children: tuple[Path, ...]) -> None:
+    """Add a file after its parents, each file once."""
+    shown, identity = _shown(path), Path(os.path.realpath(path))
+    if identity in children:
+        raise RecipeError(f"{shown} extends itself: {' -> '.join(map(_shown, (*children, identity)))}.")
+    if identity in files:
+        return
+    values, rows = read_toml(path, shown)
+    layer = Layer(shown, values, {key: f"{shown}:{row}" for key, row in rows.items()})
+    for parent in _names(layer, "extends"):
+        try:
+            _linearise(_located(parent, path.parent), files, (*children, identity))
+        except RecipeError as error:
+            raise RecipeError(
+                f"{layer.origins['extends',]}: extends {printable(parent)!r}: {error}"
+            ) from error
+    files[identity] = layer
+
+
+def _names(layer: Layer, key: str) -> list[str]:
+    """The value of `extends` or `unset`: one name or several."""
+    value = layer.values.get(key, [])
+    value = value.value if isinstance(value, FlagValue) else value
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) and "\0" not in name for name in names):
+        raise RecipeError(f"{layer.origins[key,]}: {key!r} must be a name in quotes, or a list of them.")
+    return names
+
+
+def _flags(overrides: Sequence[str]) -> Layer:
+    """All `--set` flags as one layer; a later flag wins."""
+    layer = Layer("--set", {}, {})
+    for flag in overrides:
+        shown = f"--set {printable(flag)}"
+        try:
+            (*tables, key), value = parse_flag(flag)
+        except ValueError as error:
+            raise RecipeError(f"{shown}: {error}.") from error
+        if not tables and key == "extends":
+            raise RecipeError(f"{shown}: only a file extends others.")
+        table: dict[str, Any] = layer.values
+        path: KeyPath = ()
+        for part in tables:
+            path = (*path, part)
+            layer.origins.setdefault(path, shown)
+            if not isinstance(table.get(part), dict):
+                table[part] = {}
+            table = table[part]
+        table[key] = value
+        layer.origins.update(dict.fromkeys(_keys(value, (*path, key)), shown))
+    return layer
+
+
+def _keys(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """The path of a value and of everything inside it."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        yield from _keys(inner, (*path, key))
+
+
+def _unset(merged: Layers, layer: Layer) -> None:
+    for name in _names(layer, "unset"):
+        where = f"{layer.origins['unset',]}: unset {printable(name)!r}"
+        try:
+            *tables, key = path = parse_key(name)
+        except ValueError as error:
+            raise RecipeError(f"{where}: {error}.") from error
+        table: Any = merged.values
+        for part in tables:
+            table = table.get(part) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or key not in table:
+            known = [".".join(stated) for stated in merged.origins]
+            raise RecipeError(f"{where}: there is nothing of that name to remove.{nearest(name, known)}")
+        del table[key]
+        _forget(merged, path)
+
+
+def _forget(merged: Layers, path: KeyPath) -> None:
+    for stated in [key for key in merged.origins if key[: len(path)] == path]:
+        del merged.origins[stated]
+
+
+def _merge(
+    merged: Layers, into: dict[str, Any], stated: dict[str, Any], layer: Layer, table: KeyPath
+) -> None:
+    """Tables merge key by key, everything else replaces; so does a table with another `type`."""
+    for key, value in stated.items():
+        path, old = (*table, key), into.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            if not _changes_type(old, value):
+                merged.origins[path] = layer.origins[path]
+                _merge(merged, old, value, layer, path)
+                continue
+            dropped = ", ".join(name for name in old if name not in value)
+            if dropped:
+                change = f"type {old['type']!r} became {value['type']!r}, which drops {dropped}"
+                merged.notes.append(f"{layer.origins[*path, 'type']}: [{'.'.join(path)}] {change}")
+        _forget(merged, path)
+        into[key] = copy.deepcopy(value)
+        merged.origins.update({k: at for k, at in layer.origins.items() if k[: len(path)] == path})
+
+
+def _changes_type(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return "type" in old and "type" in new and old["type"] != new["type"]

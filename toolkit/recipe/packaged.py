@@ -1,0 +1,69 @@
+"""Recipes that come with the toolkit or with a plugin, found by name without importing anything."""
+
+import importlib.util
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from toolkit.errors import RecipeError, nearest
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A recipe that is asked for by name, and the plugin that it comes with."""
+
+    name: str
+    path: Path
+    plugin: str
+
+    @property
+    def purpose(self) -> str:
+        """The first line of the comment that it starts with."""
+        with self.path.open(encoding="utf-8-sig", errors="replace") as lines:
+            first = next(lines, "")
+        return first.lstrip("# ").rstrip() if first.startswith("#") else ""
+
+
+def packaged() -> tuple[Packaged, ...]:
+    """All packaged recipes, the toolkit's own first."""
+    return tuple(
+        Packaged(path.stem, path, plugin)
+        for plugin, folder in (("toolkit", _own_folder()), *_plugin_folders())
+        for path in sorted(folder.glob("*.toml"))
+    )
+
+
+def find(name: str) -> Path:
+    """The file of a packaged recipe.
+
+    Raises:
+        RecipeError: if there is none of that name, or several plugins have one.
+    """
+    recipes = packaged()
+    found = [recipe for recipe in recipes if recipe.name == name]
+    if len(found) > 1:
+        paths = " and ".join(str(recipe.path) for recipe in found)
+        raise RecipeError(f"there are several recipes {name!r}: {paths}. Give the path of one.")
+    if not found:
+        hint = nearest(name, [recipe.name for recipe in recipes]) or " `toolkit recipes` lists them."
+        raise RecipeError(f"there is no packaged recipe {name!r}; a file's name ends in .toml.{hint}")
+    return found[0].path
+
+
+def _own_folder() -> Path:
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "_recipes"  # from a wheel; an editable install has the repository's folder
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def _plugin_folders() -> list[tuple[str, Path]]:
+    folders = []
+    for entry in metadata.entry_points(group="toolkit"):
+        package, *inner = entry.module.split(".")
+        try:
+            spec = importlib.util.find_spec(package)  # of the outermost package: further down it would import
+        except (ImportError, ValueError):
+            continue
+        for location in (spec.submodule_search_locations or ()) if spec else ():
+            folders.append((entry.name, Path(location, *inner) / "recipes"))
+    return sorted(set(folders))

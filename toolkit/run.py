@@ -1,0 +1,166 @@
+"""The run folder: everything that a run leaves behind.
+
+recipe.toml       resolved, with every default        environment.json   versions, plugins, git, command
+metrics.jsonl     one record every run.log_every steps   run.json        status and step
+samples/          grids, raw and EMA                   checkpoints/      see toolkit.checkpoint
+pipeline/         the trained model
+"""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from toolkit.errors import RunError
+from toolkit.files import remove_leftovers, write_json, write_text, writing
+from toolkit.recipe import Recipe
+
+Status = Literal["running", "finished", "stopped", "failed"]
+OURS = (
+    "recipe.toml",
+    "environment.json",
+    "metrics.jsonl",
+    "run.json",
+    "samples",
+    "checkpoints",
+    "pipeline",
+    ".lock",
+)
+
+
+class RunFolder:
+    """One run's folder; while a process holds it, no other can.
+
+    Args:
+        path: the folder; made when it is claimed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe, self.metrics = path / "recipe.toml", path / "metrics.jsonl"
+        self.samples, self.checkpoints, self.pipeline = (
+            path / "samples",
+            path / "checkpoints",
+            path / "pipeline",
+        )
+        self._lock: int | None = None
+
+    def claim(self, *, resume: bool, overwrite: bool) -> None:
+        """Take the folder for this process.
+
+        Raises:
+            RunError: if another process has it, if it has a run and neither flag is given, if it holds
+                files that are no run's, or if it cannot be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file, not a folder for a run")
+        foreign = [p.name for p in self.path.iterdir() if p.name not in OURS] if self.path.is_dir() else []
+        held = self.recipe.exists()
+        if foreign and not held:
+            raise RunError(
+                f"{self.path}: holds files that are of no run ({foreign[0]}, ...): choose another run.out"
+            )
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(self._lock, 32, 0).decode() or "unknown"
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(f"{self.path}: is in use by process {owner}") from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        if held and not (resume or overwrite):
+            self.release()
+            raise RunError(
+                f"{self.path}: already holds a run ({self.status()}). Go on with --resume, "
+                "replace it with --overwrite, or choose another folder with --set run.out=..."
+            )
+        for folder in (self.path, self.samples, self.checkpoints):
+            remove_leftovers(folder)
+        if overwrite and not resume:
+            for name in OURS[:-1]:
+                path = self.path / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Let others have the folder; the operating system does so too when the process dies."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def describe(self, recipe: Recipe, plugins: Mapping[str, str]) -> None:
+        """Write what the run is made of and where it runs."""
+        write_text(self.recipe, recipe.to_toml())
+        write_json(self.path / "environment.json", environment(plugins))
+
+    def set_status(self, status: Status, step: int) -> None:
+        write_json(self.path / "run.json", {"status": status, "step": step, "time": time.time()})
+
+    def status(self) -> str:
+        """How the run stands, in words."""
+        try:
+            state = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            return f"{state['status']} at step {state['step']}"
+        except (OSError, ValueError, KeyError):
+            return "not finished"
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the records of steps that a resumed run takes again, and a last line that was cut off."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except ValueError:
+                break
+        write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def environment(plugins: Mapping[str, str]) -> dict[str, Any]:
+    """Versions, plugins, machine, command and git state."""
+    packages = ("torch", "diffusers", "accelerate", "safetensors", "datasets", "numpy", "diffusion-toolkit")
+    return {
+        "command": sys.argv,
+        "directory": str(Path.cwd()),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "plugins": dict(plugins),
+        "git": git_state(),
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the working directory and whether it has changes; None outside a repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ("git", *arguments), capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

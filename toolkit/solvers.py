@@ -1,0 +1,93 @@
+"""diffusers' schedulers as samplers."""
+
+import inspect
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+
+from toolkit.denoiser import Denoiser
+from toolkit.errors import nearest
+from toolkit.options import Positive
+from toolkit.sampler import Draws, Sampler
+from toolkit.schedule import NoiseSchedule
+
+
+class DiffusersSampler(Sampler):
+    """Any diffusers scheduler, by its class name.
+
+    Args:
+        scheduler: the class, e.g. DPMSolverMultistepScheduler, UniPCMultistepScheduler, HeunDiscreteScheduler.
+        num_inference_steps: steps of the scheduler; some take several network calls a step.
+        options: further arguments of the scheduler's constructor.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        scheduler: str,
+        num_inference_steps: Positive,
+        options: dict[str, bool | int | float | str] | None = None,
+    ) -> None:
+        self._scheduler: Any = make_scheduler(schedule, scheduler, options or {})
+        self._scheduler.set_timesteps(num_inference_steps)
+        visited = torch.as_tensor(self._scheduler.timesteps)
+        if bool((visited != visited.round()).any()):
+            raise ValueError(
+                f"{scheduler} asks for timesteps between those of the chain at {num_inference_steps} steps: "
+                'set options.timestep_spacing = "leading"'
+            )
+        self.num_inference_steps = num_inference_steps
+        self.timesteps = visited.long().unique()
+
+    def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
+        scheduler, generators, latents = self._scheduler, draws.get("generators"), draws.get("latents")
+        label, progress = draws.get("label"), draws.get("progress")
+        scheduler.set_timesteps(self.num_inference_steps, device=x.device)  # forgets the last run's history
+        random = (
+            {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
+        )
+        visited = scheduler.timesteps
+        first = int((visited >= start).sum())  # a chain that starts lower leaves out the first ones
+        if first == len(visited):
+            return x
+        if first and "set_begin_index" in dir(scheduler):  # those without keep no place in the list
+            scheduler.set_begin_index(first)
+        if float(scheduler.init_noise_sigma) != 1.0:
+            # Such a scheduler works on x_t / sqrt(abar_t) = x_0 + sigma noise.
+            x = x * (scheduler.sigmas[first] ** 2 + 1).sqrt()
+        for call, t in enumerate(visited[first:]):
+            latent = denoiser.latent(len(x), generators) if latents is None else latents[call]
+            rows = torch.full((len(x),), int(t), dtype=torch.int64, device=x.device)
+            noise = denoiser(scheduler.scale_model_input(x, t), rows, label, latent).noise
+            x = scheduler.step(noise, t, x, **random).prev_sample
+            if progress is not None:
+                progress(call + 1)
+        return x
+
+
+def make_scheduler(
+    schedule: NoiseSchedule, name: str, options: dict[str, bool | int | float | str]
+) -> object:
+    """The scheduler of that class on the betas of `schedule`, fed with predictions of the noise.
+
+    Raises:
+        ValueError: if diffusers has no such class, or the class takes no betas or no such option.
+    """
+    import diffusers
+    from diffusers import SchedulerMixin
+
+    known = [n for n in dir(diffusers) if n.endswith("Scheduler") and not n.startswith("Flax")]
+    found = getattr(diffusers, name, None) if name in known else None
+    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+        raise ValueError(f"diffusers has no scheduler {name!r}.{nearest(name, known)}")
+    takes = set(inspect.signature(found).parameters)
+    if "trained_betas" not in takes:
+        raise ValueError(f"{name} takes no betas, so it cannot follow this schedule")
+    if unknown := [key for key in options if key not in takes]:
+        raise ValueError(f"{name} has no option {unknown[0]!r}.{nearest(unknown[0], takes)}")
+    given: dict[str, object] = {"num_train_timesteps": schedule.num_train_timesteps, "clip_sample": False}
+    given |= {"prediction_type": "epsilon", "timestep_spacing": "leading", "steps_offset": 0, **options}
+    betas = schedule.betas.numpy()  # schedulers that build on lists or arrays both take it
+    made: object = found(trained_betas=betas, **{key: value for key, value in given.items() if key in takes})
+    return made

@@ -1,0 +1,223 @@
+"""The only loop: it knows networks, optimizers and turns, and no method."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.data.batches import Batches
+from toolkit.ema import EMA
+from toolkit.errors import RunError, TrainingError
+from toolkit.gradients import Gradients
+from toolkit.objective import Loss, Objective, Step, Turn
+from toolkit.optimizer import OptimizerOptions
+from toolkit.options import RunOptions
+from toolkit.processes import Processes
+from toolkit.randomness import position_seed, seed_default_generators
+
+NEVER = torch.iinfo(torch.int64).max
+
+
+@dataclass
+class Training:
+    """What is trained and with what, by role; a role without an optimizer is never trained."""
+
+    objective: Objective
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    optimizer_options: dict[str, OptimizerOptions]
+    averages: dict[str, EMA] = field(default_factory=dict)
+
+
+class Trainer:
+    """Takes the turns of an objective, one step after the other.
+
+    All randomness is seeded by (seed, step, turn, repetition, shard) and the data by position, so a step
+    depends on nothing but the state and its number. The global batch is cut into shards of the micro-batch
+    size; which process computes a shard makes no difference to the result.
+
+    Args:
+        training: what is trained. Networks are on the processes' device.
+        batches: the data.
+        processes: all processes of the run.
+        options: sizes and the seed.
+
+    Raises:
+        RunError: if the global batch cannot be shared out.
+    """
+
+    def __init__(
+        self, training: Training, batches: Batches, processes: Processes, options: RunOptions
+    ) -> None:
+        self.training, self.batches, self.processes, self.options = training, batches, processes, options
+        self.number = 0  # steps done
+        self.turns = training.objective.turns()
+        self.micro_batch, self.micro_batches = share(options, processes.count)
+        self._stride = max(turn.times for turn in self.turns)  # global batches that one step may read
+        self._bases = {
+            role: [group["lr"] for group in optimizer.param_groups]
+            for role, optimizer in training.optimizers.items()
+        }
+        processes.broadcast_state([*training.networks.values(), training.objective])
+        for role, network in training.networks.items():
+            if role not in training.optimizers:
+                network.requires_grad_(False).eval()
+        self._gradients = {role: Gradients(training.networks[role]) for role in training.optimizers}
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._first_bad = {turn.name: torch.tensor(NEVER, device=processes.device) for turn in self.turns}
+
+    def step(self) -> None:
+        """One cycle of the objective's turns.
+
+        Raises:
+            TrainingError: after the first cycle, if a trained parameter had no gradient in any turn.
+        """
+        for turn in self.turns:
+            if self.number % turn.every == 0:
+                for repetition in range(turn.times):
+                    self._take(turn, repetition)
+        if any(gradients.missing for gradients in self._gradients.values()):
+            self._settle()
+        self.number += 1
+
+    def requests(self, last: int | None) -> Iterator[tuple[int, int]]:
+        """The (position, rows) that this process will ask of the data from now on, until step `last`."""
+        numbers = count(self.number) if last is None else range(self.number, last)
+        for number in numbers:
+            for turn in self.turns:
+                if number % turn.every == 0:
+                    for repetition in range(turn.times):
+                        for micro in range(self.micro_batches):
+                            yield self._position(number, turn, repetition, micro), self.micro_batch
+
+    def _position(self, number: int, turn: Turn, repetition: int, micro: int) -> int:
+        batch = number * self._stride + (repetition if turn.fresh else 0)
+        return batch * self.options.batch_size + self._shard(micro) * self.micro_batch
+
+    def _shard(self, micro: int) -> int:
+        return micro * self.processes.count + self.processes.rank
+
+    def _take(self, turn: Turn, repetition: int) -> None:
+        for role, gradients in self._gradients.items():
+            network = self.training.networks[role]
+            if not network.training:
+                network.train()  # frozen or not: BatchNorm in eval() is another network
+            gradients.require(role in turn.trains)
+        for role in turn.trains:
+            self._gradients[role].zero()
+        losses = []
+        for micro in range(self.micro_batches):
+            key = (self.options.seed, self.number, turn.name, repetition, self._shard(micro))
+            seed_default_generators(position_seed(*key), self.processes.device)
+            batch = self.batches.get(self._position(self.number, turn, repetition, micro), self.micro_batch)
+            with self.processes.autocast():
+                loss = turn.loss(batch, self._step(repetition))
+            (loss.total / (self.micro_batches * self.processes.count)).backward()
+            self._note(turn.name, loss)
+            losses.append(loss)
+        for role in turn.trains:
+            self._update(role)
+        if losses[0].records:
+            self.training.objective.observe(turn.name, self._gather_records(losses))
+
+    def _step(self, repetition: int) -> Step:
+        networks = self.training.networks
+        averages = {role: ema.network for role, ema in self.training.averages.items()}
+        processes = self.processes
+        return Step(
+            self.number, repetition, processes.device, networks, {**networks, **averages},
+            processes.float32, processes.no_grad,
+        )  # fmt: skip
+
+    def _update(self, role: str) -> None:
+        """Sum the gradient over processes, clip it, and take one optimizer step."""
+        gradients, options = self._gradients[role], self.training.optimizer_options[role]
+        gradients.collect()
+        self.processes.add_(gradients.flat)
+        self._add_log(f"{role}/gradient_norm", gradients.clip(options.clip_norm))
+        optimizer = self.training.optimizers[role]
+        for group, base in zip(optimizer.param_groups, self._bases[role], strict=True):
+            group["lr"] = options.lr_schedule(base, self.number)
+        optimizer.step()
+        if role in self.training.averages:
+            self.training.averages[role].update(self.training.networks[role])
+
+    def _settle(self) -> None:
+        missing = [f"{role}.{n}" for role, g in self._gradients.items() for n in g.names if n in g.missing]
+        if missing and self.number == 0:
+            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            raise TrainingError(
+                f"no turn gave these parameters a gradient: {shown}. Freeze them (requires_grad_(False)) if "
+                "that is meant, or let a turn that trains them use them."
+            )
+        for gradients in self._gradients.values():
+            gradients.settle()
+
+    def _gather_records(self, losses: list[Loss]) -> dict[str, Tensor]:
+        """The records of the global batch, in the order of its rows, by one collective.
+
+        They travel as float64, which holds every float32 and every integer below 2^53.
+        """
+        names = sorted(losses[0].records)
+        shapes = [losses[0].records[name].shape for name in names]
+        flat = [torch.cat([loss.records[n].detach().double().flatten() for n in names]) for loss in losses]
+        shards = self.processes.gather(torch.stack(flat)).transpose(0, 1).flatten(0, 1)
+        parts = shards.split([shape.numel() for shape in shapes], dim=1)
+        return {
+            name: part.reshape(-1, *shape[1:]).to(losses[0].records[name].dtype)
+            for name, part, shape in zip(names, parts, shapes, strict=True)
+        }
+
+    def _note(self, turn: str, loss: Loss) -> None:
+        """Keep a loss for the next record, on the device: looking at it would wait for the device."""
+        total = loss.total.detach()
+        here = torch.where(torch.isfinite(total), NEVER, self.number)
+        self._first_bad[turn] = torch.minimum(self._first_bad[turn], here)
+        self._add_log(f"{turn}/loss", total)
+        for name, value in loss.logs.items():
+            self._add_log(f"{turn}/{name}", value.detach())
+
+    def _add_log(self, name: str, value: Tensor) -> None:
+        total, number = self._sums.get(name, (torch.zeros((), device=value.device), 0))
+        self._sums[name] = (total + value.float(), number + 1)
+
+    def take_logs(self) -> dict[str, float]:
+        """Means since the last call, over all processes; then start anew.
+
+        Raises:
+            TrainingError: if a loss was not finite, naming the step and the turn.
+        """
+        self.check_finite()
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        means = torch.stack([self._sums[name][0] / self._sums[name][1] for name in names]).to(
+            self.processes.device
+        )
+        self.processes.add_(means)
+        self._sums = {}
+        return dict(zip(names, (means / self.processes.count).tolist(), strict=True))
+
+    def check_finite(self) -> None:
+        """Raise a TrainingError that names the first step and turn whose loss was not finite, if any."""
+        first = self.processes.gather(torch.stack(list(self._first_bad.values()))).amin(0).tolist()
+        step, turn = min(zip(first, self._first_bad, strict=True))
+        if step != NEVER:
+            raise TrainingError(f"the loss of turn {turn!r} is not finite at step {step}")
+
+
+def share(options: RunOptions, processes: int) -> tuple[int, int]:
+    """The micro-batch size, and how many micro-batches each of the processes computes in a turn.
+
+    Raises:
+        RunError: if the global batch does not divide.
+    """
+    micro = options.micro_batch_size or max(1, options.batch_size // processes)
+    if options.batch_size % (micro * processes):
+        raise RunError(
+            f"[run] batch_size {options.batch_size} must be a multiple of micro_batch_size x processes = "
+            f"{micro} x {processes} = {micro * processes}"
+        )
+    return micro, options.batch_size // (micro * processes)
