@@ -196,7 +196,9 @@ def test_a_flag_is_toml_or_text(flag, path, value):
     assert parse_flag(flag) == (path, value)
 
 
-@pytest.mark.parametrize("flag", ["a", "=1", "a..b=1", "a b=1", "a\nb=1", "extends=x", "\x1b=1", ".".join("a" * 99) + "=1"])
+@pytest.mark.parametrize(
+    "flag", ["a", "=1", "a..b=1", "a b=1", "a\nb=1", "extends=x", "\x1b=1", ".".join("a" * 99) + "=1"]
+)
 def test_a_flag_that_sets_nothing_is_refused(flag):
     write("a.toml", "")
     said = refused("a.toml", flag)
@@ -206,7 +208,9 @@ def test_a_flag_that_sets_nothing_is_refused(flag):
 
 def test_a_flag_may_replace_a_value_by_a_table():
     write("a.toml", "x = 1\n")
-    assert read_layers("a.toml", ["x.y=word", "x.z.w=word"]).values == {"x": {"y": "word", "z": {"w": "word"}}}
+    assert read_layers("a.toml", ["x.y=word", "x.z.w=word"]).values == {
+        "x": {"y": "word", "z": {"w": "word"}}
+    }
 
 
 def test_packaged_recipes_are_found_by_name_and_say_their_purpose():

@@ -71,7 +71,9 @@ def test_a_name_that_is_added_twice_is_disabled_for_all_and_says_by_whom():
     with found.owned_by(Owner("other", "other-dist", "2.0")):
         found.add(Method, "simple", Simple)
     assert "simple" not in found.components(Method)
-    with pytest.raises(PluginError, match="more than once, by toolkit and by plugin 'other' .other-dist 2.0."):
+    with pytest.raises(
+        PluginError, match="more than once, by toolkit and by plugin 'other' .other-dist 2.0."
+    ):
         found.component(Method, "simple")
 
 

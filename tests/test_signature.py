@@ -138,7 +138,9 @@ class Wrapped:
         mine: my own.
     """
 
-    def __init__(self, sample_shape: tuple[int, ...], mine: int = 1, dropout: float = 0.5, **unet: Any) -> None:
+    def __init__(
+        self, sample_shape: tuple[int, ...], mine: int = 1, dropout: float = 0.5, **unet: Any
+    ) -> None:
         self.unet = unet
 
 

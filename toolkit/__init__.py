@@ -52,11 +52,11 @@ _WHERE = {
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "__version__", "hookimpl", "load",
     "Batch", "Batches", "DataError", "DataSource", "Default", "Denoiser", "DenoisingLoss", "Draws",
-    "Initialiser", "LRSchedule", "Loss", "Network", "NoiseSchedule", "Objective", "Pipeline", "PipelineOutput",
-    "PluginError", "Prediction", "RecipeError", "Records", "Registry", "Sampler", "Step", "Timesteps",
-    "ToolkitError", "Turn", "below", "calls", "grid", "kept_timesteps", "options_from", "randn", "to_image",
+    "Initialiser", "LRSchedule", "Loss", "Network", "NoiseSchedule", "Objective", "Pipeline",
+    "PipelineOutput", "PluginError", "Prediction", "RecipeError", "Records", "Registry", "Sampler",
+    "Step", "Timesteps", "ToolkitError", "Turn", "__version__", "below", "calls", "grid", "hookimpl",
+    "kept_timesteps", "load", "options_from", "randn", "to_image",
 ]  # fmt: skip
 
 

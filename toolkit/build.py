@@ -118,13 +118,12 @@ def _compare(recipe: Recipe, section: str, roles: Iterable[str], whose: str, *, 
             )
     for role in wanted:
         if required and role not in stated:
-            raise RecipeError(
-                f"{recipe.where((section,))} {whose} {role!r}, but there is no [{section}.{role}]."
-            )
+            where = recipe.where((section,))
+            raise RecipeError(f"{where} {whose} {role!r}, but there is no [{section}.{role}].")
 
 
 def refuse_shared_parameters(recipe: Recipe, networks: Mapping[str, nn.Module]) -> None:
-    """Two roles must not share a parameter: each has its own optimizer, and freezing one would freeze both."""
+    """Two roles must not share a parameter: each has an optimizer, and freezing one would freeze both."""
     owner: dict[nn.Parameter, str] = {}
     for role, network in networks.items():
         for name, parameter in network.named_parameters():

@@ -67,9 +67,8 @@ def round_trip(pipeline: Pipeline, folder: Path, say: Callable[[str], None]) -> 
         raise CheckpointError(
             "a saved and loaded pipeline samples other images: some of its state is no buffer"
         )
-    say(
-        f"{len(images)} samples by the last {calls} of {pipeline.calls} network calls; saved, loaded, the same"
-    )
+    say(f"{len(images)} samples by the last {calls} of {pipeline.calls} network calls")
+    say("saved and loaded the pipeline: it samples the same")
 
 
 @torch.inference_mode()

@@ -100,7 +100,7 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest complete checkpoint in `folder`, and what is wrong with newer ones, one line each."""
-    complaints = []
+    complaints: list[str] = []
     for path in sorted(_all(folder), reverse=True):
         try:
             verify(path)
@@ -122,9 +122,9 @@ def verify(path: Path) -> None:
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"{path}: {name} is missing")
-        if file.stat().st_size != stated["bytes"]:
+        if (size := file.stat().st_size) != stated["bytes"]:
             raise CheckpointError(
-                f"{path}: {name} is truncated or foreign, it has {file.stat().st_size} bytes and not {stated['bytes']}"
+                f"{path}: {name} is truncated or foreign: {size} bytes and not {stated['bytes']}"
             )
         if sha256_of(file) != stated["sha256"]:
             raise CheckpointError(f"{path}: {name} was altered, its checksum is not the manifest's")
@@ -157,7 +157,8 @@ def _untrained(training: Training) -> dict[str, str]:
 
 def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     """An optimizer's state as tensors by `<parameter>.<name>`, and the numbers that are no tensors."""
-    tensors, rest = {}, {}
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, dict[str, Any]] = {}
     for index, values in state.items():
         for name, value in values.items():
             if isinstance(value, Tensor):

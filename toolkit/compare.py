@@ -9,8 +9,8 @@ from toolkit.recipe import Recipe, read_layers, resolve
 # Neither the mathematics nor the data order depends on these.
 FREE = {
     ("run", "steps"), ("run", "images"), ("run", "minutes"), ("run", "out"), ("run", "log_every"),
-    ("run", "measure_every"), ("run", "device"), ("data", "path"), ("data", "in_memory_mb"), ("data", "workers"),
-    ("samples",), ("checkpoints",), ("trackers",), ("sampler",), ("initialiser",),
+    ("run", "measure_every"), ("run", "device"), ("data", "path"), ("data", "in_memory_mb"),
+    ("data", "workers"), ("samples",), ("checkpoints",), ("trackers",), ("sampler",), ("initialiser",),
 }  # fmt: skip
 
 

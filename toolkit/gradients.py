@@ -56,7 +56,7 @@ class Gradients:
 
     def clip(self, max_norm: float | None) -> Tensor:
         """The norm of the gradient, which is then scaled down to `max_norm` if it was larger."""
-        norm = torch.linalg.vector_norm(self.flat)
+        norm: Tensor = torch.linalg.vector_norm(self.flat)
         if max_norm is not None:
             self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,8 @@ class Step:
     number: int
     repetition: int
     device: torch.device
-    networks: Mapping[str, nn.Module]
-    averages: Mapping[str, nn.Module]
+    networks: Mapping[str, Any]  # each is what the objective's `roles` says
+    averages: Mapping[str, Any]
     float32: Callable[[], AbstractContextManager[object]]
     no_grad: Callable[[], AbstractContextManager[object]] = torch.no_grad
 
@@ -88,8 +88,8 @@ class Objective(nn.Module, ABC):
     no networks; a turn finds them in `step.networks`.
     """
 
-    roles: ClassVar[Mapping[str, type[nn.Module]]]  # what [networks] must have: role -> its interface
-    samples: ClassVar[str]  # the role that a saved pipeline samples
+    roles: Mapping[str, type[nn.Module]]  # what [networks] must have: role -> its interface
+    samples: str  # the role that a saved pipeline samples
 
     @abstractmethod
     def turns(self) -> tuple[Turn, ...]:

@@ -71,11 +71,10 @@ class Pipeline:
             PluginError: if a component is of no installed plugin.
             RecipeError: if a component refuses its options.
         """
-        supplied = {
+        supplied: dict[str, Any] = {
             "sample_shape": description.sample_shape,
             "image_shape": description.sample_shape,
             "num_classes": description.num_classes,
-            "schedule": None,
         }
 
         def create(kind: type, table: str) -> Any:
@@ -202,7 +201,8 @@ class Pipeline:
             first: number of the first one.
             batch_size: how many at once.
             labels: the class of each; by default they take turns.
-            progress: is told the first and the number of the images in work, and the network calls done for them.
+            progress: is told the first and the number of the images in work, and the network calls done
+                for them.
         """
         for done in range(0, num, batch_size):
             n = min(batch_size, num - done)

@@ -185,8 +185,8 @@ def plugins_of(description: Description, registry: Registry) -> dict[str, str]:
         for option in component.options:
             inner = table.get(option.name)
             if option.nested is not None and inner is not None:
-                several = {list: lambda: inner, dict: lambda: inner.values(), None: lambda: [inner]}
-                for nested in several[option.many]():
+                several = inner if option.many is list else inner.values() if option.many else [inner]
+                for nested in several:
                     visit(option.nested, nested)
 
     for name, kind in KINDS.items():

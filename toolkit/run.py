@@ -26,16 +26,9 @@ from toolkit.files import remove_leftovers, write_json, write_text, writing
 from toolkit.recipe import Recipe
 
 Status = Literal["running", "finished", "stopped", "failed"]
-OURS = (
-    "recipe.toml",
-    "environment.json",
-    "metrics.jsonl",
-    "run.json",
-    "samples",
-    "checkpoints",
-    "pipeline",
-    ".lock",
-)
+FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json")
+FOLDERS = ("samples", "checkpoints", "pipeline", "trackers")
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -48,11 +41,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.recipe, self.metrics = path / "recipe.toml", path / "metrics.jsonl"
-        self.samples, self.checkpoints, self.pipeline = (
-            path / "samples",
-            path / "checkpoints",
-            path / "pipeline",
-        )
+        self.samples, self.checkpoints = path / "samples", path / "checkpoints"
+        self.pipeline, self.trackers = path / "pipeline", path / "trackers"
         self._lock: int | None = None
 
     def claim(self, *, resume: bool, overwrite: bool) -> None:
@@ -64,15 +54,17 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file, not a folder for a run")
-        foreign = [p.name for p in self.path.iterdir() if p.name not in OURS] if self.path.is_dir() else []
+        ours = {*FILES, *FOLDERS, LOCK}
+        present = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        foreign = [name for name in present if name not in ours]
         held = self.recipe.exists()
         if foreign and not held:
             raise RunError(
-                f"{self.path}: holds files that are of no run ({foreign[0]}, ...): choose another run.out"
+                f"{self.path}: is no run folder, it holds other files ({foreign[0]}): choose another run.out"
             )
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -91,9 +83,10 @@ class RunFolder:
         for folder in (self.path, self.samples, self.checkpoints):
             remove_leftovers(folder)
         if overwrite and not resume:
-            for name in OURS[:-1]:
-                path = self.path / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for name in FOLDERS:
+                shutil.rmtree(self.path / name, ignore_errors=True)
+            for name in FILES:
+                (self.path / name).unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let others have the folder; the operating system does so too when the process dies."""

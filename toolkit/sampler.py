@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import sqrt
 from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, Unpack
 
 import torch
@@ -112,9 +113,10 @@ class Ancestral(Sampler):
 
     def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
         generators, table = draws.get("generators"), self.schedule
-        coef1, coef2 = table.posterior_mean_coef1.tolist(), table.posterior_mean_coef2.tolist()
+        coef1: list[float] = table.posterior_mean_coef1.tolist()
+        coef2: list[float] = table.posterior_mean_coef2.tolist()
         small = self.variance == "fixed_small"
-        std = (table.posterior_variance if small else table.betas).sqrt().tolist()
+        std: list[float] = (table.posterior_variance if small else table.betas).sqrt().tolist()
         first = int(self.timesteps[0])
 
         def step(prediction: Prediction, x_t: Tensor, t: int) -> Tensor:
@@ -162,16 +164,17 @@ class DDIM(Sampler):
 
     def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
         generators, table = draws.get("generators"), self.schedule
-        abar, abar_prev = table.alphas_cumprod.tolist(), table.alphas_cumprod_prev.tolist()
-        std = (self.eta * table.posterior_variance.sqrt()).tolist()
+        abar: list[float] = table.alphas_cumprod.tolist()
+        abar_prev: list[float] = table.alphas_cumprod_prev.tolist()
+        std: list[float] = (self.eta * table.posterior_variance.sqrt()).tolist()
 
         def step(prediction: Prediction, x_t: Tensor, t: int) -> Tensor:
             x0, noise = prediction.x0, prediction.noise
             if self.clip:
                 x0 = x0.clamp(-1, 1)
-                noise = (x_t - abar[t] ** 0.5 * x0) / (1 - abar[t]) ** 0.5
-            toward = max(0.0, 1 - abar_prev[t] - std[t] ** 2) ** 0.5
-            x_s = abar_prev[t] ** 0.5 * x0 + toward * noise
+                noise = (x_t - sqrt(abar[t]) * x0) / sqrt(1 - abar[t])
+            toward = sqrt(max(0.0, 1 - abar_prev[t] - std[t] ** 2))
+            x_s = sqrt(abar_prev[t]) * x0 + toward * noise
             return x_s + std[t] * randn(x_t.shape, generators, x_t.device) if std[t] else x_s
 
         return calls(denoiser, x, below(self.timesteps, start), step, **draws)

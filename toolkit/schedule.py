@@ -41,7 +41,7 @@ class NoiseSchedule:
         self._set_tables(torch.cumprod(1 - table, 0), torch.arange(len(table)), table)
 
     def _set_tables(self, alphas_cumprod: Tensor, kept: Tensor, betas: Tensor) -> None:
-        """Fill the tables from abar on all T rows and the betas of the kept rows (Ho et al. 2020, eqs. 6-7)."""
+        """Fill the tables from abar on all T rows and the betas of the kept ones (Ho et al. 2020, eq. 7)."""
         self._alphas_cumprod_all = alphas_cumprod
         self.num_train_timesteps = len(alphas_cumprod)
         self.timesteps = kept  # ascending original indices, int64
@@ -105,7 +105,7 @@ class NoiseSchedule:
         return self.signal(t, x0) * x0 + self.sigma(t, x0) * noise
 
     def advance(self, x_s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """One forward step: x_t ~ q(x_t | x_s), where s is the kept timestep before t (-1 before the first)."""
+        """One forward step, x_t ~ q(x_t | x_s): s is the kept timestep before t, -1 before the first."""
         return self._at("step_signal", t, x_s) * x_s + self._at("step_sigma", t, x_s) * noise
 
     def posterior(self, x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ class DiffusersSampler(Sampler):
     """Any diffusers scheduler, by its class name.
 
     Args:
-        scheduler: the class, e.g. DPMSolverMultistepScheduler, UniPCMultistepScheduler, HeunDiscreteScheduler.
+        scheduler: the class, e.g. DPMSolverMultistepScheduler or UniPCMultistepScheduler.
         num_inference_steps: steps of the scheduler; some take several network calls a step.
         options: further arguments of the scheduler's constructor.
     """
@@ -29,7 +29,7 @@ class DiffusersSampler(Sampler):
         num_inference_steps: Positive,
         options: dict[str, bool | int | float | str] | None = None,
     ) -> None:
-        self._scheduler: Any = make_scheduler(schedule, scheduler, options or {})
+        self._scheduler = make_scheduler(schedule, scheduler, options or {})
         self._scheduler.set_timesteps(num_inference_steps)
         visited = torch.as_tensor(self._scheduler.timesteps)
         if bool((visited != visited.round()).any()):
@@ -66,9 +66,7 @@ class DiffusersSampler(Sampler):
         return x
 
 
-def make_scheduler(
-    schedule: NoiseSchedule, name: str, options: dict[str, bool | int | float | str]
-) -> object:
+def make_scheduler(schedule: NoiseSchedule, name: str, options: dict[str, bool | int | float | str]) -> Any:
     """The scheduler of that class on the betas of `schedule`, fed with predictions of the noise.
 
     Raises:
@@ -89,5 +87,4 @@ def make_scheduler(
     given: dict[str, object] = {"num_train_timesteps": schedule.num_train_timesteps, "clip_sample": False}
     given |= {"prediction_type": "epsilon", "timestep_spacing": "leading", "steps_offset": 0, **options}
     betas = schedule.betas.numpy()  # schedulers that build on lists or arrays both take it
-    made: object = found(trained_betas=betas, **{key: value for key, value in given.items() if key in takes})
-    return made
+    return found(trained_betas=betas, **{key: value for key, value in given.items() if key in takes})

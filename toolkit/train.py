@@ -4,7 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -82,11 +82,12 @@ class Run:
         self.checkpoints: CheckpointOptions = recipe.common(("checkpoints",))
         self.built: Built = build(recipe, processes.device)
         data: DataOptions = recipe.common(("data",))
-        shown = track if processes.is_main else None
-        place = {"seed": options.seed, "device": processes.device, "progress": shown}
-        self.batches = Batches(self.built.source, data, **place)
-        held_out = self.built.source.held_out()
-        self.held_out = None if held_out is None else Batches(held_out, DataOptions(), **place)
+        shown, seed, device = track if processes.is_main else None, options.seed, processes.device
+        self.batches = Batches(self.built.source, data, seed=seed, device=device, progress=shown)
+        held_out, unflipped = self.built.source.held_out(), replace(data, flip=False)
+        self.held_out: Batches | None = None
+        if held_out is not None:
+            self.held_out = Batches(held_out, unflipped, seed=seed, device=device, progress=shown)
         self.held_out_rows = 0 if held_out is None else min(len(held_out), HELD_OUT_ROWS)
         self.previews = Previews(recipe, self.built, plugins.registry, processes)
         self.trainer = Trainer(self.built.training, self.batches, processes, options)

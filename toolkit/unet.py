@@ -93,7 +93,7 @@ class UNet(Denoiser):
 
 @torch.no_grad()
 def initialise_as_ddpm(unet: "UNet2DModel") -> None:
-    """Xavier-uniform weights and zero biases; gain 1e-5 where a branch or the network ends (Ho et al. 2020)."""
+    """Xavier-uniform weights, zero biases; gain 1e-5 where a branch or the network ends (Ho et al. 2020)."""
     from diffusers.models.attention_processor import Attention
     from diffusers.models.resnet import ResnetBlock2D
 

@@ -33,7 +33,7 @@ class Digits(DataSource):
         split: Literal["train", "test", "all"] = "train",
     ) -> None:
         from PIL import Image
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
 
         digits = load_digits()
         shuffled = permutation(0, len(digits.target))

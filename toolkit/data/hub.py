@@ -17,7 +17,7 @@ from toolkit.errors import DataError, nearest
 from toolkit.options import Positive
 
 if TYPE_CHECKING:  # datasets takes half a second to import
-    from datasets import Dataset, DatasetDict  # type: ignore[import-untyped]
+    from datasets import Dataset, DatasetDict
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 

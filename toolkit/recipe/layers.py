@@ -21,6 +21,7 @@ class Layer:
     shown_as: str
     values: dict[str, Any]
     origins: dict[KeyPath, str]
+    of_flags: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ def read_layers(source: str | Path, overrides: Sequence[str] = ()) -> Layers:
 
 def _located(name: str, folder: Path) -> Path:
     """A name that ends in .toml is a file, relative to `folder`; any other is a packaged recipe."""
-    if name.endswith(".toml"):
+    if name.endswith(".toml") and "\0" not in name:
         return folder / name
-    if "/" in name:
+    if "/" in name or "\0" in name:
         raise RecipeError(f"{printable(name)} is no recipe: the name of a recipe file ends in .toml.")
     return find(name)
 
@@ -97,14 +98,14 @@ def _names(layer: Layer, key: str) -> list[str]:
     value = layer.values.get(key, [])
     value = value.value if isinstance(value, FlagValue) else value
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) and "\0" not in name for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RecipeError(f"{layer.origins[key,]}: {key!r} must be a name in quotes, or a list of them.")
     return names
 
 
 def _flags(overrides: Sequence[str]) -> Layer:
     """All `--set` flags as one layer; a later flag wins."""
-    layer = Layer("--set", {}, {})
+    layer = Layer("--set", {}, {}, of_flags=True)
     for flag in overrides:
         shown = f"--set {printable(flag)}"
         try:
@@ -163,7 +164,8 @@ def _merge(
         path, old = (*table, key), into.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             if not _changes_type(old, value):
-                merged.origins[path] = layer.origins[path]
+                if not layer.of_flags:  # a flag sets one key: its table stays where a file states it
+                    merged.origins[path] = layer.origins[path]
                 _merge(merged, old, value, layer, path)
                 continue
             dropped = ", ".join(name for name in old if name not in value)

@@ -57,7 +57,8 @@ def _own_folder() -> Path:
 
 
 def _plugin_folders() -> list[tuple[str, Path]]:
-    folders = []
+    """The `recipes` folders in the packages of plugins' entry points."""
+    folders: dict[Path, str] = {}
     for entry in metadata.entry_points(group="toolkit"):
         package, *inner = entry.module.split(".")
         try:
@@ -65,5 +66,6 @@ def _plugin_folders() -> list[tuple[str, Path]]:
         except (ImportError, ValueError):
             continue
         for location in (spec.submodule_search_locations or ()) if spec else ():
-            folders.append((entry.name, Path(location, *inner) / "recipes"))
-    return sorted(set(folders))
+            for depth in range(len(inner) + 1):
+                folders.setdefault(Path(location, *inner[:depth]) / "recipes", entry.name)
+    return sorted((plugin, folder) for folder, plugin in folders.items())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.recipe.layers import Layers
 from toolkit.recipe.sections import Section
-from toolkit.recipe.toml import KeyPath
+from toolkit.recipe.toml import KeyPath, printable
 from toolkit.recipe.writer import dotted, write_toml
 
 if TYPE_CHECKING:  # the registry imports pydantic
@@ -101,7 +101,7 @@ def where(layers: Layers, path: KeyPath, *tables: Mapping[str, Any]) -> str:
     stated = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in layers.origins), None)
     place = layers.origins[stated] if stated else layers.shown_as
     table = path[:-1] if any(_is_value(known, path) for known in (layers.values, *tables)) else path
-    return f"{place}: [{dotted(table)}]" if table else f"{place}:"
+    return f"{place}: [{printable(dotted(table))}]" if table else f"{place}:"
 
 
 def _is_value(tables: Any, path: KeyPath) -> bool:

@@ -29,7 +29,8 @@ def resolve(layers: Layers, registry: "Registry", sections: Sequence[Section] = 
     problems = [_unknown_section(name, by_name) for name in layers.values if name not in by_name]
     completion = Completion(registry, problems)
     for section in sections:
-        stated = layers.values.get(section.name, section.default)
+        stated = layers.values.get(section.name)
+        stated = section.default if stated is None else stated
         if stated is None or (stated == "none" and section.optional):
             if section.required:
                 problems.append(Problem((), f"needs {section.header}."))
@@ -75,7 +76,9 @@ def _unknown_section(name: str, sections: Mapping[str, Section]) -> Problem:
 
 def _home(problem: Problem, tables: Mapping[str, Any]) -> str:
     """Where a key that its table does not have is an option."""
-    homes = [f"[{dotted(path)}]" for path, table in _tables(tables, ()) if problem.unknown in table]
+    homes = [
+        f"[{printable(dotted(path))}]" for path, table in _tables(tables, ()) if problem.unknown in table
+    ]
     return f" It is an option of {' and '.join(homes)}." if problem.unknown and homes else ""
 
 

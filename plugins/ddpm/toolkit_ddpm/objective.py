@@ -1,6 +1,7 @@
 """DDPM's objective, equation 14: predict the noise that was added.
 
-L_simple = E_{t, x_0, noise} mean (noise - noise_theta(x_t, t))^2,   x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise
+L_simple = E_{t, x_0, noise} mean (noise - noise_theta(x_t, t))^2
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise
 """
 
 from typing import Annotated
@@ -16,6 +17,7 @@ from toolkit import (
     Loss,
     NoiseSchedule,
     Objective,
+    Prediction,
     Records,
     Step,
     Timesteps,
@@ -34,7 +36,8 @@ class Simple(DenoisingLoss):
         self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
     ) -> Tensor:
         x_t = self._schedule.diffuse(x0, t, noise)
-        return (denoiser(x_t, t, label).noise - noise).square().flatten(1).mean(1)
+        prediction: Prediction = denoiser(x_t, t, label)
+        return (prediction.noise - noise).square().flatten(1).mean(1)
 
 
 class DDPM(Objective):

@@ -1,0 +1,164 @@
+"""The verbs about plugins and recipes, as a user meets them."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from jsonschema import Draft7Validator
+
+from toolkit import plugins
+from toolkit.cli import main
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def toolkit(*arguments):
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+def test_help_lists_every_verb_quickly_and_without_torch():
+    code = "import sys; from toolkit.cli import main; main(['--help'], standalone_mode=False); "
+    code += "print({'torch', 'pydantic', 'rich'} & set(sys.modules))"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - start < 2  # 0.1 s; a busy machine may take longer
+    assert done.stdout.endswith("set()\n")
+    for verb in ("train", "sample", "plugins", "recipes", "recipe"):
+        assert f"\n  {verb} " in done.stdout
+
+
+def test_an_unknown_verb_is_answered_with_the_nearest():
+    done = toolkit("tran")
+    assert done.exit_code == 2
+    assert "train" in done.stderr
+
+
+def test_recipes_are_listed_with_their_purpose():
+    done = toolkit("recipes")
+    assert done.exit_code == 0
+    assert "quickstart" in done.stdout
+    assert "DDPM on scikit-learn's" in done.stdout
+
+
+def test_show_prints_a_recipe_that_shows_as_itself():
+    done = toolkit("recipe", "show", "quickstart", "--set", "run.steps=7")
+    assert done.exit_code == 0
+    Path("shown.toml").write_text(done.stdout)
+    assert toolkit("recipe", "show", "shown.toml").stdout == done.stdout
+    assert "steps = 7\n" in done.stdout
+
+
+def test_show_tells_origins():
+    done = toolkit("recipe", "show", "quickstart", "--origin", "--set", "run.steps=7")
+    assert "steps = 7  # --set run.steps=7\n" in done.stdout
+    assert "# default\n" in done.stdout
+    assert "quickstart.toml:" in done.stdout
+
+
+def test_a_users_mistakes_are_printed_one_a_line_with_exit_code_two():
+    done = toolkit("recipe", "show", "quickstart", "--set", "run.stps=7", "--set", "run.seed=-1")
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: --set run.stps=7: [run] the table has no option 'stps'. Did you mean 'steps'?",
+        "error: --set run.seed=-1: [run] 'seed' must be a whole number of at least 0, not -1",
+    ]
+
+
+def test_a_syntax_error_is_answered_before_plugins_are_loaded(monkeypatch):
+    monkeypatch.setattr(plugins, "load", None)
+    Path("x.toml").write_text("a = \n")
+    done = toolkit("recipe", "show", "x.toml")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: x.toml:1: ")
+
+
+def test_a_missing_file_is_told():
+    done = toolkit("recipe", "check", "x.toml")
+    assert done.exit_code == 2
+    assert done.stderr == "error: x.toml does not exist.\n"
+
+
+def test_what_a_changed_type_drops_is_noted():
+    Path("x.toml").write_text("extends = 'quickstart'\n[schedule]\ntype = 'betas'\nbetas = [0.1]\n")
+    done = toolkit("recipe", "show", "x.toml")
+    assert "note: x.toml:3: [schedule] type 'linear' became 'betas', which drops" in done.stderr
+
+
+def test_plugins_are_listed_with_components_and_options():
+    done = toolkit("plugins")
+    assert done.exit_code == 0
+    assert "ddgan" in done.stdout
+    assert "num_train_timesteps    a whole number" in done.stdout
+
+
+def test_plugins_as_json_give_every_option():
+    listed = {plugin["name"]: plugin for plugin in json.loads(toolkit("plugins", "--json").stdout)}
+    assert listed["ddpm"]["distribution"] == "diffusion-toolkit"
+    unet = next(c for c in listed["toolkit"]["components"] if c["name"] == "unet")
+    assert unet["kind"] == "Module"
+    assert {"name", "type", "required", "default", "description"} == set(unet["options"][0])
+
+
+@pytest.fixture(scope="module")
+def schema():
+    from toolkit.recipe.schema import recipe_schema
+
+    written = json.loads(json.dumps(recipe_schema(plugins.load().registry)))
+    Draft7Validator.check_schema(written)
+    return Draft7Validator(written)
+
+
+def test_the_schema_accepts_every_packaged_recipe(schema):
+    import tomllib
+
+    from toolkit.recipe.packaged import packaged
+
+    for recipe in packaged():
+        assert list(schema.iter_errors(tomllib.loads(recipe.path.read_text()))) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "at"),
+    [
+        ({"objectiv": {}}, []),
+        ({"run": {"batch_size": "8"}}, ["run", "batch_size"]),
+        ({"objective": {"type": "ddpm", "typo": 1}}, ["objective"]),
+        ({"objective": {"typo": 1}}, ["objective"]),
+        ({"objective": {"type": "no"}}, ["objective", "type"]),
+        (
+            {"objective": {"type": "ddpm", "timesteps": {"type": "uniform", "k": 1}}},
+            ["objective", "timesteps"],
+        ),
+        ({"networks": {"denoiser": {"type": "unet", "in_channels": 3}}}, ["networks", "denoiser"]),
+        ({"schedule": {"type": "linear", "beta": 3}}, ["schedule"]),
+        ({"schedule": "nothing"}, ["schedule"]),
+    ],
+)
+def test_the_schema_points_at_what_is_wrong(schema, recipe, at):
+    assert at in [list(error.path) for error in schema.iter_errors(recipe)]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"objective": {"loss": {"type": "simple"}}},
+        {"extends": ["quickstart"], "unset": "ema", "schedule": "none"},
+        {"networks": {"denoiser": {"attention_head_dim": "none", "compile": True}}},
+    ],
+)
+def test_the_schema_accepts_what_a_child_may_state(schema, recipe):
+    assert list(schema.iter_errors(recipe)) == []
+
+
+def test_the_schema_is_written_to_a_file():
+    done = toolkit("recipe", "schema", "--out", "schema.json")
+    assert done.exit_code == 0
+    assert json.loads(Path("schema.json").read_text())["title"] == "Recipe"

@@ -1,0 +1,150 @@
+"""Plugins are loaded one by one; a broken one is reported and takes nothing else down."""
+
+import importlib
+import sys
+import textwrap
+
+import pytest
+
+from toolkit import plugins
+
+INTERFACE = """
+    from abc import ABC
+    class Trick(ABC): ...
+"""
+GOOD = """
+    import toolkit
+    from trick_interface import Trick
+    class {name}(Trick): ...
+    @toolkit.hookimpl
+    def toolkit_components(registry):
+        registry.add(Trick, "{trick}", {name})
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Installs a distribution with one plugin, whose module has the given source."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trick_interface.py").write_text(textwrap.dedent(INTERFACE))
+
+    def installed(distribution, source, *, plugin=None, version="1.0"):
+        module = f"module_of_{distribution}_{tmp_path.name}"
+        monkeypatch.delitem(sys.modules, "trick_interface", raising=False)  # another test's
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
+        info = tmp_path / f"{distribution}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[toolkit]\n{plugin or distribution} = {module}\n")
+
+    return installed
+
+
+def report(loaded, distribution):
+    return next(r for r in loaded.reports if r.distribution == distribution)
+
+
+def trick_names(loaded):
+    kind = next((kind for kind in loaded.registry.kinds() if kind.__name__ == "Trick"), None)
+    return sorted(loaded.registry.components(kind)) if kind else []
+
+
+def test_the_core_and_first_party_plugins_are_found_and_whole():
+    loaded = plugins.load()
+    assert {r.name for r in loaded.reports} >= {"toolkit", "ddpm", "ddgan"}
+    assert [(r.name, r.error) for r in loaded.reports if r.error] == []
+    assert [(c.name, c.error) for r in loaded.reports for c in r.components if c.error] == []
+
+
+def test_plugins_are_discovered_without_being_imported(install):
+    install("quiet", "raise RuntimeError('imported')")
+    found = {plugin.owner.name: plugin.owner for plugin in plugins.discover()}
+    assert (found["quiet"].distribution, found["quiet"].version) == ("quiet", "1.0")
+
+
+def test_two_broken_plugins_are_reported_and_a_good_one_works(install):
+    install("broken_import", "import does_not_exist")
+    install("broken_exit", "import sys; sys.exit(3)", version="2.0")
+    install("good", GOOD.format(name="Good", trick="good"))
+    loaded = plugins.load()
+    assert report(loaded, "broken_import").error == "ModuleNotFoundError: No module named 'does_not_exist'"
+    assert report(loaded, "broken_exit").error == "SystemExit: 3"
+    assert report(loaded, "broken_exit").version == "2.0"
+    assert report(loaded, "good").error is None
+    assert trick_names(loaded) == ["good"]
+
+
+def test_a_hook_that_fails_leaves_nothing_behind(install):
+    install("halfway", GOOD.format(name="Half", trick="half") + "        raise ValueError('two\\nlines')\n")
+    loaded = plugins.load()
+    assert report(loaded, "halfway").error == "ValueError: two lines"
+    assert report(loaded, "halfway").components == ()
+    assert trick_names(loaded) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import toolkit\n@toolkit.hookimpl\ndef toolkit_component(registry): ...",
+        "import toolkit\n@toolkit.hookimpl\ndef toolkit_components(register): ...",
+        "import toolkit\n@toolkit.hookimpl\ndef toolkit_components(registry):\n    registry.add(int, 'Not Lower', int)",
+    ],
+)
+def test_a_misspelt_hook_argument_or_name_is_reported_in_one_line(install, source):
+    install("misspelt", source)
+    error = report(plugins.load(), "misspelt").error
+    assert error
+    assert "\n" not in error
+
+
+def test_ctrl_c_at_import_is_not_contained(install):
+    install("impatient", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        plugins.load()
+
+
+def test_a_clash_disables_the_name_for_both_owners_and_nothing_else(install):
+    clashing = GOOD.format(name="One", trick="same") + "        registry.add(Trick, '{}', One)\n"
+    install("first", clashing.format("only_first"))
+    install("second", clashing.format("only_second"))
+    loaded = plugins.load()
+    assert trick_names(loaded) == ["only_first", "only_second"]
+    for distribution in ("first", "second"):
+        (broken,) = [c for c in report(loaded, distribution).components if c.error]
+        assert "(first 1.0)" in broken.error
+        assert "(second 1.0)" in broken.error
+
+
+def test_a_bad_signature_disables_that_name_only(install):
+    bad = "        class Bad(Trick):\n            def __init__(self, untyped): ...\n"
+    bad += "        registry.add(Trick, 'bad', Bad)\n"
+    install("mixed", GOOD.format(name="Good", trick="good") + bad)
+    loaded = plugins.load()
+    assert report(loaded, "mixed").error is None
+    assert [(c.name, c.error) for c in report(loaded, "mixed").components] == [
+        ("good", None),
+        ("bad", "the parameter 'untyped' has no type"),
+    ]
+
+
+def test_two_distributions_may_call_their_plugins_alike(install):
+    install("alike_one", GOOD.format(name="One", trick="one"), plugin="alike")
+    install("alike_two", GOOD.format(name="Two", trick="two"), plugin="alike")
+    assert trick_names(plugins.load()) == ["one", "two"]
+
+
+def test_observers_of_all_plugins_are_called(install):
+    source = "import toolkit\nseen = []\n@toolkit.hookimpl\ndef toolkit_step_done(step, logs):\n    seen.append(step)\n"
+    install("watcher", source)
+    loaded = plugins.load()
+    loaded.hook.toolkit_step_done(run=None, step=7, logs={})
+    (name,) = [name for name in sys.modules if name.startswith("module_of_watcher")]
+    assert importlib.import_module(name).seen == [7]
+
+
+def test_every_hook_says_when_it_is_called():
+    from toolkit import hookspecs
+
+    hooks = [hook for name, hook in vars(hookspecs).items() if name.startswith("toolkit_")]
+    assert len(hooks) == 5
+    assert all(hook.__doc__.startswith("Called ") for hook in hooks)
