@@ -20,6 +20,13 @@ GOOD = """
     def toolkit_components(registry):
         registry.add(Trick, "{trick}", {name})
 """
+WATCHER = """
+    import toolkit
+    seen = []
+    @toolkit.hookimpl
+    def toolkit_step_done(step, logs):
+        seen.append(step)
+"""
 
 
 @pytest.fixture
@@ -85,13 +92,13 @@ def test_a_hook_that_fails_leaves_nothing_behind(install):
 @pytest.mark.parametrize(
     "source",
     [
-        "import toolkit\n@toolkit.hookimpl\ndef toolkit_component(registry): ...",
-        "import toolkit\n@toolkit.hookimpl\ndef toolkit_components(register): ...",
-        "import toolkit\n@toolkit.hookimpl\ndef toolkit_components(registry):\n    registry.add(int, 'Not Lower', int)",
+        "def toolkit_component(registry): ...",
+        "def toolkit_components(register): ...",
+        "def toolkit_components(registry):\n    registry.add(int, 'Not Lower', int)",
     ],
 )
 def test_a_misspelt_hook_argument_or_name_is_reported_in_one_line(install, source):
-    install("misspelt", source)
+    install("misspelt", f"import toolkit\n@toolkit.hookimpl\n{source}")
     error = report(plugins.load(), "misspelt").error
     assert error
     assert "\n" not in error
@@ -134,8 +141,7 @@ def test_two_distributions_may_call_their_plugins_alike(install):
 
 
 def test_observers_of_all_plugins_are_called(install):
-    source = "import toolkit\nseen = []\n@toolkit.hookimpl\ndef toolkit_step_done(step, logs):\n    seen.append(step)\n"
-    install("watcher", source)
+    install("watcher", WATCHER)
     loaded = plugins.load()
     loaded.hook.toolkit_step_done(run=None, step=7, logs={})
     (name,) = [name for name in sys.modules if name.startswith("module_of_watcher")]

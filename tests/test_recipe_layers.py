@@ -81,6 +81,7 @@ def test_a_byte_order_mark_is_no_error():
         (b"a = [1,\n", "x.toml: "),
         (b"a = 1\n\xff", "x.toml is not UTF-8 text: byte 6"),
         (b"a = " + b"9" * 5000, "x.toml: "),
+        (b"a = 0x" + b"9" * 5000, "x.toml: "),
         (b"a = " + b"[" * 3000, "x.toml is nested more than"),
         (b"a = " + b"[" * 100 + b"]" * 100, "x.toml is nested more than"),
         (b".".join([b"a"] * 3000) + b" = 1", "x.toml is nested more than"),
@@ -197,7 +198,19 @@ def test_a_flag_is_toml_or_text(flag, path, value):
 
 
 @pytest.mark.parametrize(
-    "flag", ["a", "=1", "a..b=1", "a b=1", "a\nb=1", "extends=x", "\x1b=1", ".".join("a" * 99) + "=1"]
+    "flag",
+    [
+        "a",
+        "=1",
+        "a..b=1",
+        "a b=1",
+        "a\nb=1",
+        "extends=x",
+        "\x1b=1",
+        "\udcff=1",
+        "a=\udcff",
+        ".".join("a" * 99) + "=1",
+    ],
 )
 def test_a_flag_that_sets_nothing_is_refused(flag):
     write("a.toml", "")

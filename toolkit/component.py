@@ -66,7 +66,7 @@ def _check(interface: type, factory: Callable[..., Any]) -> None:
     if inspect.isfunction(factory):
         try:
             returned = inspect.signature(factory, eval_str=True).return_annotation
-        except NameError as error:
+        except Exception as error:  # whatever evaluating its text may raise
             raise SignatureError(f"its return type cannot be read: {error}") from error
     elif not inspect.isclass(factory):
         raise SignatureError("it is neither a class nor a function")

@@ -41,19 +41,19 @@ def describe(logs: Mapping[str, float], limit: int = 5) -> str:
 class TrainingDisplay:
     """A progress bar of steps with ETA, images/s and losses; silent on other processes than the main one."""
 
-    def __init__(self, progress: Progress, task: int) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress, task: int, console: Console) -> None:
+        self._progress, self._task, self._console = progress, task, console
 
     def step(self, done: int) -> None:
         self._progress.update(self._task, completed=done)  # type: ignore[arg-type]
 
     def logs(self, step: int, logs: Mapping[str, float]) -> None:
         self._progress.update(self._task, logs=describe(logs))  # type: ignore[arg-type]
-        if not console.is_terminal:  # a log file wants lines, not a bar that is drawn over
-            console.print(f"step {step}  {describe(logs)}")
+        if not self._console.is_terminal:  # a log file wants lines, not a bar that is drawn over
+            self.say(f"step {step}  {describe(logs)}")
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text)
+        self._console.print(text, soft_wrap=True)
 
 
 @contextmanager
@@ -63,10 +63,10 @@ def training_display(first: int, total: int | None, images: int, *, shown: bool)
         TextColumn("training"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("ETA"), TimeRemainingColumn(), Rate(), TextColumn("{task.fields[logs]}"),
     )  # fmt: skip
-    quiet = not (shown and console.is_terminal)
-    with Progress(*columns, console=console if shown else Console(quiet=True), disable=quiet) as progress:
+    here = console if shown else Console(quiet=True)
+    with Progress(*columns, console=here, disable=not here.is_terminal) as progress:
         task = progress.add_task("training", total=total, completed=first, logs="", images=images)
-        yield TrainingDisplay(progress, task)
+        yield TrainingDisplay(progress, task, here)
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:

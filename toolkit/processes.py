@@ -35,6 +35,8 @@ class Processes:
         on_cpu = options.device == "cpu" or not torch.accelerator.is_available()
         refuse_unsupported_launch()
         names = list(trackers.names) if trackers is not None else []
+        # Whoever forms the process group ends it: a script of several runs forms one before the first.
+        self._group_is_ours = not torch.distributed.is_initialized()
         # Without an accelerator Accelerate ignores the launcher, unless it is told that the CPU is meant.
         self._accelerator = Accelerator(
             cpu=on_cpu,
@@ -136,9 +138,10 @@ class Processes:
         After an error the others may never arrive, so only a clean end waits for them.
         """
         if cleanly:
-            self._accelerator.end_training()
+            for tracker in self._accelerator.trackers:
+                tracker.finish()
             self.barrier()
-        if self.count > 1:
+        if self._group_is_ours and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         AcceleratorState._reset_state(reset_partial_state=True)  # another run may follow in this process
 

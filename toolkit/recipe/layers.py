@@ -82,7 +82,8 @@ def _linearise(path: Path, files: dict[Path, Layer], children: tuple[Path, ...])
     if identity in files:
         return
     values, rows = read_toml(path, shown)
-    layer = Layer(shown, values, {key: f"{shown}:{row}" for key, row in rows.items()})
+    known = dict.fromkeys(_keys(values, ()), shown)  # should tree-sitter ever miss a key that tomllib reads
+    layer = Layer(shown, values, known | {key: f"{shown}:{row}" for key, row in rows.items()})
     for parent in _names(layer, "extends"):
         try:
             _linearise(_located(parent, path.parent), files, (*children, identity))

@@ -1,5 +1,6 @@
 """TOML with line numbers: values by tomllib, the rows of their keys by tree-sitter."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -48,11 +49,17 @@ def read_toml(path: Path, shown_as: str) -> tuple[dict[str, Any], dict[KeyPath, 
         if path.stat().st_size > _MAX_BYTES:
             raise RecipeError(f"{shown_as} is larger than {_MAX_BYTES:,} bytes: that is no recipe.")
         text = path.read_bytes().decode("utf-8-sig")  # editors on Windows write a byte-order mark
-        return tomllib.loads(text), dict(_rows(text.encode()))
+        return _loads(text), dict(_rows(text.encode()))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{shown_as}{_reason(error)}") from error
     except RecursionError as error:
         raise RecipeError(f"{shown_as} is nested more than {_MAX_DEPTH} deep.") from error
+
+
+def _loads(text: str) -> dict[str, Any]:
+    values = tomllib.loads(text)
+    json.dumps(values, default=str)  # raises ValueError for hexadecimal numbers too long to print
+    return values
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -146,12 +153,13 @@ def parse_flag(flag: str) -> tuple[KeyPath, Any]:
     Raises:
         ValueError: if the key is missing or no key.
     """
+    flag.encode()  # raises ValueError for bytes of the command line that were no text
     stated = re.match(rf"({_DOTTED})=(.*)", flag, re.DOTALL)
     if stated is None:
         raise ValueError("must be a key, =, and a value, such as run.steps=100")
     key, text = parse_key(stated[1]), stated[2]
     try:
-        parsed = tomllib.loads(f"value = {text}")
+        parsed = _loads(f"value = {text}")
         [value] = parsed.values()  # text with a line break could set a second key
         dict(_rows(f"value = {text}".encode()))  # for its limit on depth
     except (ValueError, RecursionError):

@@ -56,7 +56,7 @@ def filled(names: list[tuple[str, list[int]]], gain: float) -> dict[str, Tensor]
 
 
 def generator_modules(unet: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The official names of the parts of a StyledUNet, in the official order, without those in z_transform."""
+    """The parts of a StyledUNet by their official names, but for the mapping of z, in the official order."""
     units: list[nn.Module] = [
         unet.time_embedding.module.linear_1, unet.time_embedding.module.linear_2, unet.conv_in
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 from toolkit import Batch, Denoiser, Prediction, Step
 from toolkit.sampler import Ancestral
 from toolkit_ddgan.discriminator import SmallDiscriminator, TransitionDiscriminator
+from toolkit_ddgan.generator import PublishedGenerator
 from toolkit_ddgan.objective import DDGAN, TurnDraws, squared_slope
 from toolkit_ddgan.points import MLPDiscriminator, MLPGenerator
 from toolkit_ddgan.schedule import vp_sde
@@ -32,7 +33,8 @@ def take(objective, name, networks, number=0, images=None, seed=0):
     for role, network in networks.items():
         network.zero_grad()
         network.requires_grad_(role in turn.trains)
-    images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1 if images is None else images
+    if images is None:
+        images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     torch.manual_seed(seed)
     loss = turn.loss(Batch(images, None, 0), step_of(networks, number))
     loss.total.backward()
@@ -152,6 +154,25 @@ def test_z_sensitivity_is_the_standard_deviation_that_z_causes():
     assert loss.total.item() == pytest.approx(1, abs=0.02)
 
 
+def test_the_published_generator_begins_at_zero_and_soon_moves_with_z():
+    torch.manual_seed(0)
+    generator = PublishedGenerator(vp_sde(4), (1, 8, 8), (8, 16), 1, attention_sides=(4,), latent_width=4)
+    networks = {**networks_of("discriminator"), "denoiser": generator}
+    assert generator(torch.randn(4, 1, 8, 8), torch.arange(4)).x0.abs().max() < 1e-3
+    objective = DDGAN(vp_sde(4), r1_gamma=0.05)
+    (measure,) = objective.measures()
+    batch = Batch(torch.zeros(32, 1, 8, 8), None, 0)
+    with torch.no_grad():
+        before = measure.loss(batch, step_of(networks)).total
+    adam = {role: torch.optim.Adam(networks[role].parameters(), 1e-2, (0.5, 0.9)) for role in networks}
+    for number in range(15):
+        for turn in objective.turns():
+            take(objective, turn.name, networks, number, seed=number)
+            adam[turn.name].step()
+    with torch.no_grad():
+        assert measure.loss(batch, step_of(networks)).total > max(1e-3, 10 * before)
+
+
 def test_sampling_and_training_know_no_number_of_dimensions():
     networks = {
         "denoiser": MLPGenerator(vp_sde(4), (2,), width=8),
@@ -186,7 +207,7 @@ def test_the_discriminator_of_x0_counts_for_the_generator_only_above_t_0():
     networks = {"denoiser": Constant(), "discriminator": Quadratic(0.0), "x0_discriminator": Quadratic(0.0)}
     x0 = torch.randn(4, 2)
     for t, expected in ((0, 0.0), (3, 0.693147)):  # the logits of 0 are 0
-        draws = TurnDraws(torch.full((4,), t), *torch.randn(3, 4, 2), latent=None)
+        draws = TurnDraws(torch.full((4,), t), *torch.randn(3, 4, 2))
         loss = objective.denoiser_loss(x0, draws, step_of(networks))
         assert loss.logs["x0_adversarial"].item() == pytest.approx(expected, abs=1e-6)
 
@@ -202,7 +223,7 @@ def test_turning_the_discriminator_of_x0_on_changes_no_draw_of_the_other():
 
 def test_the_l1_term_is_the_mean_distance_from_the_clean_image():
     networks = {"denoiser": Constant(), "discriminator": Quadratic(0.0)}
-    x0, draws = torch.rand(4, 2), TurnDraws(torch.arange(4), *torch.randn(3, 4, 2), latent=None)
+    x0, draws = torch.rand(4, 2), TurnDraws(torch.arange(4), *torch.randn(3, 4, 2))
     plain, extra = (
         DDGAN(vp_sde(4), r1_gamma=0.05, l1_weight=weight).denoiser_loss(x0, draws, step_of(networks))
         for weight in (0.0, 2.0)
@@ -217,7 +238,7 @@ def test_under_autocast_r1_is_still_taken_in_float32():
         objective = DDGAN(vp_sde(4), r1_gamma=0.05)
         images = torch.linspace(-1, 1, 8 * 64).view(8, 1, 8, 8)
         torch.manual_seed(0)
-        draws = objective.draw(images, networks["denoiser"])
+        draws = objective.draw(images)
         float32 = partial(torch.autocast, "cpu", enabled=False)
         step = Step(0, 0, torch.device("cpu"), networks, networks, float32)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

@@ -2,10 +2,11 @@ import pytest
 import torch
 from ddgan_reference import hashed, vectors
 
+from toolkit import RecipeError
 from toolkit_ddgan.discriminator import LargeDiscriminator, SmallDiscriminator, minibatch_spread
 from toolkit_ddgan.embedding import PixelNorm, sinusoids
 from toolkit_ddgan.fir import Blur, Double
-from toolkit_ddgan.generator import LightGenerator
+from toolkit_ddgan.generator import LightGenerator, PublishedGenerator
 from toolkit_ddgan.schedule import vp_sde
 
 DISCRIMINATORS = [SmallDiscriminator, LargeDiscriminator]
@@ -36,7 +37,7 @@ def test_resampling_equals_diffusers():
     from diffusers.models.downsampling import downsample_2d
     from diffusers.models.upsampling import upsample_2d
 
-    x, kernel = torch.randn(2, 3, 8, 8), torch.tensor([1.0, 3.0, 3.0, 1.0])
+    x, kernel = torch.randn(2, 3, 8, 8), [1.0, 3.0, 3.0, 1.0]
     assert torch.allclose(Blur(stride=2, padding=1)(x), downsample_2d(x, kernel), atol=1e-6)
     assert torch.allclose(Double()(x), upsample_2d(x, kernel), atol=1e-6)
 
@@ -51,7 +52,7 @@ def test_minibatch_spread_equals_the_official_one():
 @pytest.mark.parametrize("rows", [5, 6, 7, 10])
 def test_a_micro_batch_that_does_not_divide_into_groups_is_refused_with_the_remedy(discriminator, rows):
     judge, x = discriminator((1, 8, 8), channels=4, time_width=8), torch.randn(rows, 1, 8, 8)
-    with pytest.raises(ValueError, match=f"cannot judge {rows} at a time: make the micro-batch .* multiple of 4"):
+    with pytest.raises(RecipeError, match=f"cannot judge {rows} at a time: set .* to multiples of 4"):
         judge(x, x, torch.zeros(rows, dtype=torch.int64))
 
 
@@ -105,3 +106,10 @@ def test_light_generator_keeps_the_norm_of_its_middle_attention():
 def test_light_generator_names_what_the_image_size_must_be_divisible_by():
     with pytest.raises(ValueError, match="7x7 must be divisible by 2: pad the data"):
         light_generator(side=7)
+
+
+def test_published_generator_refuses_attention_that_no_level_would_have():
+    with pytest.raises(
+        ValueError, match=r"attention_sides \[16\] must be among those of the levels, \[28, 14, 7\]"
+    ):
+        PublishedGenerator(vp_sde(4), (1, 28, 28), (8, 8, 8))

@@ -53,9 +53,7 @@ def test_pairs_equal_the_official_ones():
 def test_posterior_samples_equal_the_official_ones():
     official = vectors()["pair_and_posterior_T4"]
     x_t = torch.tensor(official["x_tp1"]).view(4, 1, 2, 2)
-    sample = vp_sde(4).sample_posterior(
-        hashed(504, 4, 1, 2, 2), x_t, torch.arange(4), unit(503, 4, 1, 2, 2)
-    )
+    sample = vp_sde(4).sample_posterior(hashed(504, 4, 1, 2, 2), x_t, torch.arange(4), unit(503, 4, 1, 2, 2))
     assert torch.allclose(sample.flatten(), torch.tensor(official["posterior_sample"]), atol=1e-6)
 
 

@@ -61,8 +61,9 @@ def test_latent_mapping_equals_the_official_one():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("case", vectors()["tiny_generator"]["resblocks"], ids=lambda case: str(case["all_modules_index"]))
-def test_residual_blocks_equal_the_official_ones(case):
+@pytest.mark.parametrize("index", range(7))
+def test_residual_blocks_equal_the_official_ones(index):
+    case = vectors()["tiny_generator"]["resblocks"][index]
     block = dict(generator_modules(tiny_generator().model))[f"all_modules.{case['all_modules_index']}"]
     embedding = torch.cat([unit(710, 2, 64), unit(711, 2, 16)], dim=1)
     assert_summary(block(hashed(712, 2, case["in_ch"], 8, 8), embedding), case["output"])
@@ -164,7 +165,8 @@ def test_generator_of_cifar10_has_the_official_parameters():
 def test_discriminator_of_cifar10_has_the_official_parameters():
     with torch.device("meta"):
         state = SmallDiscriminator((3, 32, 32)).state_dict()
-    assert [list(p.shape) for p in state.values()] == [shape for _, shape in vectors()["cifar10_netD_state_dict"]]
+    official = vectors()["cifar10_netD_state_dict"]
+    assert [list(p.shape) for p in state.values()] == [shape for _, shape in official]
 
 
 @pytest.mark.parametrize(

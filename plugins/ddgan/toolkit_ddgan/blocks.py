@@ -73,8 +73,8 @@ class ResidualBlock(nn.Module):
         h = self.resample(F.silu(self.norm1(x, style)))
         h = self.conv1(h) + self.time(F.silu(time))[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h, style))))
-        shortcut: Tensor = self.shortcut(self.resample(x))
-        return (h + shortcut) / sqrt(2)
+        out: Tensor = (h + self.shortcut(self.resample(x))) / sqrt(2)
+        return out
 
 
 class PyramidConv(nn.Module):
@@ -175,7 +175,7 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """A residual block for each state that the way down left, then attention, then one that doubles the sides.
+    """A residual block for each state that the way down left, attention, and one that doubles the sides.
 
     UNet2DModel reads from the length of `resnets` how many states to hand over.
 

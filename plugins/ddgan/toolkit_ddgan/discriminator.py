@@ -10,12 +10,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from toolkit import RecipeError
 from toolkit_ddgan.embedding import sinusoids
 from toolkit_ddgan.fir import Blur
 from toolkit_ddgan.weights import NEARLY_ZERO, initialise, scale
 
 Count = Annotated[int, Field(ge=1)]
-Width = Annotated[int, Field(ge=4)]
+TimeWidth = Annotated[int, Field(ge=4, multiple_of=2)]
 SLOPE = 0.2  # of every leaky ReLU, as published
 
 
@@ -41,7 +42,7 @@ class SmallDiscriminator(TransitionDiscriminator):
         self,
         sample_shape: tuple[int, ...],
         channels: Count = 64,
-        time_width: Width = 256,
+        time_width: TimeWidth = 256,
         halvings: Count | None = None,
     ) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class LargeDiscriminator(TransitionDiscriminator):
         self,
         sample_shape: tuple[int, ...],
         channels: Count = 64,
-        time_width: Width = 256,
+        time_width: TimeWidth = 256,
         halvings: Count | None = None,
     ) -> None:
         super().__init__()
@@ -116,9 +117,8 @@ class Trunk(nn.Module):
             self.blocks.insert(0, Block(widths[0], widths[0], time_width, halve=False))
         self.last_conv = nn.Conv2d(widths[-1] + 1, widths[-1], kernel_size=3, padding=1)
         self.head = nn.Linear(widths[-1], 1)
-        initialise(self)
-        for block in self.blocks:
-            scale(block.conv2, NEARLY_ZERO)
+        for module in (self.time, self.first_conv, self.last_conv, self.head):
+            initialise(module)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         time = self.time(sinusoids(t, self.time_width).to(x.dtype))
@@ -141,12 +141,14 @@ class Block(nn.Module):
         self.time = nn.Linear(time_width, out_channels)
         self.shortcut = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
         self.resample = Blur(stride=2, padding=1) if halve else nn.Identity()
+        initialise(self)
+        scale(self.conv2, NEARLY_ZERO)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.conv1(F.leaky_relu(x, SLOPE)) + self.time(time)[:, :, None, None]
         h = self.conv2(self.resample(F.leaky_relu(h, SLOPE)))
-        shortcut: Tensor = self.shortcut(self.resample(x))
-        return (h + shortcut) / sqrt(2)
+        out: Tensor = (h + self.shortcut(self.resample(x))) / sqrt(2)
+        return out
 
 
 def minibatch_spread(h: Tensor) -> Tensor:
@@ -155,14 +157,14 @@ def minibatch_spread(h: Tensor) -> Tensor:
     Row b belongs to group b mod (B / 4). What a row gets depends on its micro-batch.
 
     Raises:
-        ValueError: if more than 4 rows do not divide into groups of 4.
+        RecipeError: if more than 4 rows do not divide into groups of 4.
     """
     size = min(len(h), 4)
     if len(h) % size:
-        raise ValueError(
-            f"the discriminator compares rows in groups of {size}, so it cannot judge {len(h)} at a time: "
-            f"make the micro-batch of each process a multiple of {size}"
+        raise RecipeError(
+            f"[run] the discriminator compares rows in groups of {size} and cannot judge {len(h)} at a time: "
+            f"set batch_size and micro_batch_size to multiples of {size}."
         )
-    variance = h.unflatten(0, (size, -1)).var(dim=0, correction=0)
+    variance: Tensor = h.unflatten(0, (size, -1)).var(dim=0, correction=0)
     spread = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
     return spread.repeat(size)[:, None, None, None]

@@ -75,6 +75,9 @@ class LightGenerator(Generator):
         latent_width: length of z.
         mapping_width: width of the layers that z passes first.
         mapping_layers: their number, after the first.
+
+    Raises:
+        ValueError: if the image cannot be halved so often.
     """
 
     def __init__(
@@ -129,13 +132,16 @@ class PublishedGenerator(Generator):
         mapping_width: width of the layers between z and the normalisations.
         mapping_layers: their number, after the first.
         dropout: in every residual block.
+
+    Raises:
+        ValueError: if the image cannot be halved so often, or no level has one of the attention_sides.
     """
 
     def __init__(
         self,
         schedule: NoiseSchedule,
         sample_shape: tuple[int, ...],
-        block_out_channels: tuple[int, ...] = (128, 256, 256, 256),
+        block_out_channels: tuple[Annotated[int, Field(ge=4, multiple_of=4)], ...] = (128, 256, 256, 256),
         layers_per_block: Count = 2,
         attention_sides: tuple[int, ...] = (16,),
         latent_width: Count = 100,

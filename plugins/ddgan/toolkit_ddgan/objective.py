@@ -17,41 +17,42 @@ Weight = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True)
 class TurnDraws:
-    """Everything random in one turn, for x_0 (B, ...).
+    """What is random in one turn, for x_0 (B, ...).
 
     Attributes:
-        t: (B,) int64; x_t is the noisier image of each pair and x_s, at t - 1, the other.
+        t: (B,) int64; x_t is the noisier image of each pair, x_s, at t - 1, the other.
         to_s: the noise that leads from x_0 to x_s.
         to_t: the noise that leads from x_s to x_t.
         back: the noise that leads from x_t and x_0' to x_s'.
-        latent: z, (B, ...); None for a denoiser that takes none.
+        latent: z, (B, ...); if None, the denoiser draws it.
     """
 
     t: Tensor
     to_s: Tensor
     to_t: Tensor
     back: Tensor
-    latent: Tensor | None
+    latent: Tensor | None = None
 
 
 @final
 class DDGAN(Objective):
     """Denoising diffusion GAN: an adversary for every step of a short chain (Xiao et al. 2022).
 
-        L_D = E softplus(-D(x_s, x_t, t)) + E softplus(D(x_s', x_t, t)) + gamma / 2 E |grad_{x_s} D(x_s, x_t, t)|^2
+        L_D = E softplus(-D(x_s, x_t, t)) + E softplus(D(x_s', x_t, t)) + gamma / 2 E |grad D(x_s, x_t, t)|^2
         L_G = E softplus(-D(x_s', x_t, t))
 
-    x_t is noisier than x_s by one step, x_s' ~ q(x_s | x_t, x_0'), and x_0' = G(x_t, t, z).
+    x_t is noisier than x_s by one step, x_s' ~ q(x_s | x_t, x_0'), and x_0' = G(x_t, t, z). The gradient is
+    with respect to x_s.
 
     Args:
         r1_gamma: gamma, the weight of R1 (Mescheder et al. 2018).
-        r1_every: take R1 only in every so manieth step, from step 0 on.
+        r1_every: take R1 only in steps whose number is a multiple of this, as 0 is.
         r1_scaled: multiply R1 by r1_every, as StyleGAN2 does. The published code does not, so that its mean
             weight is r1_gamma / (2 r1_every).
         x0_weight: weight of a further discriminator that judges x_0' itself, before noise covers it: role
             "x0_discriminator", on (x_0, x_t, t). Not published; 0 is the published method.
-        l1_weight: weight of |x_0' - x_0| in the generator's loss (WaveDiff, Phung et al. 2023, take 1). Not in
-            the published method.
+        l1_weight: weight of |x_0' - x_0| in the generator's loss. Not published; WaveDiff (Phung et al. 2023)
+            takes 1.
     """
 
     samples = "denoiser"
@@ -82,11 +83,10 @@ class DDGAN(Objective):
     def measures(self) -> tuple[Turn, ...]:
         return (Turn("z_sensitivity", (), self._z_sensitivity),)
 
-    def draw(self, x0: Tensor, denoiser: Denoiser) -> TurnDraws:
+    def draw(self, x0: Tensor) -> TurnDraws:
         """Fresh draws, from torch's own generator."""
         t = torch.randint(self.schedule.num_train_timesteps, (len(x0),), device=x0.device)
-        to_s, to_t, back = torch.randn(3, *x0.shape, device=x0.device)
-        return TurnDraws(t, to_s, to_t, back, denoiser.latent(len(x0), None))
+        return TurnDraws(t, *torch.randn(3, *x0.shape, device=x0.device))
 
     def pair(self, x0: Tensor, draws: TurnDraws) -> tuple[Tensor, Tensor]:
         """x_s and x_t; x_t comes from x_s by one step of the chain and not from x_0 anew."""
@@ -140,17 +140,14 @@ class DDGAN(Objective):
         return Loss(total, logs)
 
     def _discriminator_turn(self, batch: Batch, step: Step) -> Loss:
-        draws = self.draw(batch.images, step.networks["denoiser"])
-        return self.discriminator_loss(batch.images, draws, step)
+        return self.discriminator_loss(batch.images, self.draw(batch.images), step)
 
     def _denoiser_turn(self, batch: Batch, step: Step) -> Loss:
-        draws = self.draw(batch.images, step.networks["denoiser"])
-        return self.denoiser_loss(batch.images, draws, step)
+        return self.denoiser_loss(batch.images, self.draw(batch.images), step)
 
     def _z_sensitivity(self, batch: Batch, step: Step) -> Loss:
-        """How far x_0' moves with z alone: its standard deviation given x_t. Near 0 the modes are lost."""
-        denoiser = step.networks["denoiser"]
-        draws = self.draw(batch.images, denoiser)
+        """How far x_0' moves with z alone: its standard deviation given x_t. Near 0, modes are lost."""
+        denoiser, draws = step.networks["denoiser"], self.draw(batch.images)
         _, x_t = self.pair(batch.images, draws)
         first, second = (denoiser(x_t, draws.t).x0 for _ in range(2))
         return Loss(((first - second).square().mean() / 2).sqrt())

@@ -35,7 +35,12 @@ class StyledUNet(UNet2DModel):
         mapping_width: width of the style.
         mapping_layers: layers between z and the style, after the first.
         dropout: in every residual block.
+
+    Raises:
+        ValueError: if no level has one of the attention_sides.
     """
+
+    time_embedding: nn.Module
 
     def __init__(
         self,
@@ -49,6 +54,11 @@ class StyledUNet(UNet2DModel):
         dropout: float,
     ) -> None:
         channels, height, width = sample_shape
+        sides = [height >> level for level in range(len(block_out_channels))]
+        if not set(attention_sides) <= set(sides):
+            raise ValueError(
+                f"attention_sides {list(attention_sides)} must be among those of the levels, {sides}"
+            )
         first = block_out_channels[0]
         super().__init__(  # with one small level of stock blocks, which are replaced below
             sample_size=(height, width),
@@ -72,7 +82,7 @@ class StyledUNet(UNet2DModel):
         self.class_embedding = Padded(mapping, before=4 * first)
 
         common = Common(time_width=4 * first, style_width=mapping_width, dropout=dropout)
-        attend = [height >> level in attention_sides for level in range(len(block_out_channels))]
+        attend = [side in attention_sides for side in sides]
         last = len(block_out_channels) - 1
         left = [first]  # channels of the states that the way down leaves for the way up
         h, pyramid = first, channels

@@ -1,0 +1,85 @@
+"""Runs over several processes: resumed exactly, and the same as over one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY_DDGAN, TINY_DDPM
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
+DRIVER = Path(__file__).with_name("process_runs.py")
+METHODS = pytest.mark.parametrize("method", ["ddpm", "ddgan"])
+
+
+def launch(command: list[str], **more: str) -> "subprocess.CompletedProcess[str]":
+    # One thread, as launchers set it: sums of floats may differ between numbers of threads.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What process_runs.py leaves at 1, 2 and 3 processes: 8 or 12 rows in micro-batches of 4."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, text in {"ddpm": TINY_DDPM, "ddgan": TINY_DDGAN}.items():
+        (folder / f"{name}.toml").write_text(text)
+    for name, count, batch in (("two", 2, 8), ("one", 1, 8), ("three", 3, 12)):
+        launcher = [sys.executable] if count == 1 else [*TORCHRUN, str(count)]
+        result = launch([*launcher, str(DRIVER), str(folder), name, str(batch)])
+        assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """Every file of the run's last checkpoint: weights, EMA, optimizers, objective, step."""
+    checkpoint = run / "checkpoints" / "step-0000006"
+    found = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    return {path.relative_to(checkpoint).as_posix(): path.read_bytes() for path in found}
+
+
+def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+    assert one and one.keys() == other.keys()
+    return [name for name in one if one[name] != other[name]]
+
+
+@METHODS
+@pytest.mark.parametrize("count", ["one", "two", "three"])
+def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(runs: Path, method: str, count: str) -> None:
+    whole, resumed = (files(runs / count / method / name) for name in ("whole", "resumed"))
+    assert differing(whole, resumed) == []
+
+
+@METHODS
+def test_two_processes_give_the_bits_of_one_with_two_micro_batches(runs: Path, method: str) -> None:
+    one, two = (files(runs / count / method / "whole") for count in ("one", "two"))
+    assert differing(one, two) == []
+
+
+@METHODS
+def test_a_run_goes_on_with_the_same_bits_when_two_processes_become_one(runs: Path, method: str) -> None:
+    assert differing(files(runs / "half" / method), files(runs / "one" / method / "whole")) == []
+
+
+@METHODS
+@pytest.mark.parametrize("grid", ["step-0000006.png", "step-0000006-ema.png"])
+def test_grids_are_the_same_whoever_draws_the_images(runs: Path, method: str, grid: str) -> None:
+    one, three = ((runs / count / method / "whole" / "samples" / grid) for count in ("one", "two"))
+    assert one.read_bytes() == three.read_bytes()
+
+
+def test_accelerate_launch_trains_on_two_processes(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train = ["-m", "toolkit", "train", str(runs / "ddpm.toml"), "--set", f"run.out={out}", "--set", "run.steps=6"]
+    result = launch([*ACCELERATE, "--multi_gpu", *train, "--set", "samples.num=3"], ACCELERATE_USE_CPU="false")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert differing(files(out), files(runs / "one" / "ddpm" / "whole")) == []
+
+
+def test_a_launch_that_starts_one_process_for_two_is_explained(runs: Path) -> None:
+    result = launch([*ACCELERATE, "--cpu", "-m", "toolkit", "train", str(runs / "ddpm.toml")])
+    assert "starts one process whatever --num_processes says" in result.stderr
+    assert "torchrun --nproc_per_node 2 -m toolkit train" in result.stderr
+    assert "toolkit/train.py" not in result.stderr  # no traceback of ours
