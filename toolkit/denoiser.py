@@ -80,7 +80,7 @@ class Prediction:
 
 
 class Denoiser(nn.Module, ABC):
-    """Estimates x_0 from x_t; may draw it instead, with a latent of its own (DDGAN's z)."""
+    """Estimates x_0 from x_t; may draw it instead, with a latent of its own (a GAN's z)."""
 
     def latent(self, n: int, generators: Sequence[torch.Generator] | None) -> Tensor | None:
         """What n network calls draw besides x_t, row i from `generators[i]`; None for a denoiser without."""

@@ -67,7 +67,7 @@ class Turn:
         trains: the roles whose networks this turn updates; empty for a measure.
         loss: computes the loss of one micro-batch.
         every: take the turn only in steps whose number is a multiple of this.
-        times: optimizer steps in a row (SNGAN's n_dis).
+        times: optimizer steps in a row (a GAN's n_dis).
         fresh: whether each repetition sees a batch of its own; repetition 0 of every turn sees the same one.
         second_order: the loss differentiates a gradient (R1, GP): such networks are not compiled.
     """

@@ -85,8 +85,9 @@ def below(timesteps: Tensor, start: int) -> list[int]:
 
 
 class Ancestral(Sampler):
-    """Draws x_s ~ p(x_s | x_t) step by step (Ho et al. 2020, algorithm 2); with a generator that draws x_0,
-    DDGAN's sampling (Xiao et al. 2022).
+    """Draws x_s ~ p(x_s | x_t) step by step (Ho et al. 2020, algorithm 2).
+
+    With a denoiser that draws x_0 instead of estimating it, this is the sampling of Xiao et al. (2022).
 
     Args:
         num_inference_steps: network calls; by default one for every timestep of the schedule.

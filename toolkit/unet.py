@@ -31,7 +31,7 @@ class UNet(Denoiser):
         learned_variance: twice the output channels; the second half, as (v + 1) / 2, places the log variance
             between its bounds (Nichol & Dhariwal 2021).
         conditional: learn an embedding of the labels.
-        init: "ddpm" draws weights as Ho et al. (2020) do: Xavier-uniform, biases zero, and nearly zero where
+        init: "xavier" draws weights as Ho et al. (2020) do: Xavier-uniform, biases zero, and nearly zero where
             a residual branch or the network ends; "torch" is torch's default.
     """
 
@@ -44,7 +44,7 @@ class UNet(Denoiser):
         prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
         learned_variance: bool = False,
         conditional: bool = False,
-        init: Literal["torch", "ddpm"] = "torch",
+        init: Literal["torch", "xavier"] = "torch",
         **unet: Any,
     ) -> None:
         super().__init__()
@@ -70,8 +70,8 @@ class UNet(Denoiser):
         )
         self._schedule, self._prediction = schedule, prediction
         self._learned_variance, self._conditional = learned_variance, conditional
-        if init == "ddpm":
-            initialise_as_ddpm(self.model)
+        if init == "xavier":
+            initialise_xavier(self.model)
 
     def forward(
         self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
@@ -92,7 +92,7 @@ class UNet(Denoiser):
 
 
 @torch.no_grad()
-def initialise_as_ddpm(unet: "UNet2DModel") -> None:
+def initialise_xavier(unet: "UNet2DModel") -> None:
     """Xavier-uniform weights, zero biases; gain 1e-5 where a branch or the network ends (Ho et al. 2020)."""
     from diffusers.models.attention_processor import Attention
     from diffusers.models.resnet import ResnetBlock2D

@@ -3,8 +3,8 @@ from functools import partial
 
 import pytest
 import torch
+from ddgan_networks import light_generator
 from ddgan_reference import vectors
-from test_ddgan_parts import light_generator
 from torch import nn
 from torch.nn.functional import softplus
 

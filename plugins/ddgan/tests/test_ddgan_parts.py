@@ -1,23 +1,19 @@
+import subprocess
+import sys
+
 import pytest
 import torch
+from ddgan_networks import light_generator
 from ddgan_reference import hashed, vectors
 
 from toolkit import RecipeError
 from toolkit_ddgan.discriminator import LargeDiscriminator, SmallDiscriminator, minibatch_spread
 from toolkit_ddgan.embedding import PixelNorm, sinusoids
 from toolkit_ddgan.fir import Blur, Double
-from toolkit_ddgan.generator import LightGenerator, PublishedGenerator
+from toolkit_ddgan.generator import PublishedGenerator
 from toolkit_ddgan.schedule import vp_sde
 
 DISCRIMINATORS = [SmallDiscriminator, LargeDiscriminator]
-
-
-def light_generator(channels=1, side=8):
-    return LightGenerator(
-        vp_sde(4), (channels, side, side), (8, 16), norm_num_groups=4, latent_width=5, mapping_width=16,
-        layers_per_block=1, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
 
 
 def test_sinusoids_equal_the_official_ones():
@@ -113,3 +109,8 @@ def test_published_generator_refuses_attention_that_no_level_would_have():
         ValueError, match=r"attention_sides \[16\] must be among those of the levels, \[28, 14, 7\]"
     ):
         PublishedGenerator(vp_sde(4), (1, 28, 28), (8, 8, 8))
+
+
+def test_finding_the_plugin_does_not_import_diffusers():
+    code = "import sys, toolkit_ddgan; sys.exit('diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

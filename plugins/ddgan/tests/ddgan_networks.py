@@ -1,0 +1,12 @@
+"""Networks small enough for tests."""
+
+from toolkit_ddgan.generator import LightGenerator
+from toolkit_ddgan.schedule import vp_sde
+
+
+def light_generator(channels=1, side=8):
+    return LightGenerator(
+        vp_sde(4), (channels, side, side), (8, 16), norm_num_groups=4, latent_width=5, mapping_width=16,
+        layers_per_block=1, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
