@@ -42,7 +42,7 @@ def save(folder: Path, training: Training, step: int, facts: Mapping[str, Any]) 
         facts: what must be the same when it is loaded, e.g. the size of the data set.
     """
     target = folder / folder_name(step)
-    with new_folder(target) as temporary:
+    with new_folder(target, replace=True) as temporary:  # one that was refused may lie there
         write_tensors(temporary / "objective.safetensors", training.objective.state_dict())
         for role, network in training.networks.items():
             if role in training.optimizers:
@@ -77,6 +77,8 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     """
     verify(path)
     state = _read_json(path / "state.json")
+    if state.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is of format {state.get('format')}, this version reads {FORMAT}")
     for name, value in facts.items():
         if state["facts"].get(name) != value:
             raise CheckpointError(f"{path}: made with {name} = {state['facts'].get(name)}, not {value}")
@@ -89,19 +91,35 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     tensors = {name: _read_tensors(path / f"{name}.safetensors") for name in objects}
     for name, module in objects.items():
         _compare(path, name, module, tensors[name])
+    moments = {role: _read_optimizer(path / "optimizers", role) for role in training.optimizers}
     for name, module in objects.items():
         module.load_state_dict(tensors[name])
     for role, ema in training.averages.items():
         ema.updates = state["ema_updates"][role]
     for role, optimizer in training.optimizers.items():
-        _load_optimizer(path / "optimizers", role, optimizer)
+        _load_optimizer(optimizer, moments[role])
     return int(state["step"])
+
+
+def load_newest(folder: Path, training: Training, facts: Mapping[str, Any]) -> tuple[Path, int, list[str]]:
+    """Load the newest checkpoint that can be: its path, the steps done, and what is wrong with newer ones.
+
+    Raises:
+        CheckpointError: if there is none, with one line for each that is refused.
+    """
+    complaints: list[str] = []
+    for path in _all(folder)[::-1]:
+        try:
+            return path, load(path, training, facts), complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    raise CheckpointError("\n".join([*complaints, f"{folder}: has no checkpoint to go on from"]))
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest complete checkpoint in `folder`, and what is wrong with newer ones, one line each."""
     complaints: list[str] = []
-    for path in sorted(_all(folder), reverse=True):
+    for path in _all(folder)[::-1]:
         try:
             verify(path)
             return path, complaints
@@ -118,7 +136,10 @@ def verify(path: Path) -> None:
     """
     if not (path / "manifest.json").is_file():
         raise CheckpointError(f"{path}: not a complete checkpoint, it has no manifest.json")
-    for name, stated in _read_json(path / "manifest.json").items():
+    manifest = _read_json(path / "manifest.json")
+    if "state.json" not in manifest:
+        raise CheckpointError(f"{path}: manifest.json is none of a checkpoint, it does not list state.json")
+    for name, stated in manifest.items():
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"{path}: {name} is missing")
@@ -130,17 +151,23 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{path}: {name} was altered, its checksum is not the manifest's")
 
 
-def prune(folder: Path, keep_last: int, keep_every: int | None) -> None:
-    """Remove all but the newest `keep_last` checkpoints and those at multiples of `keep_every`."""
-    for path in sorted(_all(folder))[:-keep_last]:
-        match = NAME.fullmatch(path.name)
-        assert match is not None
-        if keep_every is None or int(match[1]) % keep_every:
+def prune(folder: Path, step: int, keep_last: int, keep_every: int | None) -> None:
+    """Remove checkpoints up to `step`, but for the newest `keep_last` and those at multiples of `keep_every`.
+
+    Later ones were refused when this run was resumed, and must not push out the good ones.
+    """
+    for path in [path for path in _all(folder) if _step(path) <= step][:-keep_last]:
+        if keep_every is None or _step(path) % keep_every:
             shutil.rmtree(path)
 
 
 def _all(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("step-*") if NAME.fullmatch(path.name)] if folder.is_dir() else []
+    """Whatever has the name of a checkpoint, by step."""
+    return sorted((path for path in folder.glob("step-*") if NAME.fullmatch(path.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _untrained(training: Training) -> dict[str, str]:
@@ -150,7 +177,7 @@ def _untrained(training: Training) -> dict[str, str]:
         digest = hashlib.sha256()
         for name, tensor in sorted(training.networks[role].state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         hashes[role] = digest.hexdigest()
     return hashes
 
@@ -168,13 +195,17 @@ def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], d
     return tensors, rest
 
 
-def _load_optimizer(folder: Path, role: str, optimizer: torch.optim.Optimizer) -> None:
+def _read_optimizer(folder: Path, role: str) -> dict[int, dict[str, Any]]:
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in _read_tensors(folder / f"{role}.safetensors").items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = tensor
     for index, values in _read_json(folder / f"{role}.json").items():
         state.setdefault(int(index), {}).update(values)
+    return state
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[int, dict[str, Any]]) -> None:
     # Loading brings the saved learning rate, betas and decay along; the recipe's are what counts.
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -6,7 +6,7 @@ from toolkit.data.digits import Digits
 from toolkit.data.folder import ImageFolder
 from toolkit.data.hub import HubDataset
 from toolkit.data.source import DataSource
-from toolkit.denoiser import Network
+from toolkit.denoiser import Denoiser, Network
 from toolkit.hookspecs import hookimpl
 from toolkit.initialiser import Initialiser, Noise
 from toolkit.objective import DenoisingLoss, Objective
@@ -34,7 +34,7 @@ def toolkit_components(registry: Registry) -> None:
     registry.add(DataSource, "folder", ImageFolder)
     registry.add(NoiseSchedule, "linear", linear)
     registry.add(NoiseSchedule, "betas", stated_betas)
-    registry.add(Network, "unet", UNet)
+    registry.add(Denoiser, "unet", UNet)
     registry.add(Timesteps, "uniform", Uniform)
     registry.add(torch.optim.Optimizer, "adam", adam)
     registry.add(torch.optim.Optimizer, "adamw", adamw)

@@ -30,6 +30,11 @@ class Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed * task.fields['images']:,.0f} images/s", style="dim")
 
 
+def say(text: str, mark: str = "") -> None:
+    """A line as it stands, after a coloured mark: brackets are no markup, paths and commands are not cut."""
+    console.print(Text.assemble((f"{mark} ", "yellow"), text) if mark else Text(text), soft_wrap=True)
+
+
 def describe(logs: Mapping[str, float], limit: int = 5) -> str:
     """The losses first, then other logs, short enough for one line."""
     ordered = sorted(
@@ -53,7 +58,7 @@ class TrainingDisplay:
             self.say(f"step {step}  {describe(logs)}")
 
     def say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)
+        self._console.print(Text(text), soft_wrap=True)
 
 
 @contextmanager
@@ -61,7 +66,7 @@ def training_display(first: int, total: int | None, images: int, *, shown: bool)
     """A display for a run from step `first` to `total` with so many images a step."""
     columns = (
         TextColumn("training"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("ETA"), TimeRemainingColumn(), Rate(), TextColumn("{task.fields[logs]}"),
+        TextColumn("ETA"), TimeRemainingColumn(), Rate(), TextColumn("{task.fields[logs]}", markup=False),
     )  # fmt: skip
     here = console if shown else Console(quiet=True)
     with Progress(*columns, console=here, disable=not here.is_terminal) as progress:

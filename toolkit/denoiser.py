@@ -80,7 +80,14 @@ class Prediction:
 
 
 class Denoiser(nn.Module, ABC):
-    """Estimates x_0 from x_t; may draw it instead, with a latent of its own (a GAN's z)."""
+    """Estimates x_0 from x_t; may draw it instead, with a latent of its own (a GAN's z).
+
+    A denoiser that draws x_0 learns the steps of one chain, and cannot be sampled with others: it sets
+    `respaceable` to False.
+    """
+
+    respaceable: bool = True
+    conditional: bool = False  # whether `label` changes the prediction; others cannot be asked for a class
 
     def latent(self, n: int, generators: Sequence[torch.Generator] | None) -> Tensor | None:
         """What n network calls draw besides x_t, row i from `generators[i]`; None for a denoiser without."""

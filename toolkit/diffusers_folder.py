@@ -1,5 +1,6 @@
 """Unconditional pipelines that diffusers saved, e.g. google/ddpm-cifar10-32, as pipelines of ours."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,21 @@ from toolkit.pipeline import Description, Pipeline
 from toolkit.pipeline_folder import UNET_WEIGHTS, fill, read_json, read_tensors
 from toolkit.registry import Registry
 
-SAMPLERS = {"DDPMPipeline": "ancestral", "DDIMPipeline": "ddim"}
+PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+# What these options do to a sample, ours do not; keys, and the values that leave them without effect.
+UNSUPPORTED_UNET = {"center_input_sample": False, "class_embed_type": None, "num_class_embeds": None}
+UNSUPPORTED_DDPM = {"thresholding": False, "clip_sample_range": 1.0, "steps_offset": 0}
+DDIM_OPTIONS = (
+    "clip_sample", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "set_alpha_to_one",
+    "steps_offset", "thresholding", "timestep_spacing",
+)  # fmt: skip
+DDIM_STEPS = 50  # what DDIMPipeline takes unless told otherwise
+ATTENTION = {
+    "query": "to_q",
+    "key": "to_k",
+    "value": "to_v",
+    "proj_attn": "to_out.0",
+}  # before diffusers 0.15
 
 
 def load_diffusers(folder: Path, registry: Registry) -> Pipeline:
@@ -21,9 +36,9 @@ def load_diffusers(folder: Path, registry: Registry) -> Pipeline:
     """
     index = read_json(folder / "model_index.json")
     name, unet = index.get("_class_name"), index.get("unet")
-    if name not in SAMPLERS or unet != ["diffusers", "UNet2DModel"]:
+    if name not in PIPELINES or unet != ["diffusers", "UNet2DModel"]:
         raise CheckpointError(
-            f"{folder}: is a {name} with unet {unet}; only {' and '.join(SAMPLERS)} with diffusers' own "
+            f"{folder}: is a {name} with unet {unet}; only {' and '.join(PIPELINES)} with diffusers' own "
             "UNet2DModel can be read"
         )
     # Older folders have the parts at the top.
@@ -36,8 +51,8 @@ def load_diffusers(folder: Path, registry: Registry) -> Pipeline:
     description = Description(
         {
             "schedule": {"type": "betas", "betas": betas_of(stated, folder)},
-            "network": _network(config, stated, registry),
-            "sampler": _sampler(SAMPLERS[name], stated),
+            "network": _network(config, stated, registry, folder),
+            "sampler": _sampler(name, stated, folder),
             "initialiser": {"type": "noise"},
         },
         _shape(config),
@@ -46,8 +61,15 @@ def load_diffusers(folder: Path, registry: Registry) -> Pipeline:
     )
     pipeline = Pipeline.from_description(description, registry, str(folder))
     state = read_tensors(unet_folder / UNET_WEIGHTS, CheckpointError)
-    fill(pipeline.denoiser, {f"model.{key}": t for key, t in state.items()}, folder, CheckpointError)
+    fill(pipeline.denoiser, {f"model.{_today(key)}": t for key, t in state.items()}, folder, CheckpointError)
     return pipeline
+
+
+def _today(key: str) -> str:
+    """The name that a weight has today; older folders name those of attention differently."""
+    return re.sub(
+        r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda found: ATTENTION[found[1]], key
+    )
 
 
 def betas_of(stated: dict[str, Any], folder: Path) -> list[float]:
@@ -61,18 +83,43 @@ def betas_of(stated: dict[str, Any], folder: Path) -> list[float]:
     return [float(beta) for beta in betas.double()]
 
 
-def _network(config: dict[str, Any], stated: dict[str, Any], registry: Registry) -> dict[str, Any]:
+def _network(
+    config: dict[str, Any], stated: dict[str, Any], registry: Registry, folder: Path
+) -> dict[str, Any]:
+    _refuse(config, UNSUPPORTED_UNET, f"{folder}: its UNet2DModel")
     known = {option.name for option in registry.component(torch.nn.Module, "unet").options}
     table = {key: value for key, value in config.items() if key in known}
     return {"type": "unet", **table, "prediction": stated.get("prediction_type", "epsilon")}
 
 
-def _sampler(name: str, stated: dict[str, Any]) -> dict[str, Any]:
-    table: dict[str, Any] = {"type": name, "clip": stated.get("clip_sample", True)}
-    if name == "ancestral":
-        large = stated.get("variance_type", "fixed_small") == "fixed_large"
-        table["variance"] = "fixed_large" if large else "fixed_small"
-    return table
+def _sampler(pipeline: str, stated: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """DDIM by diffusers' own scheduler: with clip_sample it keeps an estimate of the noise that ours adapts."""
+    if pipeline == "DDIMPipeline" or stated.get("_class_name") == "DDIMScheduler":
+        total = stated.get("num_train_timesteps", 1000)
+        steps = min(DDIM_STEPS, total) if pipeline == "DDIMPipeline" else total
+        options = {key: stated[key] for key in DDIM_OPTIONS if stated.get(key) is not None}
+        options = {"clip_sample": True, **options}
+        return {
+            "type": "diffusers", "scheduler": "DDIMScheduler", "num_inference_steps": steps, "options": options
+        }  # fmt: skip
+    _refuse(stated, UNSUPPORTED_DDPM, f"{folder}: its DDPMScheduler")
+    variance = stated.get("variance_type", "fixed_small")
+    if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):
+        raise CheckpointError(
+            f"{folder}: its DDPMScheduler has variance_type {variance!r}, which is not read"
+        )
+    return {
+        "type": "ancestral",
+        "clip": stated.get("clip_sample", True),
+        "variance": variance.removesuffix("_log"),
+        "spacing": stated.get("timestep_spacing", "leading"),
+    }
+
+
+def _refuse(stated: dict[str, Any], neutral: dict[str, Any], whose: str) -> None:
+    for key, value in neutral.items():
+        if stated.get(key, value) != value:
+            raise CheckpointError(f"{whose} has {key} = {stated[key]!r}, which is not read")
 
 
 def _shape(config: dict[str, Any]) -> tuple[int, ...]:

@@ -62,13 +62,14 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file; tied weights are written once under each of their names."""
+    """A safetensors file; tied weights, and views of one storage, are written under each of their names."""
     seen: set[int] = set()
     held = {}
     for name, tensor in tensors.items():
         own = tensor.detach().contiguous()
-        held[name] = own.clone() if own.data_ptr() in seen else own
-        seen.add(own.data_ptr())
+        storage = own.untyped_storage().data_ptr()
+        held[name] = own.clone() if storage in seen else own
+        seen.add(storage)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(held, path, metadata={"format": "pt"})

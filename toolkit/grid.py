@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from toolkit.files import TEMPORARY, writing
 
+OutputType = Literal["pil", "np", "pt"]
 TILE = 64  # pixels that a tile should have at least: an 8x8 digit is unreadable at its own size
 
 
@@ -22,6 +24,16 @@ def to_image(sample: Tensor) -> Image.Image:
     """One sample (C, H, W) in [-1, 1]; one channel stays greyscale, of more than three the first is shown."""
     pixels = to_uint8(sample).cpu().numpy()
     return Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])
+
+
+def convert(samples: Tensor, output_type: OutputType) -> list[Image.Image] | np.ndarray[Any, Any] | Tensor:
+    """Samples (n, C, H, W) in [-1, 1] as PIL images, an array or a tensor in [0, 1]; others as they are."""
+    if samples.ndim == 4 and output_type == "pil":
+        return [to_image(sample) for sample in samples]
+    if samples.ndim == 4:
+        samples = (samples + 1) / 2
+        return samples if output_type == "pt" else samples.permute(0, 2, 3, 1).cpu().numpy()
+    return samples if output_type == "pt" else samples.cpu().numpy()
 
 
 def grid(samples: Tensor, columns: int | None = None) -> Image.Image:

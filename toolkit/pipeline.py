@@ -4,22 +4,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self, get_args
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from toolkit.denoiser import Denoiser, device_of
-from toolkit.grid import to_image
+from toolkit.errors import RecipeError
+from toolkit.grid import OutputType, convert
 from toolkit.initialiser import Initialiser
 from toolkit.randomness import generators_for
 from toolkit.registry import Registry
 from toolkit.sampler import Sampler, below
 from toolkit.schedule import NoiseSchedule
-
-OutputType = Literal["pil", "np", "pt"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,11 @@ class Pipeline:
         description: Description,
         registry: Registry,
     ) -> None:
+        if not denoiser.respaceable and not torch.equal(sampler.timesteps, schedule.timesteps):
+            raise RecipeError(
+                f"[sampler] takes {len(sampler.timesteps)} steps, but this network was trained for the "
+                f"{len(schedule.timesteps)} steps of its schedule, and for no others"
+            )
         self.denoiser, self.schedule = denoiser, schedule
         self.sampler, self.initialiser = sampler, initialiser
         self.description, self._registry = description, registry
@@ -117,6 +119,20 @@ class Pipeline:
 
         return push_pipeline(self, repo_id, self._registry, private=private)
 
+    def __repr__(self) -> str:
+        tables, about = self.description.tables, self.description.about
+        shape = "x".join(map(str, self.description.sample_shape))
+        made = ", ".join(f"{key} {about[key]}" for key in ("recipe", "steps", "weights") if key in about)
+        return (
+            f"Pipeline({tables['network']['type']} of {shape}, {tables['sampler']['type']} sampler, "
+            f"{self.calls} network calls; {made})"
+        )
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes can be asked for; None for a model that is not conditional."""
+        return self.description.num_classes if self.denoiser.conditional else None
+
     @property
     def device(self) -> torch.device:
         return device_of(self.denoiser)
@@ -153,7 +169,6 @@ class Pipeline:
         """Network calls of one sample."""
         return len(below(self.sampler.timesteps, self.initialiser.start))
 
-    @torch.inference_mode()
     def draw(
         self,
         generators: Sequence[torch.Generator] | None,
@@ -177,11 +192,21 @@ class Pipeline:
         self.denoiser.eval()  # it may be in training: then the trainer's next step undoes this
         start, shape = self.initialiser.start, (n, *self.description.sample_shape)
         timestep = next(iter(below(self.sampler.timesteps, start)), -1)
-        x = self.initialiser.draw(shape, generators, timestep, self.device) if noise is None else noise
-        x = self.sampler.sample(
-            self.denoiser, x, start, generators=generators, label=label, latents=latents, progress=progress
-        )
-        return x.clamp(-1, 1) if len(shape) == 4 else x
+        if noise is not None and noise.shape != shape:
+            raise ValueError(f"noise must be {shape}, as the samples are, not {tuple(noise.shape)}")
+        with torch.inference_mode():
+            x = self.initialiser.draw(shape, generators, timestep, self.device) if noise is None else noise
+            x = self.sampler.sample(
+                self.denoiser,
+                x,
+                start,
+                generators=generators,
+                label=label,
+                latents=latents,
+                progress=progress,
+            )
+            x = x.clamp(-1, 1) if len(shape) == 4 else x
+        return x.clone()  # a network may be trained on it, which inference mode's own tensors refuse
 
     def sample(
         self,
@@ -204,19 +229,28 @@ class Pipeline:
             progress: is told the first and the number of the images in work, and the network calls done
                 for them.
         """
+        stated = None if labels is None else self._stated(labels, num)
         for done in range(0, num, batch_size):
             n = min(batch_size, num - done)
-            label = self._labels(first + done + seed, n) if labels is None else labels[done : done + n]
             yield self.draw(
                 generators_for(seed, first + done, n, self.device),
                 n,
-                label=None if label is None else torch.as_tensor(label, device=self.device),
+                label=self._turns(seed + first + done, n) if stated is None else stated[done : done + n],
                 progress=None if progress is None else partial(progress, done, n),
             )
 
-    def _labels(self, first: int, n: int) -> list[int] | None:
+    def _turns(self, first: int, n: int) -> Tensor | None:
+        """Labels that go through the classes in turn."""
         classes = self.description.num_classes
-        return None if classes is None else [(first + i) % classes for i in range(n)]
+        return None if classes is None else (first + torch.arange(n, device=self.device)) % classes
+
+    def _stated(self, labels: Sequence[int], n: int) -> Tensor:
+        label = torch.as_tensor(labels, device=self.device)
+        if self.num_classes is None:
+            raise ValueError("labels are for a conditional model, which this is not")
+        if label.shape != (n,) or not bool(((label >= 0) & (label < self.num_classes)).all()):
+            raise ValueError(f"labels must be {n} of the classes 0..{self.num_classes - 1}")
+        return label.long()
 
     def __call__(
         self,
@@ -240,6 +274,8 @@ class Pipeline:
             noise: (batch_size, *sample_shape), the start of the chain instead of a drawn one.
             latents: what the denoiser would draw, one tensor a network call.
         """
+        if output_type not in get_args(OutputType):
+            raise ValueError(f"output_type must be one of {get_args(OutputType)}, not {output_type!r}")
         pipeline = self
         if num_inference_steps is not None:
             pipeline = self.with_sampler(num_inference_steps=num_inference_steps)
@@ -248,11 +284,11 @@ class Pipeline:
             device = "cpu" if generator is None else generator.device
             seed = int(torch.randint(2**62, (), generator=generator, device=device))
             generator = generators_for(seed, 0, batch_size, self.device)
-        label = self._labels(0, batch_size) if labels is None else labels
+        label = self._turns(0, batch_size) if labels is None else self._stated(labels, batch_size)
         images = pipeline.draw(
             generator,
             batch_size,
-            label=None if label is None else torch.as_tensor(label, device=self.device),
+            label=label,
             noise=noise,
             latents=latents,
         )
@@ -261,13 +297,3 @@ class Pipeline:
 
 def _at_sampler(path: tuple[str, ...]) -> str:
     return f"[{'.'.join(('sampler', *path))}]"
-
-
-def convert(samples: Tensor, output_type: OutputType) -> list[Image.Image] | np.ndarray[Any, Any] | Tensor:
-    """Samples (n, C, H, W) in [-1, 1] as PIL images, an array or a tensor in [0, 1]; others as they are."""
-    if samples.ndim == 4 and output_type == "pil":
-        return [to_image(sample) for sample in samples]
-    if samples.ndim == 4:
-        samples = (samples + 1) / 2
-        return samples if output_type == "pt" else samples.permute(0, 2, 3, 1).cpu().numpy()
-    return samples if output_type == "pt" else samples.cpu().numpy()

@@ -10,14 +10,15 @@ import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from toolkit.denoiser import Denoiser
-from toolkit.errors import CheckpointError, PluginError
+from toolkit.errors import CheckpointError, PluginError, RunError
 from toolkit.files import new_folder, write_json, write_tensors
 from toolkit.initialiser import Initialiser, Noise
 from toolkit.pipeline import Description, Pipeline
@@ -26,12 +27,15 @@ from toolkit.sampler import Sampler
 from toolkit.schedule import NoiseSchedule
 
 FORMAT = 1
+FILES = ("pipeline.json", "weights.safetensors", "unet", "scheduler", "model_index.json")
 KINDS = {"schedule": NoiseSchedule, "network": nn.Module, "sampler": Sampler, "initialiser": Initialiser}
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def save_pipeline(pipeline: Pipeline, folder: Path, registry: Registry) -> None:
     """Write `folder` as a whole, replacing an earlier pipeline."""
+    folder = folder.absolute()
+    refuse_to_replace(folder)
     with new_folder(folder, replace=True) as temporary:
         description = pipeline.description
         write_json(temporary / "pipeline.json", {
@@ -48,6 +52,19 @@ def save_pipeline(pipeline: Pipeline, folder: Path, registry: Registry) -> None:
         write_tensors(temporary / "weights.safetensors", own)
         if (unet := pipeline.denoiser.unet()) is not None:
             _save_for_diffusers(pipeline, unet, temporary)
+
+
+def refuse_to_replace(folder: Path) -> None:
+    """Replace an earlier pipeline only: the folder goes as a whole.
+
+    Raises:
+        RunError: if there is a file, or a folder that holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is a file, not a folder for a pipeline")
+    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if foreign := [name for name in present if name not in FILES]:
+        raise RunError(f"{folder}: holds other files ({foreign[0]}), choose another folder for the pipeline")
 
 
 def _save_for_diffusers(pipeline: Pipeline, unet: Any, folder: Path) -> None:
@@ -83,25 +100,53 @@ def load_pipeline(path: str | Path) -> Pipeline:
         from toolkit.diffusers_folder import load_diffusers
 
         return load_diffusers(folder, registry)
-    stated = read_json(folder / "pipeline.json")
-    if stated.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{folder}: pipeline.json has format {stated.get('format')}, this reads {FORMAT}"
-        )
+    stated = read_description(folder / "pipeline.json")
     working = {report.name for report in loaded.reports if report.error is None}
-    for name, source in stated["plugins"].items():
+    for name, source in stated.plugins.items():
         if name not in working:
             raise PluginError(
                 f"{folder}: needs plugin {name!r} of {source}, which is not installed, or broken "
                 "(toolkit plugins tells)."
             )
-    about = {k: v for k, v in stated.items() if k in ("role", "weights", "steps", "recipe")}
-    description = Description(
-        {kind: stated[kind] for kind in KINDS}, tuple(stated["sample_shape"]), stated["num_classes"], about
-    )
-    pipeline = Pipeline.from_description(description, registry, str(folder / "pipeline.json"))
+    pipeline = Pipeline.from_description(stated.description(), registry, str(folder / "pipeline.json"))
     read_weights(folder, pipeline.denoiser, CheckpointError)
     return pipeline
+
+
+class Stated(BaseModel):
+    """What pipeline.json must say, and the facts that it may."""
+
+    format: Literal[1]
+    plugins: dict[str, str]
+    sample_shape: tuple[PositiveInt, ...]
+    num_classes: PositiveInt | None
+    schedule: dict[str, Any]
+    network: dict[str, Any]
+    sampler: dict[str, Any]
+    initialiser: dict[str, Any]
+    role: str = ""
+    weights: str = ""
+    steps: int | None = None
+    recipe: str = ""
+
+    def description(self) -> Description:
+        about = self.model_dump(include={"role", "weights", "steps", "recipe"}, exclude_unset=True)
+        tables = {kind: getattr(self, kind) for kind in KINDS}
+        return Description(tables, self.sample_shape, self.num_classes, about)
+
+
+def read_description(path: Path) -> Stated:
+    """Read pipeline.json.
+
+    Raises:
+        CheckpointError: if it is no JSON, or not what this version writes.
+    """
+    try:
+        return Stated.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise CheckpointError(f"{path}: is damaged, or of another version: {where}: {first['msg']}") from None
 
 
 def locate(path: str | Path) -> Path:
@@ -136,7 +181,8 @@ def read_weights(folder: Path, network: nn.Module, refuse: Callable[[str], Excep
     Raises:
         Exception: what `refuse` makes of the reason, if a tensor is missing, extra or of another shape.
     """
-    folder = folder if (folder / "weights.safetensors").is_file() else folder / "pipeline"
+    if not (folder / "weights.safetensors").is_file() and (folder / "pipeline").is_dir():
+        folder = folder / "pipeline"  # of a run
     state = read_tensors(folder / "weights.safetensors", refuse)
     if (folder / "unet" / UNET_WEIGHTS).is_file():
         prefix = _unet_prefix(network)

@@ -47,6 +47,16 @@ class Plugins:
     hook: Any  # pluggy's relay, whose methods are the hooks
     reports: tuple[PluginReport, ...]
 
+    def tell(self, observer: str, **facts: object) -> list[str]:
+        """Call the observers of that name, each whatever became of the others; returns what went wrong."""
+        wrong = []
+        for implementation in getattr(self.hook, observer).get_hookimpls():
+            try:
+                implementation.function(*(facts[name] for name in implementation.argnames))
+            except Exception as error:
+                wrong.append(f"{implementation.plugin_name}: {observer}: {_one_line(error)}")
+        return wrong
+
 
 def discover() -> tuple[Discovered, ...]:
     """The installed plugins by name, without importing them."""

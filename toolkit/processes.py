@@ -1,5 +1,6 @@
 """The processes of a run, through Accelerate: who am I, add, gather, agree."""
 
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -35,6 +36,7 @@ class Processes:
         on_cpu = options.device == "cpu" or not torch.accelerator.is_available()
         refuse_unsupported_launch()
         names = list(trackers.names) if trackers is not None else []
+        refuse_missing_trackers(names)
         # Whoever forms the process group ends it: a script of several runs forms one before the first.
         self._group_is_ours = not torch.distributed.is_initialized()
         # Without an accelerator Accelerate ignores the launcher, unless it is told that the CPU is meant.
@@ -158,6 +160,19 @@ def refuse_unsupported_launch() -> None:
             raise RunError(f"launched with {what}: only plain data parallelism is supported so far")
     if "ACCELERATE_USE_CPU" in yes and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:
         raise RunError(ONE_PROCESS_FOR_CPU)
+
+
+def refuse_missing_trackers(names: Sequence[str]) -> None:
+    """Accelerate leaves out a tracker whose package is missing, with a warning at most.
+
+    Raises:
+        RunError: naming it.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise RunError(
+                f"[trackers] names has {name!r}, but its package is not installed: pip install {name}"
+            )
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 
 from toolkit.errors import RunError
-from toolkit.files import remove_leftovers, write_json, write_text, writing
+from toolkit.files import TEMPORARY, remove_leftovers, write_json, write_text, writing
 from toolkit.recipe import Recipe
 
 Status = Literal["running", "finished", "stopped", "failed"]
@@ -50,28 +50,27 @@ class RunFolder:
 
         Raises:
             RunError: if another process has it, if it has a run and neither flag is given, if it holds
-                files that are no run's, or if it cannot be written.
+                files but no run, or if it cannot be written.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file, not a folder for a run")
-        ours = {*FILES, *FOLDERS, LOCK}
-        present = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
-        foreign = [name for name in present if name not in ours]
-        held = self.recipe.exists()
-        if foreign and not held:
+        if name := self._foreign():
             raise RunError(
-                f"{self.path}: is no run folder, it holds other files ({foreign[0]}): choose another run.out"
+                f"{self.path}: is no run folder, it holds other files ({name}): choose another run.out"
             )
+        held = self.recipe.exists()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             owner = os.pread(self._lock, 32, 0).decode() or "unknown"
             os.close(self._lock)
             self._lock = None
             raise RunError(f"{self.path}: is in use by process {owner}") from None
+        except OSError:
+            pass  # a file system without locks, as some clusters have: unguarded is better than unusable
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
         if held and not (resume or overwrite):
@@ -80,13 +79,29 @@ class RunFolder:
                 f"{self.path}: already holds a run ({self.status()}). Go on with --resume, "
                 "replace it with --overwrite, or choose another folder with --set run.out=..."
             )
-        for folder in (self.path, self.samples, self.checkpoints):
-            remove_leftovers(folder)
-        if overwrite and not resume:
+        with writing(self.path):
+            for folder in (self.path, self.samples, self.checkpoints):
+                remove_leftovers(folder)
+
+    def clear(self) -> None:
+        """Remove the run that is here, and nothing else that somebody may have put beside it."""
+        with writing(self.path):
             for name in FOLDERS:
-                shutil.rmtree(self.path / name, ignore_errors=True)
+                if (self.path / name).exists():
+                    shutil.rmtree(self.path / name)
             for name in FILES:
                 (self.path / name).unlink(missing_ok=True)
+
+    def _foreign(self) -> str | None:
+        """A file that shows that this is somebody's folder and not a run's; None in a run's or an empty one."""
+        with writing(self.path):
+            found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        present = [name for name in found if not name.startswith(TEMPORARY)]
+        if {"recipe.toml", "run.json"}.issubset(present):
+            return None
+        # A run that was cut off at its very start has the lock and some of a run's own files.
+        others = [n for n in present if LOCK not in present or n not in (*FILES, *FOLDERS, LOCK)]
+        return others[0] if others else None
 
     def release(self) -> None:
         """Let others have the folder; the operating system does so too when the process dies."""

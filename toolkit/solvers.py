@@ -38,7 +38,7 @@ class DiffusersSampler(Sampler):
                 'set options.timestep_spacing = "leading"'
             )
         self.num_inference_steps = num_inference_steps
-        self.timesteps = visited.long().unique()
+        self.timesteps = visited.long().sort().values  # Heun and others visit one more than once
 
     def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
         scheduler, generators, latents = self._scheduler, draws.get("generators"), draws.get("latents")

@@ -207,6 +207,13 @@ class Trainer:
         if step != NEVER:
             raise TrainingError(f"the loss of turn {turn!r} is not finite at step {step}")
 
+    def check_weights(self) -> None:
+        """Raise a TrainingError if a trained network is not finite, which the next loss would show too late."""
+        for role in self.training.optimizers:
+            parameters = self.training.networks[role].parameters()
+            if not bool(torch.stack([p.isfinite().all() for p in parameters]).all()):
+                raise TrainingError(f"the weights of {role!r} are not finite after step {self.number - 1}")
+
 
 def share(options: RunOptions, processes: int) -> tuple[int, int]:
     """The micro-batch size, and how many micro-batches each of the processes computes in a turn.

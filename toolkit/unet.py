@@ -69,14 +69,14 @@ class UNet(Denoiser):
             **unet,
         )
         self._schedule, self._prediction = schedule, prediction
-        self._learned_variance, self._conditional = learned_variance, conditional
+        self._learned_variance, self.conditional = learned_variance, conditional
         if init == "xavier":
             initialise_xavier(self.model)
 
     def forward(
         self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
     ) -> Prediction:
-        out = self.model(x_t, t, label if self._conditional else None, return_dict=False)[0].float()
+        out = self.model(x_t, t, label if self.conditional else None, return_dict=False)[0].float()
         fraction = None
         if self._learned_variance:
             out, v = out.chunk(2, dim=1)
@@ -85,7 +85,7 @@ class UNet(Denoiser):
         return Prediction(self._schedule, x_t, t, variance_fraction=fraction, **{name: out})
 
     def unet(self) -> "UNet2DModel | None":
-        return None if self._learned_variance or self._conditional else self.model
+        return None if self._learned_variance or self.conditional else self.model
 
     def prediction_type(self) -> str:
         return self._prediction

@@ -15,7 +15,11 @@ import click
     "--sampler", help="A registered sampler (ancestral, ddim, ...), or a diffusers scheduler's class."
 )
 @click.option(
-    "--seed", default=0, show_default=True, help="Image i is seeded seed + i, whatever the batch size."
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**62),
+    help="Image i is seeded seed + i, whatever the batch size.",
 )
 @click.option(
     "--batch-size", default=64, show_default=True, type=click.IntRange(min=1), help="Images at once."
@@ -34,15 +38,15 @@ def sample(
 
     import torch
 
-    from toolkit.console import console, sampling_display
+    from toolkit.console import sampling_display, say
     from toolkit.grid import save_images, save_samples
     from toolkit.pipeline import Pipeline
 
     pipeline = choose_sampler(Pipeline.from_pretrained(source), sampler, steps)
-    pipeline.to(device or torch.accelerator.current_accelerator() or "cpu")
-    classes = pipeline.description.num_classes
+    move(pipeline, device)
+    classes = pipeline.num_classes
     if label is not None and (classes is None or label >= classes):
-        known = "has no classes" if classes is None else f"has classes 0..{classes - 1}"
+        known = "is not conditional" if classes is None else f"has classes 0..{classes - 1}"
         raise click.UsageError(f"--label {label}: this model {known}")
     labels = None if label is None else [label] * num
     with sampling_display(num, pipeline.calls) as progress:
@@ -51,7 +55,7 @@ def sample(
             written = save_samples(torch.cat(list(batches)), target)
         else:
             written = save_images(batches, target)
-    console.print(f"{num} samples, {pipeline.calls} network calls each: {written}")
+    say(f"{num} samples, {pipeline.calls} network calls each: {written}")
 
 
 def refuse_to_replace(target: Path, overwrite: bool) -> None:
@@ -71,5 +75,18 @@ def choose_sampler(pipeline, sampler: str | None, steps: int | None):  # type: i
         return pipeline
     options: dict[str, object] = {} if steps is None else {"num_inference_steps": steps}
     if sampler is not None and sampler.endswith("Scheduler"):
+        if steps is None:
+            raise click.UsageError(f"--sampler {sampler} needs --steps, the number of the scheduler's steps")
         return pipeline.with_sampler("diffusers", scheduler=sampler, **options)
     return pipeline.with_sampler(sampler, **options)
+
+
+def move(pipeline, device: str | None) -> None:  # type: ignore[no-untyped-def]
+    """Move the pipeline to that device, or to an accelerator if there is one."""
+    import torch
+
+    try:
+        pipeline.to(device or torch.accelerator.current_accelerator() or "cpu")
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say that it has no such device
+        reason = str(error).splitlines()[0]
+        raise click.UsageError(f"--device {device}: {reason}") from None

@@ -17,6 +17,7 @@ Count = Annotated[int, Field(ge=1)]
 class Generator(Denoiser, ABC):
     """x_0' = G(x_t, t, z) is a draw from p(x_0 | x_t), not its mean (Xiao et al. 2022)."""
 
+    respaceable = False
     schedule: NoiseSchedule
     latent_width: int
 

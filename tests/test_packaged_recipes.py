@@ -1,0 +1,101 @@
+"""Every recipe that comes with the toolkit builds; the small ones take a step, sample, save and load."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from toolkit import plugins
+from toolkit.build import build
+from toolkit.check import check_recipe
+from toolkit.recipe import Recipe, read_layers, resolve
+from toolkit.recipe.packaged import packaged
+from toolkit.run import RunFolder
+
+SMALL = ("quickstart", "ddgan_digits", "ddpm_mnist", "ddgan_mnist")
+PARAMETERS = {
+    "ddpm_cifar": {"denoiser": 35_746_307},
+    "ddgan_cifar": {"denoiser": 48_432_515, "discriminator": 12_741_633},
+}
+REAL_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+NAMES = [recipe.name for recipe in packaged()]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Local stand-ins for MNIST and CIFAR-10 with their columns: a few images of noise."""
+    import datasets
+
+    folder = tmp_path_factory.mktemp("data")
+    for name, mode, side, column in (("mnist", "L", 28, "image"), ("cifar10", "RGB", 32, "img")):
+        generator = torch.Generator().manual_seed(0)
+        encoded = []
+        for _ in range(12):
+            pixels = torch.randint(256, (side, side, 3), generator=generator, dtype=torch.uint8).numpy()
+            png = io.BytesIO()
+            Image.fromarray(pixels).convert(mode).save(png, "PNG")
+            encoded.append({"bytes": png.getvalue(), "path": None})
+        features = datasets.Features(
+            {column: datasets.Image(), "label": datasets.ClassLabel(names=[str(i) for i in range(10)])}
+        )
+        rows = {column: encoded, "label": [i % 10 for i in range(12)]}
+        (folder / name / "data").mkdir(parents=True)
+        table = datasets.Dataset.from_dict(rows, features=features)
+        table.to_parquet(folder / name / "data" / "train-00000-of-00001.parquet")
+    return folder
+
+
+def load(name: str, data: Path, *stated: str) -> Recipe:
+    registry = plugins.load().registry
+    if resolve(read_layers(name), registry).tables["data"]["type"] == "datasets":
+        stated = (*stated, f"data.path={data / ('cifar10' if 'cifar' in name else 'mnist')}")
+    return resolve(read_layers(name, stated), registry)
+
+
+def test_the_recipes_of_every_method_are_packaged() -> None:
+    assert {*SMALL, *PARAMETERS} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_begins_with_purpose_command_cost_and_expectation(name: str) -> None:
+    path = next(recipe.path for recipe in packaged() if recipe.name == name)
+    comment = [line for line in path.read_text(encoding="utf-8").split("\n\n")[0].splitlines()]
+    assert all(line.startswith("#") for line in comment)
+    for word in ("Run:", "Cost:", "Expect:"):
+        assert any(line.startswith(f"# {word}") for line in comment), f"{name} does not say {word}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resolved_recipe_resolves_to_itself(name: str, data: Path, tmp_path: Path) -> None:
+    recipe = load(name, data)
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.describe(recipe, {})
+    assert resolve(read_layers(folder.recipe), recipe.registry).tables == recipe.tables
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_builds_with_the_published_sizes(name: str, data: Path) -> None:
+    built = build(load(name, data), torch.device("cpu"))
+    counts = {
+        role: sum(p.numel() for p in net.parameters()) for role, net in built.training.networks.items()
+    }
+    assert counts == PARAMETERS.get(name, counts)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_recipe_passes_its_check(name: str, data: Path) -> None:
+    said: list[str] = []
+    check_recipe(load(name, data), said.append)
+    assert said[-1] == "saved and loaded the pipeline: it samples the same"
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no real data beside the checkout")
+@pytest.mark.parametrize("name", ["ddpm_mnist", "ddgan_mnist"])
+def test_a_small_recipe_passes_its_check_on_real_digits(name: str) -> None:
+    said: list[str] = []
+    check_recipe(load(name, REAL_DATA), said.append)
+    assert "saved and loaded" in said[-1]
