@@ -93,15 +93,17 @@ def _network(
 
 
 def _sampler(pipeline: str, stated: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """DDIM by diffusers' own scheduler: with clip_sample it keeps an estimate of the noise that ours adapts."""
+    """DDIM by diffusers' own scheduler, whose clip_sample leaves the estimate of the noise as it was."""
     if pipeline == "DDIMPipeline" or stated.get("_class_name") == "DDIMScheduler":
         total = stated.get("num_train_timesteps", 1000)
         steps = min(DDIM_STEPS, total) if pipeline == "DDIMPipeline" else total
-        options = {key: stated[key] for key in DDIM_OPTIONS if stated.get(key) is not None}
-        options = {"clip_sample": True, **options}
+        given = {key: stated[key] for key in DDIM_OPTIONS if stated.get(key) is not None}
         return {
-            "type": "diffusers", "scheduler": "DDIMScheduler", "num_inference_steps": steps, "options": options
-        }  # fmt: skip
+            "type": "diffusers",
+            "scheduler": "DDIMScheduler",
+            "num_inference_steps": steps,
+            "options": {"clip_sample": True, **given},
+        }
     _refuse(stated, UNSUPPORTED_DDPM, f"{folder}: its DDPMScheduler")
     variance = stated.get("variance_type", "fixed_small")
     if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):

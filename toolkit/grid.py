@@ -72,9 +72,14 @@ def save_samples(samples: Tensor, path: Path) -> Path:
 
 
 def save_images(batches: Iterable[Tensor], folder: Path) -> Path:
-    """Each sample as a PNG of its own size, 000000.png and on; samples that are no pictures as one .npy."""
+    """Each sample as a PNG of its own size, 000000.png and on; samples that are no pictures as one .npy.
+
+    Such files of an earlier, larger set are removed.
+    """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        for earlier in folder.glob("[0-9]" * 6 + ".png"):
+            earlier.unlink()
         number = 0
         for batch in batches:
             if batch.ndim != 4:

@@ -93,7 +93,7 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
 
     def _foreign(self) -> str | None:
-        """A file that shows that this is somebody's folder and not a run's; None in a run's or an empty one."""
+        """A file that shows that this is somebody's folder and no run's; None in a run's or an empty one."""
         with writing(self.path):
             found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         present = [name for name in found if not name.startswith(TEMPORARY)]
@@ -119,11 +119,20 @@ class RunFolder:
 
     def status(self) -> str:
         """How the run stands, in words."""
+        stated = self._stated()
+        return f"{stated['status']} at step {stated['step']}" if stated else "not finished"
+
+    def finished(self) -> int | None:
+        """The step at which the run ended as its recipe says; None if it has not."""
+        stated = self._stated()
+        return int(stated["step"]) if stated and stated["status"] == "finished" else None
+
+    def _stated(self) -> dict[str, Any] | None:
         try:
             state = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            return f"{state['status']} at step {state['step']}"
-        except (OSError, ValueError, KeyError):
-            return "not finished"
+            return {"status": state["status"], "step": int(state["step"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""

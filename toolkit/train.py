@@ -2,19 +2,18 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from toolkit import checkpoint
 from toolkit.build import Built, build
-from toolkit.compare import differences
-from toolkit.console import TrainingDisplay, console, track, training_display
+from toolkit.compare import refuse_another_recipe
+from toolkit.console import TrainingDisplay, say, track, training_display
 from toolkit.data.batches import Batches
-from toolkit.errors import CheckpointError, RunError, TrainingError
+from toolkit.errors import RunError, TrainingError
 from toolkit.files import check_space
 from toolkit.measure import measure
 from toolkit.options import CheckpointOptions, DataOptions, RunOptions, TrackerOptions
@@ -22,8 +21,9 @@ from toolkit.plugins import Plugins
 from toolkit.previews import Previews
 from toolkit.processes import Processes
 from toolkit.recipe import Recipe
-from toolkit.run import RunFolder
-from toolkit.trainer import Trainer
+from toolkit.run import RunFolder, Status
+from toolkit.stopping import stop_signals
+from toolkit.trainer import Trainer, share
 
 HELD_OUT_ROWS = 2048  # rows that a measure looks at
 
@@ -49,20 +49,25 @@ def train(recipe: Recipe, plugins: Plugins, *, resume: bool = False, overwrite: 
         overwrite: replace a run that is there.
 
     Raises:
-        ToolkitError: for everything that a user can have done wrong; nothing has been computed then.
+        ToolkitError: for everything that a user can have done wrong; nothing has been computed then, and a
+            run that was to be replaced is still there.
     """
     options: RunOptions = recipe.common(("run",))
     trackers: TrackerOptions = recipe.common(("trackers",))
     folder = RunFolder(options.out or Path("runs") / recipe.name)
-    processes = Processes(options, trackers, folder.path)
+    processes = Processes(options, trackers, folder.trackers)
     cleanly = False
     try:
+        share(options, processes.count)
         if processes.is_main:
             if resume:
-                refuse_another_recipe(recipe, folder)
+                refuse_another_recipe(recipe, folder.recipe)
+                refuse_finished(folder, last_step(options))
             folder.claim(resume=resume, overwrite=overwrite)
         processes.barrier()
         run = Run(recipe, plugins, options, folder, processes)
+        if overwrite and processes.is_main:
+            folder.clear()
         outcome = run.go(resume=resume)
         cleanly = True
         return outcome
@@ -93,6 +98,7 @@ class Run:
         self.trainer = Trainer(self.built.training, self.batches, processes, options)
         self.facts = {"examples": len(self.built.source), "shape": list(self.built.source.image_shape)}
         self.grid: Path | None = None
+        self._status: Status = "failed"  # until it has gone well
         self._started = time.monotonic()
         self._since = (time.monotonic(), 0)
 
@@ -100,7 +106,7 @@ class Run:
         """Train until the recipe's end, or until asked to stop."""
         if resume:
             self._resume()
-        first, last = self.trainer.number, self._last_step()
+        first, last = self.trainer.number, last_step(self.options)
         if self.processes.is_main:
             check_space(self.folder.path, self._checkpoint_bytes())
             self.folder.describe(
@@ -108,28 +114,27 @@ class Run:
             )
             self.folder.set_status("running", first)
         self.processes.start_trackers(self.recipe.tables["trackers"]["project"], flat(self.recipe.tables))
-        self._tell(self.plugins.hook.toolkit_run_started)
+        self._tell("toolkit_run_started")
         self.batches.plan(self.trainer.requests(last))
         self._since = (time.monotonic(), first)
-        with (
-            stop_signals() as stop,
-            training_display(first, last, self.options.batch_size, shown=self.processes.is_main) as display,
-        ):
-            try:
-                self._loop(last, stop, display)
-            except TrainingError as error:
-                raise self._failed(error) from None
-            self._finish(display, stopped=bool(stop))
-        return Outcome(
-            self.folder.path,
-            self.trainer.number,
-            stop[0] if stop else None,
-            self.grid,
-            self.processes.is_main,
-        )
+        shown = self.processes.is_main
+        try:
+            with training_display(first, last, self.options.batch_size, shown=shown) as display:
+                with stop_signals() as stop:
+                    self._loop(last, stop, display, saved=first if resume else None)
+                stopped = self.processes.any(bool(stop))  # it may have reached some processes only
+                self._finish(display, stopped=stopped)
+        except TrainingError as error:
+            raise TrainingError(f"{str(error).rstrip('.')}. {self._last_checkpoint()}") from None
+        finally:
+            self._end()
+        number = (stop[0] if stop else signal.SIGTERM) if stopped else None
+        return Outcome(self.folder.path, self.trainer.number, number, self.grid, shown)
 
-    def _loop(self, last: int | None, stop: list[int], display: TrainingDisplay) -> None:
-        trainer, saved = self.trainer, None
+    def _loop(
+        self, last: int | None, stop: list[int], display: TrainingDisplay, *, saved: int | None
+    ) -> None:
+        trainer = self.trainer
         while (last is None or trainer.number < last) and not self._ends(stop):
             trainer.step()
             number = trainer.number
@@ -143,6 +148,8 @@ class Run:
             if due(number, self.checkpoints.every):
                 self._save()
                 saved = number
+        if stop:
+            display.say(f"stopping after step {trainer.number} ...")
         if saved != trainer.number:
             self._save()
 
@@ -154,33 +161,26 @@ class Run:
             return over
         return self.trainer.number % 10 == 0 and self.processes.any(over)
 
-    def _last_step(self) -> int | None:
-        by_images = (
-            None if self.options.images is None else -(-self.options.images // self.options.batch_size)
-        )
-        ends = [end for end in (self.options.steps, by_images) if end is not None]
-        return min(ends, default=None)
-
     def _resume(self) -> None:
-        path, complaints = checkpoint.newest(self.folder.checkpoints)
+        path, self.trainer.number, complaints = checkpoint.load_newest(
+            self.folder.checkpoints, self.built.training, self.facts
+        )
         if self.processes.is_main:
             for complaint in complaints:
-                console.print(f"[yellow]passed over[/] {complaint}")
-        if path is None:
-            raise CheckpointError(f"{self.folder.path}: has no complete checkpoint to resume from")
-        self.trainer.number = checkpoint.load(path, self.built.training, self.facts)
-        if self.processes.is_main:
+                say(complaint, "passed over")
+            say(f"resuming from {path}")
             self.folder.forget_after(self.trainer.number)
-            console.print(f"resuming from {path}")
 
     def _log(self, display: TrainingDisplay) -> None:
         logs, number = self.trainer.take_logs(), self.trainer.number
+        if not logs:
+            return  # no step since the last record
         now, (then, before) = time.monotonic(), self._since
         self._since = (now, number)
         speed = (number - before) * self.options.batch_size / max(now - then, 1e-9)
         self._record({**logs, "images_per_second": speed, "seconds": now - self._started})
         display.logs(number, logs)
-        self._tell(self.plugins.hook.toolkit_step_done, step=number, logs=logs)
+        self._tell("toolkit_step_done", step=number, logs=logs)
 
     def _record(self, values: Mapping[str, float]) -> None:
         number = self.trainer.number
@@ -189,8 +189,9 @@ class Run:
         self.processes.track(dict(values), number)
 
     def _agree(self) -> None:
-        """Before anything is kept: losses were finite, and all processes hold the same networks."""
+        """Before anything is kept: losses and weights are finite, and the same on all processes."""
         self.trainer.check_finite()
+        self.trainer.check_weights()
         training = self.built.training
         modules = [*training.networks.values(), *(ema.network for ema in training.averages.values())]
         self.processes.broadcast_state(modules, buffers_only=True)
@@ -202,8 +203,9 @@ class Run:
             path = checkpoint.save(
                 self.folder.checkpoints, self.built.training, self.trainer.number, self.facts
             )
-            checkpoint.prune(self.folder.checkpoints, self.checkpoints.keep_last, self.checkpoints.keep_every)
-            self._tell(self.plugins.hook.toolkit_checkpoint_saved, path=path)
+            keep = self.checkpoints
+            checkpoint.prune(self.folder.checkpoints, self.trainer.number, keep.keep_last, keep.keep_every)
+            self._tell("toolkit_checkpoint_saved", path=path)
         self.processes.barrier()
 
     def _measure(self) -> None:
@@ -231,20 +233,22 @@ class Run:
             display.say("sampling the final grid ...")
             self._sample()
         pipeline = self.previews.pipeline(self.trainer.number, average=True)
-        if self.processes.is_main:
-            if pipeline is not None:
-                pipeline.save_pretrained(self.folder.pipeline)
-            self.folder.set_status("stopped" if stopped else "finished", self.trainer.number)
-        self._tell(self.plugins.hook.toolkit_run_ended)
-        self.batches.close()
+        if self.processes.is_main and pipeline is not None:
+            pipeline.save_pretrained(self.folder.pipeline)
+        self._status = "stopped" if stopped else "finished"
         self.processes.barrier()
 
-    def _failed(self, error: TrainingError) -> TrainingError:
-        path, _ = checkpoint.newest(self.folder.checkpoints)
-        last = f"The last checkpoint is {path}." if path is not None else "There is no checkpoint yet."
+    def _end(self) -> None:
+        """Also after a failure, and without other processes: they may not be there any more."""
         if self.processes.is_main:
-            self.folder.set_status("failed", self.trainer.number)
-        return TrainingError(f"{error}. {last}")
+            with suppress(RunError):  # whatever keeps it from being written is being reported already
+                self.folder.set_status(self._status, self.trainer.number)
+        self._tell("toolkit_run_ended")
+        self.batches.close()
+
+    def _last_checkpoint(self) -> str:
+        path, _ = checkpoint.newest(self.folder.checkpoints)
+        return "There is no checkpoint yet." if path is None else f"The last checkpoint is {path}."
 
     def _checkpoint_bytes(self) -> int:
         training = self.built.training
@@ -252,17 +256,30 @@ class Run:
         weights = sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
         return 3 * weights  # weights, EMA, and Adam's two moments of what is trained, with some room
 
-    def _tell(self, observers: Callable[..., object], **facts: object) -> None:
+    def _tell(self, observer: str, **facts: object) -> None:
         """Tell observers; one that fails is reported and does not stop the run."""
         if self.processes.is_main:
-            try:
-                observers(run=self.folder.path, **facts)
-            except Exception as error:
-                console.print(f"[yellow]an observer failed[/] {type(error).__name__}: {error}")
+            for complaint in self.plugins.tell(observer, run=self.folder.path, **facts):
+                say(complaint, "an observer failed")
 
 
 def due(number: int, every: int | None) -> bool:
     return every is not None and number % every == 0
+
+
+def last_step(options: RunOptions) -> int | None:
+    """Where the recipe ends by steps or images; None if only time ends it."""
+    by_images = None if options.images is None else -(-options.images // options.batch_size)
+    return min((end for end in (options.steps, by_images) if end is not None), default=None)
+
+
+def refuse_finished(folder: RunFolder, last: int | None) -> None:
+    """Raise a RunError if the run has come to the end that the recipe states."""
+    step = folder.finished()
+    if step is not None and last is not None and step >= last:
+        raise RunError(
+            f"{folder.path}: is finished, at step {step}. To go on, set run.steps (or run.images) higher"
+        )
 
 
 def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -271,35 +288,3 @@ def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tables.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
     return found
-
-
-def refuse_another_recipe(recipe: Recipe, folder: RunFolder) -> None:
-    """A run can be resumed longer, elsewhere or with other cadences, but not as another run.
-
-    Raises:
-        RunError: if there is no run, or naming what differs.
-    """
-    if not folder.recipe.is_file():
-        raise RunError(f"{folder.path}: there is no run to resume")
-    differing = differences(folder.recipe, recipe)
-    if differing:
-        shown = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
-        raise CheckpointError(f"{folder.path}: its checkpoints are of another recipe: {shown}")
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """The first SIGTERM or Ctrl-C is noted in the list; a second Ctrl-C interrupts at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

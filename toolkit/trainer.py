@@ -208,7 +208,7 @@ class Trainer:
             raise TrainingError(f"the loss of turn {turn!r} is not finite at step {step}")
 
     def check_weights(self) -> None:
-        """Raise a TrainingError if a trained network is not finite, which the next loss would show too late."""
+        """Raise a TrainingError if a trained network is not finite; the next loss would show it too late."""
         for role in self.training.optimizers:
             parameters = self.training.networks[role].parameters()
             if not bool(torch.stack([p.isfinite().all() for p in parameters]).all()):

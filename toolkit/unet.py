@@ -31,8 +31,8 @@ class UNet(Denoiser):
         learned_variance: twice the output channels; the second half, as (v + 1) / 2, places the log variance
             between its bounds (Nichol & Dhariwal 2021).
         conditional: learn an embedding of the labels.
-        init: "xavier" draws weights as Ho et al. (2020) do: Xavier-uniform, biases zero, and nearly zero where
-            a residual branch or the network ends; "torch" is torch's default.
+        init: "xavier" draws weights as Ho et al. (2020) do: Xavier-uniform, biases zero, and nearly zero
+            where a residual branch or the network ends; "torch" is torch's default.
     """
 
     @options_from("diffusers.models.unets.unet_2d:UNet2DModel", omit=SUPPLIED_BY_US)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from toolkit.errors import RunError, ToolkitError
+
 
 @click.command(short_help="Sample images from a run or a saved pipeline.")
 @click.argument("source", metavar="RUN")
@@ -47,7 +49,7 @@ def sample(
     classes = pipeline.num_classes
     if label is not None and (classes is None or label >= classes):
         known = "is not conditional" if classes is None else f"has classes 0..{classes - 1}"
-        raise click.UsageError(f"--label {label}: this model {known}")
+        raise ToolkitError(f"--label {label}: this model {known}")
     labels = None if label is None else [label] * num
     with sampling_display(num, pipeline.calls) as progress:
         batches = pipeline.sample(num, seed=seed, batch_size=batch_size, labels=labels, progress=progress)
@@ -60,10 +62,8 @@ def sample(
 
 def refuse_to_replace(target: Path, overwrite: bool) -> None:
     """Find out before sampling whether the result may be written."""
-    from toolkit.errors import RunError
-
-    if target.suffix and target.suffix != ".png":
-        raise click.UsageError(f"--out {target}: grids are written as .png")
+    if target.suffix not in ("", ".png") and not target.is_dir():
+        raise RunError(f"--out {target}: a grid is written as .png, and single images into a folder")
     taken = target.exists() and (target.is_file() or any(target.iterdir()))
     if taken and not overwrite:
         raise RunError(f"{target}: is already there; give --overwrite to replace it, or another --out")
@@ -76,7 +76,7 @@ def choose_sampler(pipeline, sampler: str | None, steps: int | None):  # type: i
     options: dict[str, object] = {} if steps is None else {"num_inference_steps": steps}
     if sampler is not None and sampler.endswith("Scheduler"):
         if steps is None:
-            raise click.UsageError(f"--sampler {sampler} needs --steps, the number of the scheduler's steps")
+            raise ToolkitError(f"--sampler {sampler} needs --steps, the number of the scheduler's steps")
         return pipeline.with_sampler("diffusers", scheduler=sampler, **options)
     return pipeline.with_sampler(sampler, **options)
 
@@ -89,4 +89,4 @@ def move(pipeline, device: str | None) -> None:  # type: ignore[no-untyped-def]
         pipeline.to(device or torch.accelerator.current_accelerator() or "cpu")
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that it has no such device
         reason = str(error).splitlines()[0]
-        raise click.UsageError(f"--device {device}: {reason}") from None
+        raise ToolkitError(f"--device {device}: {reason}") from None

@@ -1,5 +1,6 @@
 """`toolkit train`: from a recipe to a run folder."""
 
+import shlex
 import signal
 
 import click
@@ -23,35 +24,36 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, overwrite: bool
     layers = read_layers(recipe, overrides)  # before anything heavy is imported: a typo answers at once
 
     from toolkit import plugins
-    from toolkit.console import console
+    from toolkit.console import console, say
     from toolkit.train import train as run
 
     loaded = plugins.load()
     resolved = resolve(layers, registry=loaded.registry)
     for note in resolved.notes:
-        console.print(f"[yellow]note[/] {note}")
-    outcome = run(resolved, loaded, resume=resume, overwrite=overwrite)
+        say(note, "note")
+    again = shlex.join(["toolkit", "train", recipe, *(f"--set={value}" for value in overrides), "--resume"])
+    try:
+        outcome = run(resolved, loaded, resume=resume, overwrite=overwrite)
+    except KeyboardInterrupt:
+        say(f"interrupted at once; go on from the last checkpoint with   {again}")
+        raise SystemExit(128 + signal.SIGINT) from None
     if not outcome.main:
         return
     folder = outcome.folder
     if outcome.signal is not None:
         name = signal.Signals(outcome.signal).name
-        console.print(f"stopped by {name} at step {outcome.step}; everything is saved in {folder}")
-        console.print(f"go on with   toolkit train {recipe} {_again(overrides)}--resume")
+        say(f"stopped by {name} at step {outcome.step}; everything is saved in {folder}")
+        say(f"go on with   {again}")
         raise SystemExit(128 + outcome.signal)
-    console.print(f"[green]done[/] step {outcome.step}; everything is in {folder}")
+    console.print("[green]done[/]", end=" ")
+    say(f"step {outcome.step}; everything is in {folder}")
     if outcome.grid is not None:
-        console.print(f"  samples     {outcome.grid}")
-    console.print(f"  metrics     {folder / 'metrics.jsonl'}")
-    console.print(f"  checkpoints {folder / 'checkpoints'}")
+        say(f"  samples     {outcome.grid}")
+    say(f"  metrics     {folder / 'metrics.jsonl'}")
+    say(f"  checkpoints {folder / 'checkpoints'}")
     if (folder / "pipeline").is_dir():
-        console.print(f"  pipeline    {folder / 'pipeline'}")
-        console.print("try next")
-        console.print(f"  toolkit sample {folder} --num 64 --sampler ddim --steps 50 --out grid.png")
-        console.print(
-            f'  python -c \'import toolkit; toolkit.load("{folder}")(4).images[0].save("one.png")\''
-        )
-
-
-def _again(overrides: tuple[str, ...]) -> str:
-    return "".join(f"--set '{override}' " for override in overrides)
+        say(f"  pipeline    {folder / 'pipeline'}")
+        say("try next")
+        say(f"  toolkit sample {shlex.quote(str(folder))} --num 64 --out grid.png")
+        code = f'import toolkit; toolkit.load("{folder}")(4).images[0].save("one.png")'
+        say(f"  python -c {shlex.quote(code)}")
