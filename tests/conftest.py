@@ -115,3 +115,19 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """Every test works in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     yield
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with finished runs of the tiny recipes, `ddpm` and `ddgan`; tests copy what they change."""
+    from click.testing import CliRunner
+
+    from toolkit.cli import main
+
+    folder = tmp_path_factory.mktemp("runs")
+    for name, text in (("ddpm", TINY_DDPM), ("ddgan", TINY_DDGAN)):
+        recipe = folder / f"{name}.toml"
+        recipe.write_text(text)
+        done = CliRunner().invoke(main, ["train", str(recipe), "--set", f"run.out={folder / name}"])
+        assert done.exit_code == 0, done.output
+    return folder

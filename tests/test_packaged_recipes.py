@@ -14,10 +14,15 @@ from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.recipe.packaged import packaged
 from toolkit.run import RunFolder
 
-SMALL = ("quickstart", "ddgan_digits", "ddpm_mnist", "ddgan_mnist")
+SMALL = (
+    "quickstart", "ddgan_digits", "ddpm_mnist", "ddgan_mnist", "ddpm_25gaussians", "ddgan_25gaussians"
+)  # fmt: skip
 PARAMETERS = {
     "ddpm_cifar": {"denoiser": 35_746_307},
     "ddgan_cifar": {"denoiser": 48_432_515, "discriminator": 12_741_633},
+    "ddgan_celebahq256": {"denoiser": 39_726_979, "discriminator": 27_737_217},
+    "ddgan_lsun_church256": {"denoiser": 39_726_979, "discriminator": 27_737_217},
+    "ddgan_stackedmnist": {"denoiser": 14_243_395, "discriminator": 12_741_633},
 }
 REAL_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 NAMES = [recipe.name for recipe in packaged()]
@@ -25,7 +30,7 @@ NAMES = [recipe.name for recipe in packaged()]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Local stand-ins for MNIST and CIFAR-10 with their columns: a few images of noise."""
+    """Local stand-ins for MNIST, and for sets in colour, with CIFAR-10's columns: a few images of noise."""
     import datasets
 
     folder = tmp_path_factory.mktemp("data")
@@ -43,14 +48,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = {column: encoded, "label": [i % 10 for i in range(12)]}
         (folder / name / "data").mkdir(parents=True)
         table = datasets.Dataset.from_dict(rows, features=features)
-        table.to_parquet(folder / name / "data" / "train-00000-of-00001.parquet")
+        for split in ("train", "validation"):
+            table.to_parquet(folder / name / "data" / f"{split}-00000-of-00001.parquet")
     return folder
 
 
 def load(name: str, data: Path, *stated: str) -> Recipe:
     registry = plugins.load().registry
-    if resolve(read_layers(name), registry).tables["data"]["type"] == "datasets":
-        stated = (*stated, f"data.path={data / ('cifar10' if 'cifar' in name else 'mnist')}")
+    table, key = resolve(read_layers(name), registry).tables["data"], "data.path"
+    if table["type"] == "stacked_mnist":
+        table, key = table["source"], "data.source.path"
+    if table["type"] == "datasets":
+        stated = (*stated, f"{key}={data / ('mnist' if 'mnist' in table['path'] else 'cifar10')}")
     return resolve(read_layers(name, stated), registry)
 
 

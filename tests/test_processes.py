@@ -8,9 +8,27 @@ from pathlib import Path
 import pytest
 from conftest import TINY_DDGAN, TINY_DDPM
 
+from toolkit.errors import RunError
+from toolkit.options import RunOptions
+from toolkit.processes import Processes
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
 DRIVER = Path(__file__).with_name("process_runs.py")
+# All that DDGAN can do at once: R1 in every other step, an average, a second discriminator.
+X0_DDGAN = (
+    TINY_DDGAN.replace("r1_every = 2", "r1_every = 2\nx0_weight = 0.5")
+    + """
+[networks.x0_discriminator]
+type = "ddgan_small_discriminator"
+channels = 4
+time_width = 8
+[optimizers.x0_discriminator]
+type = "adam"
+lr = 1e-3
+betas = [0.5, 0.9]
+"""
+)
 METHODS = pytest.mark.parametrize("method", ["ddpm", "ddgan"])
 
 
@@ -24,7 +42,7 @@ def launch(command: list[str], **more: str) -> "subprocess.CompletedProcess[str]
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What process_runs.py leaves at 1, 2 and 3 processes: 8 or 12 rows in micro-batches of 4."""
     folder = tmp_path_factory.mktemp("runs")
-    for name, text in {"ddpm": TINY_DDPM, "ddgan": TINY_DDGAN}.items():
+    for name, text in {"ddpm": TINY_DDPM, "ddgan": X0_DDGAN}.items():
         (folder / f"{name}.toml").write_text(text)
     for name, count, batch in (("two", 2, 8), ("one", 1, 8), ("three", 3, 12)):
         launcher = [sys.executable] if count == 1 else [*TORCHRUN, str(count)]
@@ -83,3 +101,23 @@ def test_a_launch_that_starts_one_process_for_two_is_explained(runs: Path) -> No
     assert "starts one process whatever --num_processes says" in result.stderr
     assert "torchrun --nproc_per_node 2 -m toolkit train" in result.stderr
     assert "toolkit/train.py" not in result.stderr  # no traceback of ours
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")]
+)
+def test_sharded_launches_are_refused_until_they_are_supported(
+    monkeypatch: pytest.MonkeyPatch, variable: str, name: str
+) -> None:
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(RunError, match=f"launched with {name}: only plain data parallelism is supported"):
+        Processes(RunOptions(8, steps=1))
+
+
+def test_a_launcher_whose_processes_do_not_see_each_other_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two trainers, each alone and main, would write one run folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="states 2 processes .* how they find each other: MASTER_ADDR and RANK"):
+        Processes(RunOptions(8, steps=1))

@@ -122,3 +122,9 @@ def test_help_needs_neither_torch_nor_pydantic() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "train" in out and out.strip().endswith("[]")
+
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name() -> None:
+    """Importing toolkit.x puts the module over whatever `toolkit.x` was."""
+    modules = {path.stem for path in (ROOT / "toolkit").iterdir()}
+    assert modules & set(toolkit.__all__) == set()

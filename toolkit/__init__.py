@@ -12,13 +12,16 @@ from toolkit.hookspecs import hookimpl
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from toolkit.data.batch import Batch
     from toolkit.data.batches import Batches
     from toolkit.data.source import DataSource
     from toolkit.denoiser import Denoiser, Network, Prediction
     from toolkit.errors import DataError, PluginError, RecipeError, ToolkitError
     from toolkit.foreign import options_from
-    from toolkit.grid import grid, to_image
+    from toolkit.grid import to_grid, to_image
+    from toolkit.importer import Importer
     from toolkit.initialiser import Initialiser
     from toolkit.objective import DenoisingLoss, Loss, Objective, Records, Step, Turn
     from toolkit.optimizer import LRSchedule
@@ -37,7 +40,8 @@ _WHERE = {
     "toolkit.denoiser": ("Denoiser", "Network", "Prediction"),
     "toolkit.errors": ("DataError", "PluginError", "RecipeError", "ToolkitError"),
     "toolkit.foreign": ("options_from",),
-    "toolkit.grid": ("grid", "to_image"),
+    "toolkit.grid": ("to_grid", "to_image"),
+    "toolkit.importer": ("Importer",),
     "toolkit.initialiser": ("Initialiser",),
     "toolkit.objective": ("DenoisingLoss", "Loss", "Objective", "Records", "Step", "Turn"),
     "toolkit.optimizer": ("LRSchedule",),
@@ -53,14 +57,14 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "Batch", "Batches", "DataError", "DataSource", "Default", "Denoiser", "DenoisingLoss", "Draws",
-    "Initialiser", "LRSchedule", "Loss", "Network", "NoiseSchedule", "Objective", "Pipeline",
+    "Importer", "Initialiser", "LRSchedule", "Loss", "Network", "NoiseSchedule", "Objective", "Pipeline",
     "PipelineOutput", "PluginError", "Prediction", "RecipeError", "Records", "Registry", "Sampler",
-    "Step", "Timesteps", "ToolkitError", "Turn", "__version__", "below", "calls", "grid", "hookimpl",
-    "kept_timesteps", "load", "options_from", "randn", "to_image",
+    "Step", "Timesteps", "ToolkitError", "Turn", "__version__", "below", "calls", "hookimpl",
+    "kept_timesteps", "load", "options_from", "randn", "to_grid", "to_image",
 ]  # fmt: skip
 
 
-def load(path: str) -> "Pipeline":
+def load(path: "str | Path") -> "Pipeline":
     """A trained pipeline: from a pipeline folder, a run folder, a diffusers folder or a Hub id.
 
     Raises:

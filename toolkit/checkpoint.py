@@ -211,6 +211,11 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[int, dict[s
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for group, stated in zip(optimizer.param_groups, groups, strict=True):
         group.update(stated)
+    # Files hold no memory order; fused optimizers mix up elements if theirs is not the parameter's.
+    for parameter, held in optimizer.state.items():
+        for name, value in held.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _compare(path: Path, name: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

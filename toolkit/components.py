@@ -8,6 +8,7 @@ from toolkit.data.hub import HubDataset
 from toolkit.data.source import DataSource
 from toolkit.denoiser import Denoiser, Network
 from toolkit.hookspecs import hookimpl
+from toolkit.importer import Importer
 from toolkit.initialiser import Initialiser, Noise
 from toolkit.objective import DenoisingLoss, Objective
 from toolkit.optimizer import Constant, Cosine, Linear, LRSchedule, adam, adamw, sgd
@@ -22,7 +23,7 @@ from toolkit.unet import UNet
 # filed as a network.
 KINDS = (
     DataSource, NoiseSchedule, Network, Objective, DenoisingLoss, Timesteps, torch.optim.Optimizer,
-    LRSchedule, Sampler, Initialiser,
+    LRSchedule, Sampler, Initialiser, Importer,
 )  # fmt: skip
 
 

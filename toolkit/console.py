@@ -1,10 +1,11 @@
 """What a person sees while the toolkit works."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -44,16 +45,16 @@ def describe(logs: Mapping[str, float], limit: int = 5) -> str:
 
 
 class TrainingDisplay:
-    """A progress bar of steps with ETA, images/s and losses; silent on other processes than the main one."""
+    """A progress bar of steps with ETA and images/s, and losses below it; silent but on the main process."""
 
-    def __init__(self, progress: Progress, task: int, console: Console) -> None:
-        self._progress, self._task, self._console = progress, task, console
+    def __init__(self, progress: Progress, task: int, losses: Text, console: Console) -> None:
+        self._progress, self._task, self._losses, self._console = progress, task, losses, console
 
     def step(self, done: int) -> None:
         self._progress.update(self._task, completed=done)  # type: ignore[arg-type]
 
     def logs(self, step: int, logs: Mapping[str, float]) -> None:
-        self._progress.update(self._task, logs=describe(logs))  # type: ignore[arg-type]
+        self._losses.plain = describe(logs)
         if not self._console.is_terminal:  # a log file wants lines, not a bar that is drawn over
             self.say(f"step {step}  {describe(logs)}")
 
@@ -65,13 +66,15 @@ class TrainingDisplay:
 def training_display(first: int, total: int | None, images: int, *, shown: bool) -> Iterator[TrainingDisplay]:
     """A display for a run from step `first` to `total` with so many images a step."""
     columns = (
-        TextColumn("training"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("ETA"), TimeRemainingColumn(), Rate(), TextColumn("{task.fields[logs]}", markup=False),
+        TextColumn("training"), BarColumn(bar_width=12), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("ETA"), TimeRemainingColumn(), Rate(),
     )  # fmt: skip
     here = console if shown else Console(quiet=True)
-    with Progress(*columns, console=here, disable=not here.is_terminal) as progress:
-        task = progress.add_task("training", total=total, completed=first, logs="", images=images)
-        yield TrainingDisplay(progress, task, here)
+    progress, losses = Progress(*columns, console=here), Text(no_wrap=True, overflow="ellipsis")
+    task = progress.add_task("training", total=total, completed=first, images=images)
+    live = Live(Group(progress, losses), console=here) if here.is_terminal else nullcontext()
+    with live:
+        yield TrainingDisplay(progress, task, losses, here)
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:

@@ -55,7 +55,7 @@ def load_diffusers(folder: Path, registry: Registry) -> Pipeline:
             "sampler": _sampler(name, stated, folder),
             "initialiser": {"type": "noise"},
         },
-        _shape(config),
+        _shape(config, unet_folder / "config.json"),
         None,
         {"role": "denoiser", "weights": "as saved by diffusers", "recipe": folder.name},
     )
@@ -124,7 +124,9 @@ def _refuse(stated: dict[str, Any], neutral: dict[str, Any], whose: str) -> None
             raise CheckpointError(f"{whose} has {key} = {stated[key]!r}, which is not read")
 
 
-def _shape(config: dict[str, Any]) -> tuple[int, ...]:
-    size = config["sample_size"]
+def _shape(config: dict[str, Any], path: Path) -> tuple[int, ...]:
+    size = config.get("sample_size")
+    if size is None:
+        raise CheckpointError(f"{path}: does not state its sample_size")
     height, width = (size, size) if isinstance(size, int) else size
-    return (config["in_channels"], height, width)
+    return (config.get("in_channels", 3), height, width)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise RunError(f"cannot write {path}: {reason}") from error
+        shown = re.sub(rf"{re.escape(TEMPORARY)}([^/]+)-[0-9a-f]{{8}}", r"\1", str(path))
+        reason = reason.removeprefix("Error while serializing: I/O error: ")
+        raise RunError(f"cannot write {shown}: {reason}") from error
 
 
 @contextmanager
@@ -118,5 +121,5 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(
-            f"cannot write {folder}: no space, {needed / 2**20:,.0f} MiB needed and {free / 2**20:,.0f} free"
+            f"cannot write {folder}: no space, {needed / 2**20:,.1f} MiB needed and {free / 2**20:,.1f} free"
         )

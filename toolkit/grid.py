@@ -36,7 +36,7 @@ def convert(samples: Tensor, output_type: OutputType) -> list[Image.Image] | np.
     return samples if output_type == "pt" else samples.cpu().numpy()
 
 
-def grid(samples: Tensor, columns: int | None = None) -> Image.Image:
+def to_grid(samples: Tensor, columns: int | None = None) -> Image.Image:
     """Samples (n, C, H, W) side by side, enlarged by nearest neighbour, with a gutter between them."""
     n, _, height, width = samples.shape
     columns = columns or int(np.ceil(np.sqrt(n)))
@@ -64,7 +64,7 @@ def save_samples(samples: Tensor, path: Path) -> Path:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if samples.ndim == 4:
-            grid(samples).save(temporary, format="PNG")
+            to_grid(samples).save(temporary, format="PNG")
         else:
             np.save(temporary, samples.cpu().numpy(), allow_pickle=False)
         temporary.replace(path)

@@ -67,7 +67,7 @@ class Pipeline:
 
     @classmethod
     def from_description(cls, description: Description, registry: Registry, where: str) -> Self:
-        """Build all parts by the registry; the denoiser has fresh weights.
+        """Build all parts by the registry; the denoiser has fresh weights and is frozen.
 
         Raises:
             PluginError: if a component is of no installed plugin.
@@ -86,7 +86,8 @@ class Pipeline:
             return registry.create(kind, description.tables[table], supplied=supplied, where=located)
 
         supplied["schedule"] = create(NoiseSchedule, "schedule")
-        denoiser = create(torch.nn.Module, "network")
+        # Frozen, as a run's average is: kernels may round otherwise for weights that want a gradient.
+        denoiser = create(torch.nn.Module, "network").eval().requires_grad_(False)
         sampler, initialiser = create(Sampler, "sampler"), create(Initialiser, "initialiser")
         return cls(denoiser, supplied["schedule"], sampler, initialiser, description, registry)
 
@@ -122,11 +123,9 @@ class Pipeline:
     def __repr__(self) -> str:
         tables, about = self.description.tables, self.description.about
         shape = "x".join(map(str, self.description.sample_shape))
-        made = ", ".join(f"{key} {about[key]}" for key in ("recipe", "steps", "weights") if key in about)
-        return (
-            f"Pipeline({tables['network']['type']} of {shape}, {tables['sampler']['type']} sampler, "
-            f"{self.calls} network calls; {made})"
-        )
+        parts = f"{tables['network']['type']} of {shape}, {tables['sampler']['type']} sampler"
+        made = [f"{key} {about[key]}" for key in ("recipe", "steps", "weights") if key in about]
+        return f"Pipeline({', '.join([parts, f'{self.calls} network calls', *made])})"
 
     @property
     def num_classes(self) -> int | None:

@@ -214,11 +214,14 @@ def read_tensors(path: Path, refuse: Callable[[str], Exception]) -> dict[str, Te
         raise refuse(f"{path}: cannot be read: {error}") from None
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        stated = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(stated, dict):
+        raise CheckpointError(f"{path}: is no JSON object")
+    return stated
 
 
 def plugins_of(description: Description, registry: Registry) -> dict[str, str]:

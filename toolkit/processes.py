@@ -158,6 +158,12 @@ def refuse_unsupported_launch() -> None:
     for name, what in SHARDED.items():
         if name in yes:
             raise RunError(f"launched with {what}: only plain data parallelism is supported so far")
+    stated, absent = int(os.environ.get("WORLD_SIZE", "1")), {"RANK", "MASTER_ADDR"} - set(os.environ)
+    if stated > 1 and absent:
+        raise RunError(
+            f"the launcher states {stated} processes (WORLD_SIZE), but not how they find each other: "
+            f"{' and '.join(sorted(absent))} is not set. Launch with torchrun or accelerate launch"
+        )
     if "ACCELERATE_USE_CPU" in yes and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:
         raise RunError(ONE_PROCESS_FOR_CPU)
 

@@ -13,7 +13,7 @@ from toolkit.build import Built, build
 from toolkit.compare import refuse_another_recipe
 from toolkit.console import TrainingDisplay, say, track, training_display
 from toolkit.data.batches import Batches
-from toolkit.errors import RunError, TrainingError
+from toolkit.errors import RunError, ToolkitError, TrainingError
 from toolkit.files import check_space
 from toolkit.measure import measure
 from toolkit.options import CheckpointOptions, DataOptions, RunOptions, TrackerOptions
@@ -59,12 +59,17 @@ def train(recipe: Recipe, plugins: Plugins, *, resume: bool = False, overwrite: 
     cleanly = False
     try:
         share(options, processes.count)
+        refusal: ToolkitError | None = None
         if processes.is_main:
-            if resume:
-                refuse_another_recipe(recipe, folder.recipe)
-                refuse_finished(folder, last_step(options))
-            folder.claim(resume=resume, overwrite=overwrite)
-        processes.barrier()
+            try:
+                if resume:
+                    refuse_another_recipe(recipe, folder.recipe)
+                    refuse_finished(folder, last_step(options))
+                folder.claim(resume=resume, overwrite=overwrite)
+            except ToolkitError as error:
+                refusal = error
+        if processes.any(refusal is not None):  # all leave together, or the others would wait for nobody
+            raise refusal or RunError("the main process has refused the run")
         run = Run(recipe, plugins, options, folder, processes)
         if overwrite and processes.is_main:
             folder.clear()

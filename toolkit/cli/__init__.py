@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from toolkit.cli import plugins, recipes, sample, train
+from toolkit.cli import imports, plugins, recipes, sample, train
 from toolkit.errors import ToolkitError
 
 
@@ -29,5 +29,8 @@ def main() -> None:
     """Train and sample diffusion models and their GAN hybrids, from recipes."""
 
 
-for command in (train.train, sample.sample, recipes.recipe, recipes.recipes, plugins.plugins):
+_VERBS = (
+    train.train, sample.sample, imports.import_weights, recipes.recipe, recipes.recipes, plugins.plugins
+)  # fmt: skip
+for command in _VERBS:
     main.add_command(command)

@@ -7,8 +7,6 @@ import torch
 from ddgan_reference import (
     fill_discriminator,
     fill_generator,
-    generator_modules,
-    generator_parameters,
     hashed,
     unit,
     vectors,
@@ -21,6 +19,7 @@ from toolkit.options import EMAOptions
 from toolkit_ddgan.discriminator import LargeDiscriminator, SmallDiscriminator
 from toolkit_ddgan.generator import PublishedGenerator
 from toolkit_ddgan.objective import DDGAN, TurnDraws, squared_slope
+from toolkit_ddgan.official import official_modules, official_parameters
 from toolkit_ddgan.schedule import vp_sde
 
 
@@ -64,7 +63,7 @@ def test_latent_mapping_equals_the_official_one():
 @pytest.mark.parametrize("index", range(7))
 def test_residual_blocks_equal_the_official_ones(index):
     case = vectors()["tiny_generator"]["resblocks"][index]
-    block = dict(generator_modules(tiny_generator().model))[f"all_modules.{case['all_modules_index']}"]
+    block = dict(official_modules(tiny_generator().model))[f"all_modules.{case['all_modules_index']}"]
     embedding = torch.cat([unit(710, 2, 64), unit(711, 2, 16)], dim=1)
     assert_summary(block(hashed(712, 2, case["in_ch"], 8, 8), embedding), case["output"])
 
@@ -72,7 +71,7 @@ def test_residual_blocks_equal_the_official_ones(index):
 @torch.no_grad()
 def test_attention_equals_the_official_one():
     official = vectors()["tiny_generator"]["attention"]
-    block = dict(generator_modules(tiny_generator().model))[f"all_modules.{official['all_modules_index']}"]
+    block = dict(official_modules(tiny_generator().model))[f"all_modules.{official['all_modules_index']}"]
     assert_summary(block(hashed(713, 2, 32, 8, 8)), official["output"])
 
 
@@ -158,7 +157,7 @@ def test_generator_of_cifar10_has_the_official_parameters():
     schedule = vp_sde(4)
     with torch.device("meta"):
         model = PublishedGenerator(schedule, (3, 32, 32)).model
-    shapes = {name: list(p.shape) for name, p in generator_parameters(model).items()}
+    shapes = {name: list(p.shape) for name, p in official_parameters(model).items()}
     assert shapes == dict(map(tuple, vectors()["cifar10_netG_state_dict"]))
 
 

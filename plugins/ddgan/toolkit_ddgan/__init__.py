@@ -1,15 +1,25 @@
 """Denoising diffusion GANs (Xiao et al. 2022)."""
 
-from toolkit import Denoiser, NoiseSchedule, Objective, Registry, hookimpl
+from toolkit import DataSource, Denoiser, Importer, NoiseSchedule, Objective, Registry, hookimpl
+from toolkit_ddgan.data import Gaussians25, StackedDigits
 from toolkit_ddgan.discriminator import LargeDiscriminator, SmallDiscriminator, TransitionDiscriminator
 from toolkit_ddgan.generator import LightGenerator, PublishedGenerator
+from toolkit_ddgan.importer import OfficialGenerator
 from toolkit_ddgan.objective import DDGAN
 from toolkit_ddgan.points import MLPDiscriminator, MLPGenerator
 from toolkit_ddgan.schedule import vp_sde
+from toolkit_ddgan.watch import Watch
+
+_watch = Watch()
+toolkit_run_started = _watch.toolkit_run_started
+toolkit_step_done = _watch.toolkit_step_done
+toolkit_run_ended = _watch.toolkit_run_ended
 
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
+    registry.add(DataSource, "stacked_mnist", StackedDigits)
+    registry.add(DataSource, "gaussians25", Gaussians25)
     registry.add(NoiseSchedule, "vp_sde", vp_sde)
     registry.add(Denoiser, "ddgan_generator", PublishedGenerator)
     registry.add(Denoiser, "ddgan_light_generator", LightGenerator)
@@ -18,3 +28,4 @@ def toolkit_components(registry: Registry) -> None:
     registry.add(TransitionDiscriminator, "ddgan_large_discriminator", LargeDiscriminator)
     registry.add(TransitionDiscriminator, "ddgan_mlp_discriminator", MLPDiscriminator)
     registry.add(Objective, "ddgan", DDGAN)
+    registry.add(Importer, "ddgan", OfficialGenerator)

@@ -1,10 +1,12 @@
 """Denoising Diffusion Probabilistic Models (Ho, Jain & Abbeel 2020)."""
 
-from toolkit import DenoisingLoss, Objective, Registry, hookimpl
+from toolkit import Denoiser, DenoisingLoss, Objective, Registry, hookimpl
 from toolkit_ddpm.objective import DDPM, Simple
+from toolkit_ddpm.points import MLPDenoiser
 
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
     registry.add(Objective, "ddpm", DDPM)
     registry.add(DenoisingLoss, "simple", Simple)
+    registry.add(Denoiser, "ddpm_mlp", MLPDenoiser)

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from toolkit import plugins
+from toolkit.data.digits import Digits
+from toolkit_ddgan.data import Gaussians25, StackedDigits
+
+INDICES = torch.arange(200)
+
+
+def test_a_stacked_picture_shows_the_three_digits_of_its_class():
+    digits = Digits()
+    stacked = StackedDigits(digits, length=200)
+    images, labels = stacked.read(INDICES)
+    assert images.shape == (200, 3, 8, 8) and images.dtype == torch.uint8
+    assert (stacked.num_classes, len(stacked)) == (1000, 200)
+    known = {
+        picture.numpy().tobytes(): int(label)
+        for picture, label in zip(*digits.read(torch.arange(len(digits))))
+    }
+    for image, label in zip(images, labels, strict=True):
+        red, green, blue = (known[channel[None].numpy().tobytes()] for channel in image)
+        assert label == 100 * red + 10 * green + blue
+
+
+def test_the_channels_of_a_stacked_picture_are_independent():
+    _, labels = StackedDigits(Digits(), length=120_000).read(torch.arange(120_000))
+    assert len(labels.unique()) == 1000
+    digits = torch.stack([labels // 100, labels // 10 % 10, labels % 10]).double()
+    assert (digits.corrcoef() - torch.eye(3)).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    "make", [lambda **o: StackedDigits(Digits(), **o), Gaussians25], ids=["stacked", "points"]
+)
+def test_examples_depend_on_the_seed_and_on_nothing_else(make):
+    one, again, other = (make(length=200, seed=seed).read(INDICES)[0] for seed in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_held_out_pictures_are_made_of_held_out_digits():
+    digits = Digits()
+    held_out = StackedDigits(digits, length=200).held_out()
+    trained = {picture.numpy().tobytes() for picture in digits.read(torch.arange(len(digits)))[0]}
+    assert len(held_out) == len(digits.held_out()) and held_out.held_out() is None
+    images, _ = held_out.read(INDICES)
+    assert not any(channel[None].numpy().tobytes() in trained for image in images for channel in image)
+
+
+def test_only_labelled_pictures_of_one_channel_are_stacked():
+    with pytest.raises(ValueError, match="must be labelled"):
+        StackedDigits(Gaussians25(100))
+    with pytest.raises(ValueError, match=r"not data of shape \(3, 8, 8\)"):
+        StackedDigits(StackedDigits(Digits(), length=10))
+
+
+def test_a_recipe_nests_the_source_of_the_digits():
+    from toolkit import DataSource
+
+    table = {"type": "stacked_mnist", "length": 50, "source": {"type": "digits", "size": 12, "fit": "pad"}}
+    source = plugins.load().registry.create(DataSource, table, supplied={}, where=str)
+    assert source.image_shape == (3, 12, 12) and len(source) == 50
+
+
+def test_points_are_25_equal_gaussians_of_the_stated_width():
+    points, labels = Gaussians25(50_000).read(torch.arange(50_000))
+    modes = points.round()
+    _, counts = modes.unique(dim=0, return_counts=True)
+    assert labels is None and points.dtype == torch.float32
+    assert len(counts) == 25 and (counts / 2000 - 1).abs().max() < 0.1
+    assert (points - modes).std(dim=0).tolist() == pytest.approx([0.05, 0.05], rel=0.02)
+
+
+def test_held_out_points_are_others():
+    source = Gaussians25(1000)
+    held_out = source.held_out()
+    assert len(held_out) == 100
+    assert torch.cdist(source.points, held_out.points).min() > 0

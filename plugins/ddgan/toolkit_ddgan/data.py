@@ -1,0 +1,91 @@
+"""Data on which it can be counted how many modes a model covers."""
+
+from typing import Annotated, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from toolkit import DataSource
+
+Count = Annotated[int, Field(ge=1)]
+CHANNELS = 3  # of stacked digits
+SPREAD = 0.05  # standard deviation of each of the 25 Gaussians (Xiao et al. 2022)
+HELD_OUT_SEED = 2**31  # added to the seed of what is trained on
+
+
+@final
+class StackedDigits(DataSource):
+    """StackedMNIST: three independent digits as the channels of one picture, 1000 modes (Metz et al. 2017).
+
+    The class of a picture is 100 R + 10 G + B, where its channels show the digits R, G and B. Any labelled
+    source in one channel will do; of n classes it makes n^3.
+
+    Args:
+        source: the digits; size and padding are its own options.
+        length: number of pictures; the authors of DDGAN take two for each digit of MNIST.
+        seed: decides which digits are together.
+
+    Raises:
+        ValueError: if the source has no labels, or not one channel.
+    """
+
+    def __init__(
+        self, source: DataSource, length: Count = 120_000, seed: Annotated[int, Field(ge=0)] = 0
+    ) -> None:
+        if source.num_classes is None:
+            raise ValueError("the pictures of its source must be labelled, and these are not")
+        channels, *sides = source.image_shape
+        if channels != 1 or len(sides) != 2:
+            raise ValueError(f"stacks pictures of one channel, not data of shape {source.image_shape}")
+        self.source, self.seed = source, seed
+        self.image_shape = (CHANNELS, *sides)
+        self.num_classes = source.num_classes**CHANNELS
+        self._weights = source.num_classes ** torch.arange(CHANNELS).flip(0)
+        generator = torch.Generator().manual_seed(seed)
+        self._digits = torch.randint(len(source), (length, CHANNELS), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self._digits)
+
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = self.source.read(self._digits[indices].flatten())
+        assert labels is not None
+        return images.view(-1, *self.image_shape), labels.view(-1, CHANNELS) @ self._weights
+
+    def held_out(self) -> "StackedDigits | None":
+        """As many pictures as there are held-out digits, made of these alone."""
+        source = self.source.held_out()
+        return None if source is None else StackedDigits(source, len(source), self.seed)
+
+
+@final
+class Gaussians25(DataSource):
+    """Points (2,) of 25 equal Gaussians at {-2, -1, 0, 1, 2}^2, each of standard deviation 0.05.
+
+    Used as they stand, without scaling: each coordinate has standard deviation 1.4, and the noise of every
+    schedule covers the grid.
+
+    Args:
+        length: number of points.
+        seed: of the draws.
+    """
+
+    image_shape = (2,)
+    num_classes = None
+
+    def __init__(self, length: Count = 100_000, seed: Annotated[int, Field(ge=0)] = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        modes = torch.randint(-2, 3, (length, 2), generator=generator)
+        self.points = modes + SPREAD * torch.randn(length, 2, generator=generator)
+        self._held_out_seed = seed + HELD_OUT_SEED
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def read(self, indices: Tensor) -> tuple[Tensor, None]:
+        return self.points[indices], None
+
+    def held_out(self) -> "Gaussians25":
+        """A tenth as many points, of another seed."""
+        return Gaussians25(max(1, len(self) // 10), self._held_out_seed)

@@ -1,0 +1,186 @@
+"""Pipelines that diffusers opens, and pipelines of diffusers that we open: both sample the same images."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from test_pipeline import UNET, make, seeded
+from torch import Tensor
+
+import toolkit
+from toolkit.errors import CheckpointError
+
+# The schedulers compute their coefficients in float32, ours in float64: 2.5e-6 apart, measured.
+TOLERANCE = 1e-5
+
+
+def theirs(pipeline: Any, steps: int) -> Tensor:
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(3, seeded(1, 2, 3), num_inference_steps=steps, output_type="np").images
+    return torch.as_tensor(images).permute(0, 3, 1, 2)
+
+
+def ours(pipeline: toolkit.Pipeline, steps: int | None = None) -> Tensor:
+    images: Tensor = pipeline(3, seeded(1, 2, 3), num_inference_steps=steps, output_type="pt").images
+    return images
+
+
+def inside(images: Tensor) -> float:
+    """The share of pixels that are not clipped, where a difference would show."""
+    return float(((images > 0) & (images < 1)).float().mean())
+
+
+def foreign(folder: str, pipeline: str = "DDPMPipeline", *, safe: bool = True, **scheduler: Any) -> Path:
+    """A pipeline folder as diffusers writes it."""
+    torch.manual_seed(0)
+    kind = "DDIMScheduler" if pipeline == "DDIMPipeline" else "DDPMScheduler"
+    options = {"num_train_timesteps": 20, "beta_start": 1e-3, "beta_end": 0.3, **scheduler}
+    unet = {key: value for key, value in UNET.items() if key not in ("type", "add_attention")}
+    unet |= {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "attention_head_dim": None}
+    parts = diffusers.UNet2DModel(8, 3, 3, **unet), getattr(diffusers, kind)(**options)
+    getattr(diffusers, pipeline)(*parts).save_pretrained(folder, safe_serialization=safe)
+    return Path(folder)
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def flatten(folder: Path) -> None:
+    """The layout of 2022: all parts at the top, and attention's weights by their old names."""
+    from safetensors.torch import load_file, save_file
+
+    for part in ("unet", "scheduler"):
+        for path in (folder / part).iterdir():
+            path.rename(folder / path.name)
+        (folder / part).rmdir()
+    old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    state = load_file(folder / "diffusion_pytorch_model.safetensors")
+    for new, name in old.items():
+        state = {key.replace(new, name): tensor for key, tensor in state.items()}
+    assert any(".proj_attn." in key for key in state)
+    save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_run_opens_in_diffusers_unchanged_and_samples_the_same_images(runs: Path) -> None:
+    images = ours(toolkit.load(runs / "ddpm"))
+    there = diffusers.DDPMPipeline.from_pretrained(runs / "ddpm" / "pipeline")
+    assert torch.allclose(images, theirs(there, 20), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("steps", [20, 5])
+def test_diffusers_samples_a_saved_pipeline_as_we_do(prediction: str, variance: str, steps: int) -> None:
+    pipeline = make(
+        network={**UNET, "prediction": prediction},
+        sampler={"type": "ancestral", "clip": True, "variance": variance},
+    )
+    pipeline.save_pretrained("saved")
+    images = ours(pipeline, steps)
+    assert torch.allclose(
+        images, theirs(diffusers.DDPMPipeline.from_pretrained("saved"), steps), atol=TOLERANCE
+    )
+    assert inside(images) > 0.3
+
+
+@pytest.mark.parametrize(("classes", "network", "sampler"), [
+    (None, {}, {"type": "ddim"}),
+    (None, {}, {"type": "diffusers", "scheduler": "DPMSolverMultistepScheduler", "num_inference_steps": 5}),
+    (None, {"learned_variance": True}, {"type": "ancestral"}),
+    (10, {"conditional": True}, {"type": "ancestral"}),
+], ids=["ddim", "solver", "learned variance", "conditional"])  # fmt: skip
+def test_what_diffusers_would_sample_otherwise_does_not_look_like_its_own(
+    classes: int | None, network: dict[str, Any], sampler: dict[str, Any]
+) -> None:
+    pipeline = make(classes=classes, network={**UNET, **network}, sampler=sampler)
+    pipeline.save_pretrained("saved")
+    assert not Path("saved/model_index.json").exists()
+    assert torch.equal(ours(toolkit.load("saved")), ours(pipeline))
+
+
+def test_a_ddgan_run_does_not_look_like_a_pipeline_of_diffusers(runs: Path) -> None:
+    assert not (runs / "ddgan" / "pipeline" / "model_index.json").exists()
+
+
+@pytest.mark.parametrize("scheduler", [
+    {}, {"variance_type": "fixed_large"}, {"prediction_type": "v_prediction"}, {"prediction_type": "sample"},
+    {"beta_schedule": "squaredcos_cap_v2"}, {"timestep_spacing": "trailing"},
+])  # fmt: skip
+@pytest.mark.parametrize("steps", [20, 5])
+def test_a_foreign_pipeline_samples_what_diffusers_samples(scheduler: dict[str, Any], steps: int) -> None:
+    folder = foreign("foreign", **scheduler)
+    images = ours(toolkit.load(folder), steps)
+    assert torch.allclose(
+        images, theirs(diffusers.DDPMPipeline.from_pretrained(folder), steps), atol=TOLERANCE
+    )
+    assert inside(images) > 0.3
+
+
+def test_a_foreign_pipeline_in_the_old_layout_samples_what_diffusers_samples() -> None:
+    folder = foreign("foreign")
+    flatten(folder)
+    there = diffusers.DDPMPipeline.from_pretrained(folder)
+    assert torch.allclose(ours(toolkit.load(folder)), theirs(there, 20), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "scheduler", [{}, {"clip_sample": False}, {"set_alpha_to_one": False, "steps_offset": 1}]
+)
+def test_a_foreign_ddim_pipeline_samples_what_diffusers_samples(scheduler: dict[str, Any]) -> None:
+    folder = foreign("foreign", "DDIMPipeline", **scheduler)
+    images = ours(toolkit.load(folder), 10)
+    assert torch.allclose(images, theirs(diffusers.DDIMPipeline.from_pretrained(folder), 10), atol=TOLERANCE)
+
+
+def test_a_foreign_pipeline_that_we_save_still_opens_in_diffusers() -> None:
+    folder = foreign("foreign")
+    toolkit.load(folder).save_pretrained("saved")
+    there = [theirs(diffusers.DDPMPipeline.from_pretrained(path), 20) for path in (folder, "saved")]
+    assert torch.allclose(*there, atol=TOLERANCE)
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        toolkit.load(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_pickled_weights_are_not_opened() -> None:
+    folder = foreign("foreign", safe=False)
+    assert [path.suffix for path in (folder / "unet").iterdir() if "model" in path.name] == [".bin"]
+    assert "pickled weights (.bin) are not opened" in refusal(folder)
+
+
+@pytest.mark.parametrize(("file", "values", "named"), [
+    ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "is a StableDiffusionPipeline"),
+    ("model_index.json", {"unet": ["diffusers", "UNet2DConditionModel"]}, "UNet2DConditionModel"),
+    ("model_index.json", {"unet": ["my_pipeline", "MyUNet"]}, "MyUNet"),
+    ("scheduler/scheduler_config.json", {"_class_name": "PNDMScheduler"}, "has a PNDMScheduler"),
+    ("scheduler/scheduler_config.json", {"variance_type": "learned_range"}, "'learned_range'"),
+    ("scheduler/scheduler_config.json", {"thresholding": True}, "thresholding = True"),
+    ("unet/config.json", {"center_input_sample": True}, "center_input_sample = True"),
+    ("unet/config.json", {"num_class_embeds": 10}, "num_class_embeds = 10"),
+    ("unet/config.json", {"block_out_channels": [8, 16]}, "is of another architecture"),
+])  # fmt: skip
+def test_what_we_would_sample_otherwise_is_refused_and_named(
+    file: str, values: dict[str, Any], named: str
+) -> None:
+    folder = foreign("foreign")
+    change(folder / file, **values)
+    assert named in refusal(folder)
+
+
+def test_a_damaged_foreign_folder_is_refused_by_the_name_of_the_file() -> None:
+    folder = foreign("foreign")
+    for text, expected in (("{", "cannot be read"), ("[]", "is no JSON object"), ("{}", "sample_size")):
+        (folder / "unet" / "config.json").write_text(text)
+        message = refusal(folder)
+        assert "unet" in message and expected in message
+    shutil.rmtree(folder / "scheduler")
+    assert "scheduler_config.json: cannot be read" in refusal(folder)

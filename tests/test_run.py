@@ -1,0 +1,195 @@
+"""A run and its folder: what it leaves, what it refuses to touch, and how it goes on."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small_runs import checkpoints, content, finished, metrics, refused, resumed, train
+
+from toolkit import plugins
+from toolkit.recipe import read_layers, resolve
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Where the tiny recipe's run lies, once there is one."""
+    return tmp_path / "runs" / "tiny"
+
+
+def test_the_stored_recipe_resolves_to_itself(runs: Path) -> None:
+    stored = runs / "ddpm" / "recipe.toml"
+    registry = plugins.load().registry
+    assert resolve(read_layers(stored), registry).to_toml() == stored.read_text()
+
+
+def test_the_environment_names_versions_plugins_and_the_state_of_git(runs: Path) -> None:
+    stated = json.loads((runs / "ddpm" / "environment.json").read_text())
+    assert {"torch", "diffusers", "accelerate"} <= stated["packages"].keys()
+    assert stated["plugins"]["ddpm"].startswith("diffusion-toolkit ")
+    assert {"git", "command", "python", "device"} <= stated.keys()
+
+
+def test_every_record_has_its_step_and_losses(runs: Path) -> None:
+    records = [record for record in metrics(runs / "ddgan") if "denoiser/loss" in record]
+    assert [(record["step"], record["images"]) for record in records] == [(2, 16), (4, 32)]
+    assert all("discriminator/loss" in record and record["images_per_second"] > 0 for record in records)
+
+
+def test_measures_are_recorded_as_held_out(runs: Path) -> None:
+    (record,) = [record for record in metrics(runs / "ddpm") if "held_out/denoiser/loss" in record]
+    assert record["step"] == 4
+
+
+def test_grids_of_the_raw_and_the_averaged_weights_are_pictures(runs: Path) -> None:
+    samples = runs / "ddpm" / "samples"
+    assert sorted(p.name for p in samples.iterdir()) == ["step-0000004-ema.png", "step-0000004.png"]
+    for path in samples.iterdir():
+        with Image.open(path) as image:
+            image.verify()
+
+
+def test_a_finished_run_says_so(runs: Path) -> None:
+    stated = json.loads((runs / "ddpm" / "run.json").read_text())
+    assert (stated["status"], stated["step"]) == ("finished", 4)
+
+
+def test_no_file_of_a_run_is_a_pickle_or_an_archive(runs: Path) -> None:
+    starts = {name: data[:2] for name, data in content(runs / "ddgan").items()}
+    assert starts and not [
+        name for name, start in starts.items() if start in (b"PK", b"\x80\x02", b"\x80\x04")
+    ]
+
+
+def test_a_run_is_never_overwritten_unasked(write: Write, run: Path) -> None:
+    finished(write())
+    before = content(run)
+    assert "already holds a run (finished at step 4)" in refused(train(write(), "run.steps=6"))
+    assert content(run) == before
+
+
+def test_overwriting_replaces_the_run_and_leaves_what_others_put_there(write: Write, run: Path) -> None:
+    finished(write())
+    (run / "notes.md").write_text("mine")
+    finished(write(), "run.steps=2", flags=("--overwrite",))
+    assert (run / "notes.md").read_text() == "mine"
+    assert checkpoints(run) == ["step-0000002"]
+    assert {record["step"] for record in metrics(run)} == {2}
+    assert sorted(p.name for p in (run / "samples").iterdir()) == ["step-0000002-ema.png", "step-0000002.png"]
+
+
+@pytest.mark.parametrize("theirs", ["thesis.tex", "recipe.toml", "samples/dog.png"])
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_a_folder_of_somebody_elses_files_is_refused(
+    write: Write, run: Path, theirs: str, flags: tuple[str, ...]
+) -> None:
+    file = run / theirs
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    assert "is no run folder, it holds other files" in refused(train(write(), flags=flags))
+    assert content(run) == {theirs: b"mine"}
+
+
+def test_a_run_is_not_replaced_by_one_that_cannot_start(write: Write, run: Path) -> None:
+    finished(write())
+    before = content(run / "checkpoints")
+    refused(train(write(), 'data={type="folder", path="nowhere"}', flags=("--overwrite",)))
+    assert content(run / "checkpoints") == before and (run / "recipe.toml").exists()
+
+
+def test_a_folder_that_another_process_uses_is_refused_and_the_process_named(write: Write, run: Path) -> None:
+    run.mkdir(parents=True)
+    with (run / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        assert f"{run.relative_to(Path.cwd())}: is in use by process 4711" in refused(train(write()))
+
+
+def test_what_a_kill_left_half_written_is_removed_and_in_nobodys_way(write: Write, run: Path) -> None:
+    (run / "checkpoints" / ".writing-step-0000002-0123abcd").mkdir(parents=True)
+    (run / ".writing-recipe.toml").write_text("[ru")
+    (run / ".lock").write_text("1")
+    finished(write())
+    assert not list(run.rglob(".writing-*"))
+
+
+def test_a_resumed_run_equals_an_unbroken_one(write: Write, runs: Path, run: Path) -> None:
+    finished(write(), "run.steps=2", "samples.every=1")
+    resumed(write(), "checkpoints.every=3")  # cadences may change
+    assert content(run / "checkpoints" / "step-0000004") == content(runs / "ddpm/checkpoints/step-0000004")
+
+
+def test_a_resumed_run_equals_an_unbroken_one_with_weights_in_channels_last(write: Write) -> None:
+    last = "networks.denoiser.channels_last=true"
+    finished(write(), last, "run.out=whole")
+    finished(write(), last, "run.out=parts", "run.steps=2")
+    resumed(write(), last, "run.out=parts")
+    whole, parts = (content(Path(run) / "checkpoints" / "step-0000004") for run in ("whole", "parts"))
+    assert [name for name in whole if whole[name] != parts[name]] == []
+
+
+def test_fixed_noise_grids_are_the_same_for_the_same_weights(write: Write, runs: Path, run: Path) -> None:
+    finished(write(), "samples.every=1", "samples.batch_size=3")
+    assert content(run / "samples")["step-0000004.png"] == content(runs / "ddpm/samples")["step-0000004.png"]
+
+
+def test_records_of_steps_that_are_taken_again_are_not_repeated(write: Write, run: Path) -> None:
+    finished(write(), "checkpoints.every=2", "run.log_every=1")
+    last = run / "checkpoints" / "step-0000004" / "manifest.json"
+    last.unlink()  # as if it had not come to that
+    (run / "run.json").write_text('{"status": "running", "step": 3}')
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "den')  # cut off
+    resumed(write(), "checkpoints.every=2", "run.log_every=1")
+    assert [record["step"] for record in metrics(run) if "denoiser/loss" in record] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("override", "told"), [
+    ("optimizers.denoiser.lr=0.5", "optimizers.denoiser.lr was 0.001 and is 0.5"),
+    ("run.seed=3", "run.seed was 0 and is 3"),
+    ("run.batch_size=16", "run.batch_size was 8 and is 16"),
+])  # fmt: skip
+def test_a_run_is_not_resumed_as_another_one(write: Write, run: Path, override: str, told: str) -> None:
+    finished(write(), "run.steps=1")
+    error = refused(train(write(), override, flags=("--resume",)))
+    assert f"its checkpoints are of another recipe: {told}" in error
+
+
+def test_resuming_a_finished_run_says_how_to_go_on(write: Write, run: Path) -> None:
+    finished(write())
+    before = content(run)
+    error = refused(train(write(), flags=("--resume",)))
+    assert "is finished, at step 4. To go on, set run.steps (or run.images) higher" in error
+    assert content(run) == before
+
+
+def test_a_run_that_was_cut_off_after_its_last_step_is_completed(write: Write, run: Path) -> None:
+    finished(write())
+    (run / "run.json").write_text('{"status": "running", "step": 0}')
+    os.rename(run / "pipeline", run.parent / "pipeline")
+    resumed(write())
+    assert content(run / "pipeline") == content(run.parent / "pipeline")
+
+
+@pytest.mark.parametrize(("keep", "left"), [
+    (["checkpoints.keep_last=1"], ["step-0000004"]),
+    (["checkpoints.keep_last=2"], ["step-0000003", "step-0000004"]),
+    (["checkpoints.keep_last=1", "checkpoints.keep_every=2"], ["step-0000002", "step-0000004"]),
+])  # fmt: skip
+def test_the_newest_checkpoints_and_every_so_many_steps_are_kept(
+    write: Write, run: Path, keep: list[str], left: list[str]
+) -> None:
+    finished(write(), "checkpoints.every=1", "samples.num=0", *keep)
+    assert checkpoints(run) == left
+
+
+@pytest.mark.parametrize(("end", "step"), [("run.images=17", 3), ("run.minutes=1e-6", 0)])
+def test_a_run_ends_by_images_or_by_time(write: Write, run: Path, end: str, step: int) -> None:
+    finished(write(), "run.steps=none", end)
+    assert checkpoints(run) == [f"step-{step:07d}"]

@@ -1,0 +1,142 @@
+"""What a run is put together from: roles, other people's weights, observers and trackers."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY_DDGAN, TINY_DDPM
+from small_runs import OBSERVERS, PLUGIN, content, finished, install, metrics, refused, resumed, train
+
+Write = Callable[..., Path]
+TEACHER = TINY_DDPM.replace('type = "ddpm"', 'type = "taught"') + TINY_DDPM[
+    TINY_DDPM.index("[networks.denoiser]") : TINY_DDPM.index("[optimizers.denoiser]")
+].replace("denoiser", "teacher")
+
+
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write: Write) -> Path:
+    """A recipe with a denoiser that imitates a teacher, whose weights lie in ./teacher."""
+    install(monkeypatch, tmp_path, "brittle", PLUGIN)
+    finished(write(name="teacher.toml"), "run.out=teacher")
+    return write(TEACHER, "taught.toml")
+
+
+def test_a_role_that_is_missing_is_named(write: Write) -> None:
+    text = TINY_DDGAN.replace("networks.discriminator", "networks.critic")
+    assert "there is no role 'critic': objective 'ddgan' has 'denoiser', 'discriminator'." in refused(
+        train(write(text))
+    )
+
+
+def test_a_trained_role_without_an_optimizer_is_named(write: Write) -> None:
+    start = TINY_DDGAN.index("[optimizers.discriminator]")
+    text = TINY_DDGAN[:start] + TINY_DDGAN[TINY_DDGAN.index("[ema.denoiser]") :]
+    assert "trains 'discriminator', but there is no [optimizers.discriminator]." in refused(
+        train(write(text))
+    )
+
+
+def test_a_role_that_is_not_trained_has_no_average(taught: Path) -> None:
+    error = refused(train(taught, "ema.teacher={decay=0.9}"))
+    assert "there is no role 'teacher': objective 'taught' trains 'denoiser'." in error
+
+
+def test_a_network_of_another_interface_is_refused(write: Write) -> None:
+    text = TINY_DDPM.replace(
+        'type = "unet"', 'type = "ddgan_small_discriminator"\nchannels = 4\ntime_width = 8'
+    )
+    start, end = text.index("block_out_channels"), text.index("[optimizers.denoiser]")
+    error = refused(train(write(text[:start] + text[end:])))
+    assert "but the objective wants a Denoiser here." in error
+
+
+def test_compiling_is_refused_where_a_turn_differentiates_twice(write: Write) -> None:
+    error = refused(train(write(TINY_DDGAN), "networks.discriminator.compile=true"))
+    assert "compile = true is not possible: turn 'discriminator' differentiates twice" in error
+
+
+def test_init_from_starts_with_the_weights_of_another_pipeline(write: Write) -> None:
+    finished(write(), "run.out=first")
+    finished(write(), "run.out=second", "run.minutes=1e-6", "networks.denoiser.init_from=first")
+    unet = Path("pipeline/unet/diffusion_pytorch_model.safetensors")
+    assert (Path("first") / unet).read_bytes() == (Path("second") / unet).read_bytes()
+
+
+def test_init_from_another_architecture_is_refused(write: Write) -> None:
+    finished(write(), "run.out=first")
+    wider = "networks.denoiser.block_out_channels=[8, 16]"
+    error = refused(train(write(), "run.out=second", "networks.denoiser.init_from=first", wider))
+    assert "init_from: " in error and "is of another architecture" in error
+
+
+def test_a_teacher_is_neither_trained_nor_saved(taught: Path) -> None:
+    finished(taught, "networks.teacher.init_from=teacher", "run.out=pupil")
+    assert not [name for name in content(Path("pupil/checkpoints")) if "teacher" in name]
+
+
+def test_a_run_goes_on_with_its_teacher(taught: Path) -> None:
+    finished(taught, "networks.teacher.init_from=teacher", "run.out=pupil", "run.steps=2")
+    resumed(taught, "networks.teacher.init_from=teacher", "run.out=pupil")
+    assert metrics(Path("pupil"))[-1]["step"] == 4
+
+
+def test_a_run_does_not_go_on_with_another_teacher(taught: Path, write: Write) -> None:
+    finished(taught, "networks.teacher.init_from=teacher", "run.out=pupil", "run.steps=2")
+    finished(write(), "run.out=teacher", "run.seed=1", flags=("--overwrite",))
+    again = ("networks.teacher.init_from=teacher", "run.out=pupil")
+    error = refused(train(taught, *again, flags=("--resume",)))
+    assert "network 'teacher', which is not trained, has other weights now" in error
+
+
+def test_observers_see_the_run_from_start_to_end(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = install(monkeypatch, tmp_path, "watcher", OBSERVERS)
+    finished(write(), "checkpoints.every=2")
+    expected = ["started", "step 2", "step-0000002", "step 4", "step-0000004", "ended"]
+    assert sys.modules[module].seen == expected
+
+
+def test_observers_hear_of_the_end_of_a_run_that_fails(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, tmp_path, "brittle", PLUGIN)
+    module = install(monkeypatch, tmp_path, "watcher", OBSERVERS)
+    refused(train(write(), 'objective={type="brittle", at=0}'))
+    assert sys.modules[module].seen == ["started", "ended"]
+
+
+def test_an_observer_that_fails_is_named_and_stops_neither_the_run_nor_other_observers(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wrong = OBSERVERS.replace('seen.append("started")', 'raise KeyError("[run]")')
+    for name, source in (("a_wrong", wrong), ("watcher", OBSERVERS), ("z_wrong", wrong)):
+        module = install(monkeypatch, tmp_path, name, source)
+    result = finished(write())
+    for name in ("a_wrong", "z_wrong"):
+        assert f"plugin '{name}' ({name} 1.0): toolkit_run_started: KeyError: '[run]'" in result.output
+    assert sys.modules["module_of_watcher"].seen[0] == "started" and module
+
+
+def test_tensorboard_writes_into_the_run_folder_which_stays_one(write: Write, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    names = 'trackers.names=["tensorboard"]'
+    finished(write(), names)
+    run = tmp_path / "runs" / "tiny"
+    assert list((run / "trackers").rglob("events.out.tfevents.*"))
+    (run / "recipe.toml").unlink()  # as after a kill at the start: only names tell that it is a run's
+    finished(write(), names)
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio", "mlflow"])
+def test_a_tracker_that_is_not_installed_is_named(write: Write, tmp_path: Path, name: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec(name) is not None:
+        pytest.skip(f"{name} is installed")
+    error = refused(train(write(), f'trackers.names=["{name}"]'))
+    assert (
+        error == f"error: [trackers] names has '{name}', but its package is not installed: pip install {name}"
+    )
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,164 @@
+"""`toolkit sample`, as a user types it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from test_pipeline import make, make_conditional
+
+import toolkit
+from toolkit.cli import main
+from toolkit.grid import save_samples
+
+
+def sample(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["sample", *map(str, arguments)], catch_exceptions=False)
+
+
+def refusal(*arguments: object) -> str:
+    """The line that a mistake is answered with."""
+    done = sample(*arguments)
+    assert done.exit_code == 2
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture
+def run(runs: Path) -> Path:
+    return runs / "ddpm"
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    make_conditional().save_pretrained(tmp_path / "classes")
+    return tmp_path / "classes"
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_a_grid_shows_every_pixel_enlarged_and_a_gutter_between_images(run: Path) -> None:
+    assert sample(run, "--num", 5, "--seed", 7, "--out", "grid.png").exit_code == 0
+    sheet = pixels("grid.png")
+    assert sheet.shape == (2 * (64 + 8) + 8, 3 * (64 + 8) + 8)  # 3 columns, 8x8 digits 8 times as large
+    (samples,) = toolkit.load(run).sample(5, seed=7)
+    expected = np.full_like(sheet, 64)
+    for i, image in enumerate(samples):
+        top, left = 8 + i // 3 * 72, 8 + i % 3 * 72
+        small = np.asarray(toolkit.to_image(image))
+        expected[top : top + 64, left : left + 64] = small.repeat(8, axis=0).repeat(8, axis=1)
+    assert np.array_equal(sheet, expected)
+
+
+def test_a_folder_holds_each_image_at_its_own_size(run: Path) -> None:
+    assert sample(run, "--num", 3, "--seed", 7, "--out", "images").exit_code == 0
+    assert sorted(path.name for path in Path("images").iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+    ]
+    (samples,) = toolkit.load(run).sample(3, seed=7)
+    for i, image in enumerate(samples):
+        assert np.array_equal(pixels(f"images/{i:06d}.png"), np.asarray(toolkit.to_image(image)))
+
+
+def test_colour_stays_colour() -> None:
+    make((3, 8, 8)).save_pretrained("colour")
+    sample("colour", "--num", 1, "--steps", 2, "--out", "grid.png")
+    assert Image.open("grid.png").mode == "RGB"
+
+
+def test_images_do_not_depend_on_the_batch_size_but_for_rounding(run: Path) -> None:
+    for size in (1, 64):
+        sample(run, "--num", 3, "--batch-size", size, "--out", f"images{size}")
+    for i in range(3):
+        apart = pixels(f"images1/{i:06d}.png").astype(int) - pixels(f"images64/{i:06d}.png")
+        assert np.abs(apart).max() <= 1
+
+
+@pytest.mark.parametrize(("arguments", "calls"), [
+    ((), 20),
+    (("--steps", 5), 5),
+    (("--sampler", "ddim"), 20),
+    (("--sampler", "ddim", "--steps", 4), 4),
+    (("--sampler", "DPMSolverMultistepScheduler", "--steps", 5), 5),
+    (("--sampler", "HeunDiscreteScheduler", "--steps", 5), 9),
+])  # fmt: skip
+def test_it_says_how_many_network_calls_an_image_took(
+    run: Path, arguments: tuple[str, ...], calls: int
+) -> None:
+    done = sample(run, "--num", 2, "--out", "grid.png", *arguments)
+    assert done.exit_code == 0
+    assert done.stderr == f"2 samples, {calls} network calls each: grid.png\n"
+
+
+def test_a_sampler_and_its_steps_make_the_images(run: Path) -> None:
+    sample(run, "--num", 2, "--sampler", "ddim", "--steps", 4, "--out", "grid.png")
+    pipeline = toolkit.load(run).with_sampler("ddim", num_inference_steps=4)
+    save_samples(torch.cat(list(pipeline.sample(2))), Path("expected.png"))
+    assert np.array_equal(pixels("grid.png"), pixels("expected.png"))
+
+
+def test_a_label_makes_all_images_of_that_class(classes: Path) -> None:
+    sample(classes, "--num", 2, "--steps", 2, "--label", 3, "--out", "images")
+    (samples,) = toolkit.load(classes).with_sampler(num_inference_steps=2).sample(2, labels=[3, 3])
+    assert np.array_equal(pixels("images/000000.png"), np.asarray(toolkit.to_image(samples[0])))
+
+
+def test_an_existing_grid_is_replaced_only_on_request(run: Path) -> None:
+    Path("grid.png").write_text("mine")
+    assert refusal(run, "--out", "grid.png").startswith("grid.png: is already there; give --overwrite")
+    assert Path("grid.png").read_text() == "mine"
+    assert sample(run, "--num", 1, "--steps", 2, "--out", "grid.png", "--overwrite").exit_code == 0
+    assert pixels("grid.png").shape == (80, 80)
+
+
+def test_an_existing_folder_is_replaced_only_on_request_and_then_keeps_no_older_images(run: Path) -> None:
+    sample(run, "--num", 3, "--steps", 2, "--out", "images")
+    Path("images/notes.txt").write_text("mine")
+    assert "images: is already there" in refusal(run, "--out", "images")
+    sample(run, "--num", 1, "--steps", 2, "--out", "images", "--overwrite")
+    assert sorted(path.name for path in Path("images").iterdir()) == ["000000.png", "notes.txt"]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--sampler", "ddmi"), "[sampler.type] type 'ddmi' is not installed. Did you mean 'ddim'?"),
+    (("--sampler", "DDIMSchedular"), "[sampler.type] type 'DDIMSchedular' is not installed."),
+    (("--sampler", "DDIMSchScheduler", "--steps", 3), "Did you mean 'DDIMScheduler'?"),
+    (("--sampler", "DDIMScheduler"), "--sampler DDIMScheduler needs --steps"),
+    (("--steps", 21), "num_inference_steps must be from 1 to 20"),
+    (("--label", 3), "--label 3: this model is not conditional"),
+    (("--device", "quantum"), "--device quantum: "),
+    (("--out", "grid.jpg"), "--out grid.jpg: a grid is written as .png"),
+])  # fmt: skip
+def test_a_mistake_is_answered_with_one_line(run: Path, arguments: tuple[object, ...], message: str) -> None:
+    assert message in refusal(run, "--num", 1, *arguments)
+    assert list(Path().glob("*.png")) == []
+
+
+def test_a_label_that_is_no_class_is_answered_with_the_classes(classes: Path) -> None:
+    assert refusal(classes, "--label", 10) == "--label 10: this model has classes 0..9"
+
+
+@pytest.mark.parametrize("option", ["--num", "--steps", "--batch-size", "--seed"])
+def test_a_number_out_of_range_is_answered_with_the_range(run: Path, option: str) -> None:
+    done = sample(run, option, -1)
+    assert done.exit_code == 2 and f"Invalid value for '{option}'" in done.stderr
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    assert refusal("nowhere") == "nowhere: no such folder"
+
+
+def test_another_number_of_steps_is_refused_for_a_network_that_knows_only_its_own(runs: Path) -> None:
+    assert "was trained for the 4 steps of its schedule" in refusal(runs / "ddgan", "--steps", 2)
+
+
+def test_points_are_written_as_an_array_beside_the_name() -> None:
+    save_samples(torch.ones(3, 2), Path("points.png"))
+    assert np.array_equal(np.load("points.npy"), np.ones((3, 2)))
