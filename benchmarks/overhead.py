@@ -2,9 +2,9 @@
 
     python benchmarks/overhead.py [--steps 60] [--rounds 5]
 
-Both sides run in this process, in turns, so that a change of the machine's speed hits both alike. Training: the
-bare step is forward, backward and a fused AdamW step on data that is already there. Sampling: the bare side calls
-the network as often as the sampler does, on a batch of noise. Prints the ratio of the medians over all rounds.
+Both sides run in this process, in turns, so that a change of the machine's speed hits both alike. Training:
+the bare step is forward, backward and a fused AdamW step on data that is already there. Sampling: the bare
+side calls the network as often as the sampler does, on a batch of noise. Prints the ratio of the medians.
 """
 
 import argparse
@@ -63,7 +63,9 @@ def seconds(work: Callable[[], object], times: int, device: torch.device) -> flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=60, help="training steps a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ema", action="store_true", help="with an EMA on the toolkit's side")
@@ -91,7 +93,10 @@ def main() -> None:
     pipeline = Previews(recipe, built, recipe.registry, processes).pipeline(0, average=False)
     assert pipeline is not None
     network = pipeline.denoiser
-    x, t = torch.randn(64, 1, 8, 8, device=processes.device), torch.zeros(64, dtype=torch.int64, device=processes.device)
+    x, t = (
+        torch.randn(64, 1, 8, 8, device=processes.device),
+        torch.zeros(64, dtype=torch.int64, device=processes.device),
+    )
 
     @torch.inference_mode()
     def calls() -> None:

@@ -88,9 +88,7 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, data: Path, tmp_path: P
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_builds_with_the_published_sizes(name: str, data: Path) -> None:
     built = build(load(name, data), torch.device("cpu"))
-    counts = {
-        role: sum(p.numel() for p in net.parameters()) for role, net in built.training.networks.items()
-    }
+    counts = {role: sum(p.numel() for p in net.parameters()) for role, net in built.training.networks.items()}
     assert counts == PARAMETERS.get(name, counts)
 
 

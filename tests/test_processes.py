@@ -90,8 +90,19 @@ def test_grids_are_the_same_whoever_draws_the_images(runs: Path, method: str, gr
 
 def test_accelerate_launch_trains_on_two_processes(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    train = ["-m", "toolkit", "train", str(runs / "ddpm.toml"), "--set", f"run.out={out}", "--set", "run.steps=6"]
-    result = launch([*ACCELERATE, "--multi_gpu", *train, "--set", "samples.num=3"], ACCELERATE_USE_CPU="false")
+    train = [
+        "-m",
+        "toolkit",
+        "train",
+        str(runs / "ddpm.toml"),
+        "--set",
+        f"run.out={out}",
+        "--set",
+        "run.steps=6",
+    ]
+    result = launch(
+        [*ACCELERATE, "--multi_gpu", *train, "--set", "samples.num=3"], ACCELERATE_USE_CPU="false"
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     assert differing(files(out), files(runs / "one" / "ddpm" / "whole")) == []
 
@@ -119,5 +130,7 @@ def test_a_launcher_whose_processes_do_not_see_each_other_is_refused(
 ) -> None:
     """Two trainers, each alone and main, would write one run folder."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RunError, match="states 2 processes .* how they find each other: MASTER_ADDR and RANK"):
+    with pytest.raises(
+        RunError, match="states 2 processes .* how they find each other: MASTER_ADDR and RANK"
+    ):
         Processes(RunOptions(8, steps=1))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
-from toolkit.data.digits import Digits
 
 import toolkit
 from toolkit import plugins
+from toolkit.data.digits import Digits
 from toolkit.recipe import read_layers, resolve
 from toolkit.train import train
 
@@ -46,7 +46,8 @@ def test_quickstart_samples_are_nearly_as_recognisable_as_held_out_digits(
     noise = judge.predict_proba(np.random.default_rng(0).random((256, 64)))
     confidence = {"real": real.max(1).mean(), "drawn": drawn.max(1).mean(), "noise": noise.max(1).mean()}
     spread = {
-        name: np.bincount(p.argmax(1), minlength=10) / len(p) for name, p in (("real", real), ("drawn", drawn))
+        name: np.bincount(p.argmax(1), minlength=10) / len(p)
+        for name, p in (("real", real), ("drawn", drawn))
     }
     # Measured: real .75, drawn .68, noise .20, distance .09.
     assert confidence["drawn"] > confidence["real"] - 0.2, confidence

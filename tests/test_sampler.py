@@ -113,8 +113,10 @@ def test_ddim_equals_ddim_scheduler_step_for_step(eta: float, clip: bool) -> Non
     assert torch.allclose(ours, theirs, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler",
-                                  "HeunDiscreteScheduler"])  # fmt: skip
+SOLVERS = ("DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "HeunDiscrete")
+
+
+@pytest.mark.parametrize("name", [f"{solver}Scheduler" for solver in SOLVERS])
 def test_diffusers_schedulers_come_near_the_data_distribution_in_few_steps(name: str) -> None:
     schedule = linear(1000, 1e-4, 0.02)
     torch.manual_seed(0)
@@ -127,7 +129,8 @@ def test_diffusers_schedulers_come_near_the_data_distribution_in_few_steps(name:
 def samplers(schedule: NoiseSchedule) -> list[Sampler]:
     return [
         Ancestral(schedule), Ancestral(schedule, 7), DDIM(schedule, 7), DDIM(schedule, 7, eta=1.0),
-        DiffusersSampler(schedule, "DDPMScheduler", 7), DiffusersSampler(schedule, "EulerAncestralDiscreteScheduler", 7),
+        DiffusersSampler(schedule, "DDPMScheduler", 7),
+        DiffusersSampler(schedule, "EulerAncestralDiscreteScheduler", 7),
         DiffusersSampler(schedule, "DPMSolverMultistepScheduler", 7),
     ]  # fmt: skip
 
@@ -173,8 +176,14 @@ def test_given_latents_replace_the_drawn_ones() -> None:
 @pytest.mark.parametrize(("options", "message"), [
     ({"scheduler": "DDIMSchedular"}, "no scheduler 'DDIMSchedular'. Did you mean 'DDIMScheduler'"),
     ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "takes no betas"),
-    ({"scheduler": "DDIMScheduler", "options": {"stepz_offset": 1}}, "no option 'stepz_offset'. Did you mean 'steps_offset'"),
-    ({"scheduler": "EulerDiscreteScheduler", "options": {"timestep_spacing": "linspace"}}, "between those of the chain"),
+    (
+        {"scheduler": "DDIMScheduler", "options": {"stepz_offset": 1}},
+        "no option 'stepz_offset'. Did you mean 'steps_offset'",
+    ),
+    (
+        {"scheduler": "EulerDiscreteScheduler", "options": {"timestep_spacing": "linspace"}},
+        "between those of the chain",
+    ),
 ])  # fmt: skip
 def test_a_scheduler_that_cannot_be_used_is_refused(options: dict, message: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=message):

@@ -57,4 +57,6 @@ def test_a_mistake_in_its_options_is_answered_like_any_other(stranger: Path) -> 
     (stranger / "huber.toml").write_text(block("toml", '"huber"').replace("delta", "dleta"))
     result = CliRunner().invoke(main, ["recipe", "show", "huber.toml"])
     assert result.exit_code == 2
-    assert "huber.toml:5: [objective.loss] 'huber' has no option 'dleta'. Did you mean 'delta'?" in result.output
+    assert (
+        "huber.toml:5: [objective.loss] 'huber' has no option 'dleta'. Did you mean 'delta'?" in result.output
+    )

@@ -55,21 +55,24 @@ def noisy(batch: Batch, step: Step) -> Loss:
 
 
 @contextmanager
-def trainer(objective: Objective, *, lr: float = 0.1, networks: dict[str, nn.Module] | None = None,
-            clip: float | None = None, ema: EMAOptions | None = None, **run: object) -> Iterator[Trainer]:  # fmt: skip
+def trainer(
+    objective: Objective,
+    *,
+    lr: float = 0.1,
+    networks: dict[str, nn.Module] | None = None,
+    clip: float | None = None,
+    **run: object,
+) -> Iterator[Trainer]:
     torch.manual_seed(0)
     networks = networks or {"g": nn.Linear(2, 2), "d": nn.Linear(2, 1)}
     trained = dict.fromkeys(role for turn in objective.turns() for role in turn.trains)
     optimizers = {role: sgd(networks[role].parameters(), lr) for role in trained}
     options = {role: OptimizerOptions(Constant(), clip) for role in trained}
-    averages = {role: EMA(networks[role], ema) for role in trained} if ema else {}
     run_options = RunOptions(**{"batch_size": 8, "steps": 10, **run})  # type: ignore[arg-type]
     processes = Processes(run_options)
     batches = Batches(Points(), DataOptions(), seed=0, device=processes.device)
     try:
-        yield Trainer(
-            Training(objective, networks, optimizers, options, averages), batches, processes, run_options
-        )
+        yield Trainer(Training(objective, networks, optimizers, options), batches, processes, run_options)
     finally:
         processes.close(cleanly=True)
 

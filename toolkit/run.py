@@ -52,7 +52,9 @@ class RunFolder:
             RunError: if another process has it, if it has a run and neither flag is given, if it holds
                 files but no run, or if it cannot be written.
         """
-        if self.path.exists() and not self.path.is_dir():
+        with writing(self.path):  # looking may be forbidden too
+            is_file = self.path.exists() and not self.path.is_dir()
+        if is_file:
             raise RunError(f"{self.path}: is a file, not a folder for a run")
         if name := self._foreign():
             raise RunError(

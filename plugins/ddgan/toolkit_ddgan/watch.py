@@ -34,8 +34,8 @@ class Watch:
         if self._records == PATIENCE:
             logger.warning(
                 "step %d: the discriminator has won. In the last %d records it was certain of what is real "
-                "(mean logit %.1f) and what is not (%.1f), which leaves the generator little to learn from. Try "
-                "a larger objective.r1_gamma, a smaller r1_every, or a lower optimizers.discriminator.lr.",
+                "(mean logit %.1f) and what is not (%.1f), which leaves the generator little to learn from. "
+                "Try a larger objective.r1_gamma, a smaller r1_every, or a lower learning rate for it.",
                 step, PATIENCE, real, fake,
             )  # fmt: skip
 
