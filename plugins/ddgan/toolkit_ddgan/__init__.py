@@ -10,7 +10,7 @@ from toolkit_ddgan.points import MLPDiscriminator, MLPGenerator
 from toolkit_ddgan.schedule import vp_sde
 from toolkit_ddgan.watch import Watch
 
-_watch = Watch()
+_watch = Watch()  # one a process, as there is one run
 toolkit_run_started = _watch.toolkit_run_started
 toolkit_step_done = _watch.toolkit_step_done
 toolkit_run_ended = _watch.toolkit_run_ended
