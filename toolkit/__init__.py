@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from toolkit.data.batches import Batches
     from toolkit.data.source import DataSource
     from toolkit.denoiser import Denoiser, Network, Prediction
-    from toolkit.errors import DataError, PluginError, RecipeError, ToolkitError
+    from toolkit.errors import (
+        CheckpointError,
+        DataError,
+        PluginError,
+        RecipeError,
+        RunError,
+        ToolkitError,
+        TrainingError,
+    )
     from toolkit.foreign import options_from
     from toolkit.grid import to_grid, to_image
     from toolkit.importer import Importer
@@ -38,7 +46,15 @@ _WHERE = {
     "toolkit.data.batches": ("Batches",),
     "toolkit.data.source": ("DataSource",),
     "toolkit.denoiser": ("Denoiser", "Network", "Prediction"),
-    "toolkit.errors": ("DataError", "PluginError", "RecipeError", "ToolkitError"),
+    "toolkit.errors": (
+        "CheckpointError",
+        "DataError",
+        "PluginError",
+        "RecipeError",
+        "RunError",
+        "ToolkitError",
+        "TrainingError",
+    ),
     "toolkit.foreign": ("options_from",),
     "toolkit.grid": ("to_grid", "to_image"),
     "toolkit.importer": ("Importer",),
@@ -56,11 +72,12 @@ _WHERE = {
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "Batch", "Batches", "DataError", "DataSource", "Default", "Denoiser", "DenoisingLoss", "Draws",
-    "Importer", "Initialiser", "LRSchedule", "Loss", "Network", "NoiseSchedule", "Objective", "Pipeline",
-    "PipelineOutput", "PluginError", "Prediction", "RecipeError", "Records", "Registry", "Sampler",
-    "Step", "Timesteps", "ToolkitError", "Turn", "__version__", "below", "calls", "hookimpl",
-    "kept_timesteps", "load", "options_from", "randn", "to_grid", "to_image",
+    "Batch", "Batches", "CheckpointError", "DataError", "DataSource", "Default", "Denoiser",
+    "DenoisingLoss", "Draws", "Importer", "Initialiser", "LRSchedule", "Loss", "Network", "NoiseSchedule",
+    "Objective", "Pipeline", "PipelineOutput", "PluginError", "Prediction", "RecipeError", "Records",
+    "Registry", "RunError", "Sampler", "Step", "Timesteps", "ToolkitError", "TrainingError", "Turn",
+    "__version__", "below", "calls", "hookimpl", "kept_timesteps", "load", "options_from", "randn",
+    "to_grid", "to_image",
 ]  # fmt: skip
 
 

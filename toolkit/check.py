@@ -4,12 +4,14 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import final
 
 import torch
 
 from toolkit import checkpoint
 from toolkit.build import build
 from toolkit.data.batches import Batches
+from toolkit.data.source import DataSource
 from toolkit.errors import CheckpointError
 from toolkit.options import RunOptions
 from toolkit.pipeline import Pipeline
@@ -37,9 +39,8 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
         for role, network in built.training.networks.items():
             count = sum(p.numel() for p in network.parameters())
             say(f"network {role}: {type(network).__name__}, {count:,} parameters")
-        # Read a few examples only: decoding a whole set is the run's business.
-        data = dataclasses.replace(recipe.common(("data",)), in_memory_mb=0, workers=0)
-        batches = Batches(built.source, data, seed=small.seed, device=processes.device)
+        first = FirstRows(built.source)  # decoding or checking a whole set is the run's business
+        batches = Batches(first, recipe.common(("data",)), seed=small.seed, device=processes.device)
         trainer = Trainer(built.training, batches, processes, small)
         trainer.step()
         losses = {name: value for name, value in trainer.take_logs().items() if name.endswith("/loss")}
@@ -54,6 +55,21 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
         processes.close(cleanly=True)
 
 
+@final
+class FirstRows(DataSource):
+    """The first few examples of another source."""
+
+    def __init__(self, source: DataSource) -> None:
+        self.image_shape, self.num_classes = source.image_shape, source.num_classes
+        self._source = source
+
+    def __len__(self) -> int:
+        return min(len(self._source), 16 * ROWS)
+
+    def read(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self._source.read(indices)
+
+
 def round_trip(pipeline: Pipeline, folder: Path, say: Callable[[str], None]) -> None:
     """Sample a few images by the last few network calls, save, load, and sample the same ones again."""
     timesteps = pipeline.sampler.timesteps
@@ -63,7 +79,9 @@ def round_trip(pipeline: Pipeline, folder: Path, say: Callable[[str], None]) -> 
     if not bool(images.isfinite().all()):
         raise CheckpointError("the sampler gives values that are not finite")
     pipeline.save_pretrained(folder)
-    if not torch.equal(images, few(Pipeline.from_pretrained(folder).to(pipeline.device), start)):
+    again = few(Pipeline.from_pretrained(folder).to(pipeline.device), start)
+    # Memory order and compilation change the last bits; a weight that was not saved changes everything.
+    if not torch.allclose(images, again, atol=1e-3 * float(images.abs().max())):
         raise CheckpointError(
             "a saved and loaded pipeline samples other images: some of its state is no buffer"
         )

@@ -52,11 +52,11 @@ class Prediction:
         """The estimated clean image (B, ...); not clipped."""
         if self._x0 is None:
             s, r = self._coefficients()
-            if self._noise is not None:
-                self._x0 = (self._x_t - r * self._noise) / s
-            else:
-                assert self._velocity is not None
+            if self._velocity is not None:  # before the noise, which may be derived and divides by s
                 self._x0 = s * self._x_t - r * self._velocity
+            else:
+                assert self._noise is not None
+                self._x0 = (self._x_t - r * self._noise) / s
         return self._x0
 
     @property

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from toolkit.description import Description
 from toolkit.errors import CheckpointError
-from toolkit.pipeline import Description, Pipeline
+from toolkit.pipeline import Pipeline
 from toolkit.pipeline_folder import UNET_WEIGHTS, fill, read_json, read_tensors
 from toolkit.registry import Registry
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from toolkit.errors import RunError
 
 TEMPORARY = ".writing-"
+REPLACED = ".replaced-"
 
 
 @contextmanager
@@ -41,25 +42,28 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     temporary = target.with_name(f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}")
     with writing(target):
         temporary.mkdir(parents=True)
+        old = target.with_name(f"{REPLACED}{target.name}")
         try:
             yield temporary
             for path in [*temporary.rglob("*"), temporary]:
                 _flush(path)
             if replace and target.exists():
-                old = target.with_name(f"{TEMPORARY}old-{target.name}-{uuid.uuid4().hex[:8]}")
                 target.rename(old)
-                temporary.rename(target)
-                shutil.rmtree(old)
-            else:
-                temporary.rename(target)
+            temporary.rename(target)
             _flush(target.parent)
+            shutil.rmtree(old, ignore_errors=True)
         except BaseException:
+            if old.exists() and not target.exists():
+                old.rename(target)
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary folders and files that a killed process left in `folder`."""
+    """Tidy up after a killed process: put back what it was replacing, remove what it had not finished."""
+    for path in folder.glob(f"{REPLACED}*"):
+        target = path.with_name(path.name.removeprefix(REPLACED))
+        shutil.rmtree(path) if target.exists() else path.rename(target)
     for path in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.denoiser import Denoiser
+from toolkit.description import Description
 from toolkit.errors import CheckpointError
 from toolkit.initialiser import Initialiser
-from toolkit.pipeline import Description, Pipeline
+from toolkit.pipeline import Pipeline
 from toolkit.registry import Registry
 from toolkit.sampler import Sampler
 from toolkit.schedule import NoiseSchedule

@@ -48,7 +48,8 @@ class Loss:
 
     Attributes:
         total: scalar, a mean over the rows of the micro-batch; its gradient trains the turn's networks.
-        logs: scalars to show and record; they stay on the device until the trainer needs them.
+        logs: scalars to show and record, the same names on every process; they stay on the device until the
+            trainer needs them.
         records: tensors (B, ...) that the objective wants back in `observe`, of the whole global batch in the
             order of its rows. Leave it empty if nothing learns from them: gathering costs time.
     """

@@ -75,9 +75,9 @@ class NetworkOptions:
     """What every network can have done to it.
 
     Args:
-        init_from: start from the weights of this role in a saved pipeline (a folder) instead of the seed.
+        init_from: start from the weights of the network in a saved pipeline (a folder) instead of the seed.
         compile: torch.compile the network; refused where a turn differentiates twice.
-        channels_last: keep convolution weights and images in channels-last memory order.
+        channels_last: keep convolution weights in channels-last memory order.
     """
 
     init_from: Path | None = None

@@ -1,6 +1,6 @@
 """A trained model that samples: `Pipeline.from_pretrained(folder)`, `pipeline(batch_size=16).images`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from toolkit.denoiser import Denoiser, device_of
+from toolkit.description import Description
 from toolkit.errors import RecipeError
 from toolkit.grid import OutputType, convert
 from toolkit.initialiser import Initialiser
@@ -25,23 +26,6 @@ class PipelineOutput:
     pictures, e.g. points (n, 2), comes as it is."""
 
     images: Any
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a pipeline is made of, as in its pipeline.json; enough to build it again.
-
-    Attributes:
-        tables: complete recipe tables: schedule, network, sampler, initialiser.
-        sample_shape: of one sample, e.g. (3, 32, 32).
-        num_classes: None if unlabelled.
-        about: free facts: role, weights ("ema" or "raw"), steps, recipe.
-    """
-
-    tables: Mapping[str, dict[str, Any]]
-    sample_shape: tuple[int, ...]
-    num_classes: int | None
-    about: Mapping[str, Any]
 
 
 class Pipeline:
@@ -152,7 +136,10 @@ class Pipeline:
         """
         same = type is None or type == self.description.tables["sampler"]["type"]
         base = dict(self.description.tables["sampler"]) if same else {"type": type}
-        supplied = {"schedule": self.schedule, "sample_shape": self.description.sample_shape}
+        shape, classes = self.description.sample_shape, self.description.num_classes
+        supplied = {
+            "schedule": self.schedule, "sample_shape": shape, "image_shape": shape, "num_classes": classes,
+        }  # fmt: skip
         table = self._registry.resolve(Sampler, {**base, **options}, _at_sampler)
         sampler = self._registry.create(Sampler, table, supplied=supplied, where=_at_sampler)
         described = Description(

@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from toolkit.denoiser import Denoiser
+from toolkit.description import Description
 from toolkit.errors import CheckpointError, PluginError, RunError
 from toolkit.files import new_folder, write_json, write_tensors
 from toolkit.initialiser import Initialiser, Noise
-from toolkit.pipeline import Description, Pipeline
+from toolkit.pipeline import Pipeline
 from toolkit.registry import Registry
 from toolkit.sampler import Sampler
 from toolkit.schedule import NoiseSchedule
@@ -240,7 +241,7 @@ def plugins_of(description: Description, registry: Registry) -> dict[str, str]:
 
     for name, kind in KINDS.items():
         visit(kind, description.tables[name])
-    del found["toolkit"]
+    found.pop("toolkit", None)  # it reads the folder, so it is there
     return found
 
 

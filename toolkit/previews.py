@@ -7,9 +7,10 @@ from torch import Tensor
 
 from toolkit.build import Built
 from toolkit.checkpoint import folder_name
+from toolkit.description import Description
 from toolkit.grid import save_samples
 from toolkit.options import SampleOptions
-from toolkit.pipeline import Description, Pipeline
+from toolkit.pipeline import Pipeline
 from toolkit.processes import Processes
 from toolkit.recipe import Recipe
 from toolkit.registry import Registry
@@ -21,6 +22,7 @@ class Previews:
     def __init__(self, recipe: Recipe, built: Built, registry: Registry, processes: Processes) -> None:
         self.options: SampleOptions = recipe.common(("samples",))
         self._recipe, self._built, self._registry, self._processes = recipe, built, registry, processes
+        self._previewed(0)  # a sampler that refuses its options does so now, and not after training
 
     def pipeline(self, step: int, *, average: bool) -> Pipeline | None:
         """The pipeline of the present weights, or of their averages if there are any.
@@ -47,20 +49,22 @@ class Previews:
     def save(self, step: int, folder: Path) -> Path | None:
         """A grid of the raw weights and one of the averages; returns the last one written here."""
         written = None
-        if self.options.num == 0:
-            return None
-        averaged = self._built.training.objective.samples in self._built.training.averages
-        for average in (False, True) if averaged else (False,):
-            pipeline = self.pipeline(step, average=average)
-            if pipeline is None:
-                return None
-            if self.options.num_inference_steps is not None:
-                pipeline = pipeline.with_sampler(num_inference_steps=self.options.num_inference_steps)
+        for ending, pipeline in self._previewed(step):
             images = self._draw(pipeline)
             if self._processes.is_main:
-                name = f"{folder_name(step)}{'-ema' if average else ''}.png"
-                written = save_samples(images, folder / name)
+                written = save_samples(images, folder / f"{folder_name(step)}{ending}.png")
         return written
+
+    def _previewed(self, step: int) -> list[tuple[str, Pipeline]]:
+        """What grids are made of, with the ending of their names."""
+        role, calls = self._built.training.objective.samples, self.options.num_inference_steps
+        found = []
+        for average in (False, True) if role in self._built.training.averages else (False,):
+            pipeline = self.pipeline(step, average=average)
+            if pipeline is not None and self.options.num:
+                chosen = pipeline if calls is None else pipeline.with_sampler(num_inference_steps=calls)
+                found.append(("-ema" if average else "", chosen))
+        return found
 
     def _draw(self, pipeline: Pipeline) -> Tensor:
         """All images of a grid; each process draws its share, and image i is the same whoever draws it."""

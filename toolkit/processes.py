@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, gather
 from torch import Tensor, nn
 
-from toolkit.errors import RunError, TrainingError
+from toolkit.errors import RunError, ToolkitError, TrainingError
 from toolkit.options import RunOptions, TrackerOptions
 
 ONE_PROCESS_FOR_CPU = (
@@ -34,7 +34,7 @@ class Processes:
         self, options: RunOptions, trackers: TrackerOptions | None = None, folder: Path | None = None
     ) -> None:
         on_cpu = options.device == "cpu" or not torch.accelerator.is_available()
-        refuse_unsupported_launch()
+        refuse_unsupported_launch(options.precision)
         names = list(trackers.names) if trackers is not None else []
         refuse_missing_trackers(names)
         # Whoever forms the process group ends it: a script of several runs forms one before the first.
@@ -108,25 +108,49 @@ class Processes:
             return flag
         return bool(self.gather(torch.tensor(float(flag), device=self.device)).any())
 
-    def must_agree(self, networks: dict[str, nn.Module]) -> None:
-        """Check that the parameters are the same bits everywhere.
+    def together(self, work: Callable[[], None]) -> None:
+        """Do something on every process; what stops one of them stops all, instead of leaving them waiting.
 
         Raises:
-            TrainingError: naming the role that drifted apart.
+            ToolkitError: what `work` raised here, or a word that another process has said why.
+        """
+        failure: ToolkitError | None = None
+        try:
+            work()
+        except ToolkitError as error:
+            failure = error
+        if self.any(failure is not None):
+            raise failure or RunError("another process has given up, and says why")
+
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Do something on the main process; all processes wait for it, and fail with it."""
+        self.together(work if self.is_main else lambda: None)
+
+    def must_agree(self, networks: dict[str, nn.Module]) -> None:
+        """Check that parameters and buffers are the same bits everywhere.
+
+        Raises:
+            TrainingError: naming what drifted apart.
         """
         if self.count == 1:
             return
         sums = [_checksum(network) for network in networks.values()]
-        gathered = self.gather(torch.stack(sums).to(self.device))
+        gathered = self.gather(torch.stack([one.to(self.device) for one in sums]))
         for i, role in enumerate(networks):
             if bool((gathered[:, i] != gathered[0, i]).any()):
                 raise TrainingError(
-                    f"the weights of {role!r} differ between processes: something in its turn draws from a "
-                    "generator of its own, or keeps state that is not a buffer"
+                    f"the state of {role!r} differs between processes: something in its turn draws from a "
+                    "generator of its own, or `observe` does not do the same everywhere"
                 )
 
     def start_trackers(self, project: str, config: dict[str, object]) -> None:
-        self._accelerator.init_trackers(project, config)
+        def start() -> None:
+            try:
+                self._accelerator.init_trackers(project, config)
+            except Exception as error:  # theirs: no login, no server, ...
+                raise RunError(f"[trackers] cannot be started: {' '.join(str(error).split())}") from error
+
+        self.together(start)
 
     def track(self, logs: dict[str, float], step: int) -> None:
         self._accelerator.log(logs, step=step)
@@ -148,16 +172,22 @@ class Processes:
         AcceleratorState._reset_state(reset_partial_state=True)  # another run may follow in this process
 
 
-def refuse_unsupported_launch() -> None:
+def refuse_unsupported_launch(precision: str) -> None:
     """Explain launches that would not do what was asked for, before any process group is formed.
 
     Raises:
-        RunError: for FSDP, DeepSpeed and Megatron-LM, and if `accelerate launch --cpu` started one process.
+        RunError: for FSDP, DeepSpeed and Megatron-LM, for another precision than the recipe's, and if
+            `accelerate launch --cpu` started one process.
     """
     yes = {name for name, value in os.environ.items() if value.lower() in ("1", "true", "yes")}
     for name, what in SHARDED.items():
         if name in yes:
             raise RunError(f"launched with {what}: only plain data parallelism is supported so far")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("", "no", precision):
+        raise RunError(
+            f"launched with --mixed_precision {launched}, but run.precision is {precision!r}: set it there"
+        )
     stated, absent = int(os.environ.get("WORLD_SIZE", "1")), {"RANK", "MASTER_ADDR"} - set(os.environ)
     if stated > 1 and absent:
         raise RunError(
@@ -183,8 +213,9 @@ def refuse_missing_trackers(names: Sequence[str]) -> None:
 
 @torch.no_grad()
 def _checksum(network: nn.Module) -> Tensor:
-    """An integer sum over the bits of all parameters, so that any difference of one parameter shows."""
-    total = torch.zeros((), dtype=torch.int64, device=next(network.parameters()).device)
-    for i, p in enumerate(network.parameters()):
-        total = total * 31 + p.detach().float().contiguous().view(torch.int32).sum(dtype=torch.int64) + i
+    """An integer over the bytes of all parameters and buffers, in which any difference of one shows."""
+    total = torch.zeros((), dtype=torch.int64)
+    for tensor in (*network.parameters(), *network.buffers()):
+        content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        total = total.to(content.device) * 31 + content.sum(dtype=torch.int64)
     return total

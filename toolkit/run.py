@@ -9,6 +9,7 @@ pipeline/         the trained model
 import fcntl
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -60,7 +61,6 @@ class RunFolder:
             raise RunError(
                 f"{self.path}: is no run folder, it holds other files ({name}): choose another run.out"
             )
-        held = self.recipe.exists()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT)
@@ -75,7 +75,7 @@ class RunFolder:
             pass  # a file system without locks, as some clusters have: unguarded is better than unusable
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
-        if held and not (resume or overwrite):
+        if self.recipe.exists() and not (resume or overwrite):
             self.release()
             raise RunError(
                 f"{self.path}: already holds a run ({self.status()}). Go on with --resume, "
@@ -137,9 +137,10 @@ class RunFolder:
             return None
 
     def record(self, values: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl; JSON has no nan, so null stands for what is not finite."""
+        known = {n: v if not isinstance(v, float) or math.isfinite(v) else None for n, v in values.items()}
         with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(json.dumps(known) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop the records of steps that a resumed run takes again, and a last line that was cut off."""

@@ -109,7 +109,7 @@ class Ancestral(Sampler):
         if num_inference_steps is not None:
             total = schedule.num_train_timesteps
             schedule = schedule.respace(kept_timesteps(total, num_inference_steps, spacing))
-        self.schedule, self.variance, self.clip = schedule, variance, clip
+        self.schedule, self.variance, self.clip, self.spacing = schedule, variance, clip, spacing
         self.timesteps = schedule.timesteps
 
     def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
@@ -134,7 +134,10 @@ class Ancestral(Sampler):
         return calls(denoiser, x, below(self.timesteps, start), step, **draws)
 
     def scheduler(self) -> "DDPMScheduler | None":
-        return self._whole.to_scheduler(variance_type=self.variance, clip_sample=self.clip)
+        if len(self._whole.timesteps) != self._whole.num_train_timesteps:
+            return None  # a chain with gaps has no betas that diffusers could be told
+        config = {"variance_type": self.variance, "clip_sample": self.clip}
+        return self._whole.to_scheduler(**config, timestep_spacing=self.spacing)
 
 
 class DDIM(Sampler):

@@ -5,15 +5,17 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from toolkit import checkpoint
 from toolkit.build import Built, build
-from toolkit.compare import refuse_another_recipe
 from toolkit.console import TrainingDisplay, say, track, training_display
 from toolkit.data.batches import Batches
-from toolkit.errors import RunError, ToolkitError, TrainingError
+from toolkit.errors import RunError, TrainingError
 from toolkit.files import check_space
 from toolkit.measure import measure
 from toolkit.options import CheckpointOptions, DataOptions, RunOptions, TrackerOptions
@@ -21,8 +23,9 @@ from toolkit.plugins import Plugins
 from toolkit.previews import Previews
 from toolkit.processes import Processes
 from toolkit.recipe import Recipe
+from toolkit.resumable import identity, last_step, refuse_another_recipe, refuse_finished
 from toolkit.run import RunFolder, Status
-from toolkit.stopping import stop_signals
+from toolkit.stopping import Agreement, stop_signals
 from toolkit.trainer import Trainer, share
 
 HELD_OUT_ROWS = 2048  # rows that a measure looks at
@@ -49,8 +52,8 @@ def train(recipe: Recipe, plugins: Plugins, *, resume: bool = False, overwrite: 
         overwrite: replace a run that is there.
 
     Raises:
-        ToolkitError: for everything that a user can have done wrong; nothing has been computed then, and a
-            run that was to be replaced is still there.
+        ToolkitError: for everything that a user can have done wrong; nothing has been computed then, and but
+            for a tracker that cannot be started, a run that was to be replaced is still there.
     """
     options: RunOptions = recipe.common(("run",))
     trackers: TrackerOptions = recipe.common(("trackers",))
@@ -59,21 +62,16 @@ def train(recipe: Recipe, plugins: Plugins, *, resume: bool = False, overwrite: 
     cleanly = False
     try:
         share(options, processes.count)
-        refusal: ToolkitError | None = None
-        if processes.is_main:
-            try:
-                if resume:
-                    refuse_another_recipe(recipe, folder.recipe)
-                    refuse_finished(folder, last_step(options))
-                folder.claim(resume=resume, overwrite=overwrite)
-            except ToolkitError as error:
-                refusal = error
-        if processes.any(refusal is not None):  # all leave together, or the others would wait for nobody
-            raise refusal or RunError("the main process has refused the run")
+
+        def claim() -> None:
+            if resume:
+                refuse_another_recipe(recipe, folder.recipe)
+                refuse_finished(folder, last_step(options))
+            folder.claim(resume=resume, overwrite=overwrite)
+
+        processes.on_main(claim)
         run = Run(recipe, plugins, options, folder, processes)
-        if overwrite and processes.is_main:
-            folder.clear()
-        outcome = run.go(resume=resume)
+        outcome = run.go(resume=resume, overwrite=overwrite)
         cleanly = True
         return outcome
     finally:
@@ -94,30 +92,27 @@ class Run:
         data: DataOptions = recipe.common(("data",))
         shown, seed, device = track if processes.is_main else None, options.seed, processes.device
         self.batches = Batches(self.built.source, data, seed=seed, device=device, progress=shown)
-        held_out, unflipped = self.built.source.held_out(), replace(data, flip=False)
+        measured = bool(self.built.training.objective.measures())
+        held_out = self.built.source.held_out() if measured else None
         self.held_out: Batches | None = None
         if held_out is not None:
+            self.held_out_rows, unflipped = min(len(held_out), HELD_OUT_ROWS), replace(data, flip=False)
             self.held_out = Batches(held_out, unflipped, seed=seed, device=device, progress=shown)
-        self.held_out_rows = 0 if held_out is None else min(len(held_out), HELD_OUT_ROWS)
         self.previews = Previews(recipe, self.built, plugins.registry, processes)
         self.trainer = Trainer(self.built.training, self.batches, processes, options)
-        self.facts = {"examples": len(self.built.source), "shape": list(self.built.source.image_shape)}
+        self.facts = {**identity(self.built.source), "micro_batch": self.trainer.micro_batch}
+        self.agreement = Agreement(processes)
         self.grid: Path | None = None
         self._status: Status = "failed"  # until it has gone well
         self._started = time.monotonic()
         self._since = (time.monotonic(), 0)
 
-    def go(self, *, resume: bool) -> Outcome:
+    def go(self, *, resume: bool, overwrite: bool) -> Outcome:
         """Train until the recipe's end, or until asked to stop."""
         if resume:
             self._resume()
         first, last = self.trainer.number, last_step(self.options)
-        if self.processes.is_main:
-            check_space(self.folder.path, self._checkpoint_bytes())
-            self.folder.describe(
-                self.recipe, {r.name: f"{r.distribution} {r.version}" for r in self.plugins.reports}
-            )
-            self.folder.set_status("running", first)
+        self.processes.on_main(partial(self._prepare, overwrite=overwrite))
         self.processes.start_trackers(self.recipe.tables["trackers"]["project"], flat(self.recipe.tables))
         self._tell("toolkit_run_started")
         self.batches.plan(self.trainer.requests(last))
@@ -136,6 +131,14 @@ class Run:
         number = (stop[0] if stop else signal.SIGTERM) if stopped else None
         return Outcome(self.folder.path, self.trainer.number, number, self.grid, shown)
 
+    def _prepare(self, *, overwrite: bool) -> None:
+        check_space(self.folder.path, self._checkpoint_bytes())
+        if overwrite:
+            self.folder.clear()
+        versions = {r.name: f"{r.distribution} {r.version}" for r in self.plugins.reports}
+        self.folder.describe(self.recipe, versions)
+        self.folder.set_status("running", self.trainer.number)
+
     def _loop(
         self, last: int | None, stop: list[int], display: TrainingDisplay, *, saved: int | None
     ) -> None:
@@ -148,33 +151,42 @@ class Run:
                 self._log(display)
             if due(number, self.options.measure_every):
                 self._measure()
-            if due(number, self.previews.options.every) and number != last:
-                self._sample()
             if due(number, self.checkpoints.every):
                 self._save()
                 saved = number
+            if due(number, self.previews.options.every) and number != last:
+                self._sample()
         if stop:
             display.say(f"stopping after step {trainer.number} ...")
         if saved != trainer.number:
             self._save()
 
     def _ends(self, stop: list[int]) -> bool:
-        """Whether time is up or someone asked to stop; processes agree on it every few steps."""
+        """Whether time is up or someone asked to stop."""
         minutes = self.options.minutes
         over = bool(stop) or (minutes is not None and time.monotonic() - self._started > 60 * minutes)
-        if self.processes.count == 1:
-            return over
-        return self.trainer.number % 10 == 0 and self.processes.any(over)
+        return self.agreement.over(self.trainer.number, over)
 
     def _resume(self) -> None:
-        path, self.trainer.number, complaints = checkpoint.load_newest(
-            self.folder.checkpoints, self.built.training, self.facts
-        )
-        if self.processes.is_main:
+        """The main process chooses a checkpoint, and all load that one."""
+        training, folder = self.built.training, self.folder.checkpoints
+
+        def choose() -> None:
+            path, self.trainer.number, complaints = checkpoint.load_newest(folder, training, self.facts)
             for complaint in complaints:
                 say(complaint, "passed over")
             say(f"resuming from {path}")
             self.folder.forget_after(self.trainer.number)
+
+        def follow() -> None:
+            checkpoint.load(folder / checkpoint.folder_name(chosen), training, self.facts)
+            self.trainer.number = chosen
+
+        self.processes.on_main(choose)
+        chosen = int(
+            self.processes.gather(torch.tensor(self.trainer.number, device=self.processes.device))[0]
+        )
+        self.processes.together(follow if not self.processes.is_main else lambda: None)
 
     def _log(self, display: TrainingDisplay) -> None:
         logs, number = self.trainer.take_logs(), self.trainer.number
@@ -200,21 +212,21 @@ class Run:
         training = self.built.training
         modules = [*training.networks.values(), *(ema.network for ema in training.averages.values())]
         self.processes.broadcast_state(modules, buffers_only=True)
-        self.processes.must_agree({r: n for r, n in training.networks.items() if r in training.optimizers})
+        averages = {f"average of {role}": ema.network for role, ema in training.averages.items()}
+        self.processes.must_agree({**training.networks, **averages, "objective": training.objective})
 
     def _save(self) -> None:
         self._agree()
-        if self.processes.is_main:
-            path = checkpoint.save(
-                self.folder.checkpoints, self.built.training, self.trainer.number, self.facts
-            )
-            keep = self.checkpoints
-            checkpoint.prune(self.folder.checkpoints, self.trainer.number, keep.keep_last, keep.keep_every)
-            self._tell("toolkit_checkpoint_saved", path=path)
-        self.processes.barrier()
+        self.processes.on_main(self._write_checkpoint)
+
+    def _write_checkpoint(self) -> None:
+        folder, number, keep = self.folder.checkpoints, self.trainer.number, self.checkpoints
+        path = checkpoint.save(folder, self.built.training, number, self.facts)
+        checkpoint.prune(folder, number, keep.keep_last, keep.keep_every)
+        self._tell("toolkit_checkpoint_saved", path=path)
 
     def _measure(self) -> None:
-        if self.held_out is None or not self.built.training.objective.measures():
+        if self.held_out is None:
             return
         self._agree()
         rows = self.held_out_rows
@@ -232,14 +244,14 @@ class Run:
         """What is due at the end and was not yet done at the last step."""
         if self.trainer.number % self.options.log_every:
             self._log(display)
+        pipeline = self.previews.pipeline(self.trainer.number, average=True)
+        if pipeline is not None:
+            self.processes.on_main(partial(pipeline.save_pretrained, self.folder.pipeline))
         if not stopped:
             if not due(self.trainer.number, self.options.measure_every):
                 self._measure()
             display.say("sampling the final grid ...")
             self._sample()
-        pipeline = self.previews.pipeline(self.trainer.number, average=True)
-        if self.processes.is_main and pipeline is not None:
-            pipeline.save_pretrained(self.folder.pipeline)
         self._status = "stopped" if stopped else "finished"
         self.processes.barrier()
 
@@ -270,21 +282,6 @@ class Run:
 
 def due(number: int, every: int | None) -> bool:
     return every is not None and number % every == 0
-
-
-def last_step(options: RunOptions) -> int | None:
-    """Where the recipe ends by steps or images; None if only time ends it."""
-    by_images = None if options.images is None else -(-options.images // options.batch_size)
-    return min((end for end in (options.steps, by_images) if end is not None), default=None)
-
-
-def refuse_finished(folder: RunFolder, last: int | None) -> None:
-    """Raise a RunError if the run has come to the end that the recipe states."""
-    step = folder.finished()
-    if step is not None and last is not None and step >= last:
-        raise RunError(
-            f"{folder.path}: is finished, at step {step}. To go on, set run.steps (or run.images) higher"
-        )
 
 
 def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -60,9 +60,12 @@ class Trainer:
             role: [group["lr"] for group in optimizer.param_groups]
             for role, optimizer in training.optimizers.items()
         }
-        processes.broadcast_state([*training.networks.values(), training.objective])
+        averaged = [ema.network for ema in training.averages.values()]
+        processes.broadcast_state([*training.networks.values(), *averaged, training.objective])
         for role, network in training.networks.items():
-            if role not in training.optimizers:
+            if role in training.optimizers:
+                network.train()  # all of it, here as after every preview: training must not depend on those
+            else:
                 network.requires_grad_(False).eval()
         self._gradients = {role: Gradients(training.networks[role]) for role in training.optimizers}
         self._sums: dict[str, tuple[Tensor, int]] = {}
@@ -180,8 +183,9 @@ class Trainer:
             self._add_log(f"{turn}/{name}", value.detach())
 
     def _add_log(self, name: str, value: Tensor) -> None:
-        total, number = self._sums.get(name, (torch.zeros((), device=value.device), 0))
-        self._sums[name] = (total + value.float(), number + 1)
+        here = value.to(self.processes.device, torch.float32, non_blocking=True)
+        total, number = self._sums.get(name, (torch.zeros_like(here), 0))
+        self._sums[name] = (total + here, number + 1)
 
     def take_logs(self) -> dict[str, float]:
         """Means since the last call, over all processes; then start anew.

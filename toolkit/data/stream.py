@@ -1,5 +1,6 @@
 """A set that is read while it is used; ahead of time, by other processes, where a plan is known."""
 
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import tee
@@ -48,6 +49,7 @@ class Stream(Examples):
             batch_size=None,
             num_workers=self._workers,
             pin_memory=self._pin_memory,
+            worker_init_fn=_outlive_stop_signals,
             # Its own, as a loader draws a number from the default one, and would change what a loss draws.
             generator=torch.Generator(),
         )
@@ -70,6 +72,15 @@ class Stream(Examples):
         if len(self._recent) > REMEMBERED:
             del self._recent[next(iter(self._recent))]
         return self._recent[request]
+
+
+def _outlive_stop_signals(worker: int) -> None:
+    """Launchers signal whole process groups; the trainer still needs its batches for the step it is in.
+
+    Workers end when their parent does, which torch sees to.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _unread(requests: Iterable[Request]) -> Iterator[Request]:
