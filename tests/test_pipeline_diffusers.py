@@ -74,11 +74,16 @@ def test_a_run_opens_in_diffusers_unchanged_and_samples_the_same_images(runs: Pa
 
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
-@pytest.mark.parametrize("steps", [20, 5])
-def test_diffusers_samples_a_saved_pipeline_as_we_do(prediction: str, variance: str, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("steps", "spacing"), [(20, "leading"), (5, "leading"), (5, "trailing"), (7, "linspace")]
+)
+def test_diffusers_samples_a_saved_pipeline_as_we_do(
+    prediction: str, variance: str, steps: int, spacing: str
+) -> None:
+    variance = "fixed_small" if spacing == "trailing" else variance
     pipeline = make(
         network={**UNET, "prediction": prediction},
-        sampler={"type": "ancestral", "clip": True, "variance": variance},
+        sampler={"type": "ancestral", "clip": True, "variance": variance, "spacing": spacing},
     )
     pipeline.save_pretrained("saved")
     images = ours(pipeline, steps)
@@ -91,9 +96,10 @@ def test_diffusers_samples_a_saved_pipeline_as_we_do(prediction: str, variance: 
 @pytest.mark.parametrize(("classes", "network", "sampler"), [
     (None, {}, {"type": "ddim"}),
     (None, {}, {"type": "diffusers", "scheduler": "DPMSolverMultistepScheduler", "num_inference_steps": 5}),
+    (None, {}, {"type": "ancestral", "spacing": "trailing", "variance": "fixed_large"}),
     (None, {"learned_variance": True}, {"type": "ancestral"}),
     (10, {"conditional": True}, {"type": "ancestral"}),
-], ids=["ddim", "solver", "learned variance", "conditional"])  # fmt: skip
+], ids=["ddim", "solver", "noise at the end", "learned variance", "conditional"])  # fmt: skip
 def test_what_diffusers_would_sample_otherwise_does_not_look_like_its_own(
     classes: int | None, network: dict[str, Any], sampler: dict[str, Any]
 ) -> None:

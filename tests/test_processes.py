@@ -1,9 +1,11 @@
 """Runs over several processes: resumed exactly, and the same as over one."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TINY_DDGAN, TINY_DDPM
@@ -134,3 +136,31 @@ def test_a_launcher_whose_processes_do_not_see_each_other_is_refused(
         RunError, match="states 2 processes .* how they find each other: MASTER_ADDR and RANK"
     ):
         Processes(RunOptions(8, steps=1))
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, dict[str, Any]]:
+    """What process_checks.py says at one process and at two."""
+    script = str(DRIVER.with_name("process_checks.py"))
+    results = {"one": launch([sys.executable, script]), "two": launch([*TORCHRUN, "2", script])}
+    assert all(result.returncode == 0 for result in results.values()), results["two"].stderr[-3000:]
+    return {name: json.loads(result.stdout.splitlines()[-1]) for name, result in results.items()}
+
+
+def test_networks_and_averages_start_alike_however_they_were_initialised(answers: dict[str, Any]) -> None:
+    """It seeds each process differently, and `must_agree` finds nothing until one weight is moved."""
+    assert "state of 'd' differs between processes" in answers["two"]["drift"]
+    assert "drift" not in answers["one"]
+
+
+def test_records_of_all_processes_come_in_the_order_of_the_global_batch(answers: dict[str, Any]) -> None:
+    assert len(answers["two"]["records"]) == 8
+    assert answers["two"]["records"] == answers["one"]["records"]
+
+
+def test_measures_are_the_same_for_any_number_of_processes(answers: dict[str, Any]) -> None:
+    assert answers["two"]["measures"] == pytest.approx(answers["one"]["measures"], rel=1e-6)
+
+
+def test_a_refusal_on_one_process_ends_all(answers: dict[str, Any]) -> None:
+    assert answers["two"]["refusal"] == "another process has given up, and says why"

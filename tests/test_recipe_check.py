@@ -106,3 +106,7 @@ def test_a_combination_that_a_constructor_refuses_is_one_line_at_its_table(
     done = check(write(), "--set", "networks.denoiser.block_out_channels=[8, 8, 8, 8, 8]")
     assert done.exit_code == 2
     assert len(done.stderr.splitlines()) == 1 and "[networks.denoiser]" in done.stderr
+
+
+def test_another_memory_order_is_no_lost_weight(write: Callable[..., Path]) -> None:
+    assert check(write(), "--set", "networks.denoiser.channels_last=true").exit_code == 0

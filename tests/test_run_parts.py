@@ -140,3 +140,17 @@ def test_a_tracker_that_is_not_installed_is_named(write: Write, tmp_path: Path, 
         error == f"error: [trackers] names has '{name}', but its package is not installed: pip install {name}"
     )
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("stated", "complaint"),
+    [
+        ("samples.num_inference_steps=50", "num_inference_steps must be from 1 to 20"),
+        ("sampler.num_inference_steps=50", "num_inference_steps must be from 1 to 20"),
+    ],
+)
+def test_a_sampler_that_refuses_its_options_does_so_before_training(
+    write: Write, stated: str, complaint: str
+) -> None:
+    assert complaint in refused(train(write(), stated))
+    assert not Path("runs/tiny/metrics.jsonl").exists()

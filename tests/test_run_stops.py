@@ -128,3 +128,22 @@ def test_weights_that_are_not_finite_are_never_saved(
     last = run / "checkpoints" / checkpoints(run)[-1]
     assert last.name == "step-0000003"
     assert all(bool(t.isfinite().all()) for t in load_file(last / "networks/denoiser.safetensors").values())
+
+
+def test_a_signal_to_the_whole_process_group_stops_a_run_whose_data_is_read_by_workers(
+    write: Write, run: Path
+) -> None:
+    """Launchers, Slurm and systemd signal groups; a worker that died of it would take the run down."""
+    options = ["run.steps=100000", "run.log_every=1", "data.workers=1", "data.in_memory_mb=0"]
+    stated = [word for option in options for word in ("--set", option)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toolkit", "train", str(write()), *stated],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert "stopped by SIGTERM" in said and len(checkpoints(run)) == 1

@@ -193,3 +193,12 @@ def test_a_scheduler_that_cannot_be_used_is_refused(options: dict, message: str)
 def test_more_steps_than_timesteps_are_refused() -> None:
     with pytest.raises(ValueError, match="from 1 to 100"):
         kept_timesteps(100, 101, "leading")
+
+
+def test_the_clean_image_of_a_velocity_does_not_depend_on_what_was_read_first() -> None:
+    """At abar = 0 the noise says nothing of x_0; the velocity is -x_0 there."""
+    schedule = NoiseSchedule([0.5, 1.0])
+    x_t, velocity, t = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([1, 1])
+    prediction = Prediction(schedule, x_t, t, velocity=velocity)
+    assert torch.equal(prediction.noise, x_t)
+    assert torch.equal(prediction.x0, -velocity)

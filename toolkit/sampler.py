@@ -136,6 +136,8 @@ class Ancestral(Sampler):
     def scheduler(self) -> "DDPMScheduler | None":
         if len(self._whole.timesteps) != self._whole.num_train_timesteps:
             return None  # a chain with gaps has no betas that diffusers could be told
+        if self.spacing == "trailing" and self.variance == "fixed_large":
+            return None  # diffusers would add noise to the last image, whose timestep is not 0
         config = {"variance_type": self.variance, "clip_sample": self.clip}
         return self._whole.to_scheduler(**config, timestep_spacing=self.spacing)
 
