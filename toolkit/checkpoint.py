@@ -8,7 +8,6 @@ step-0001000/
 """
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from toolkit.errors import CheckpointError
-from toolkit.files import new_folder, sha256_of, write_json, write_tensors
+from toolkit.files import new_folder, read_json, read_tensors, sha256_of, write_json, write_tensors
 from toolkit.trainer import Training
 
 FORMAT = 1
@@ -76,7 +73,7 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
             then.
     """
     verify(path)
-    state = _read_json(path / "state.json")
+    state = read_json(path / "state.json")
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is of format {state.get('format')}, this version reads {FORMAT}")
     for name, value in facts.items():
@@ -88,7 +85,7 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     objects: dict[str, nn.Module] = {"objective": training.objective}
     objects |= {f"networks/{role}": training.networks[role] for role in training.optimizers}
     objects |= {f"ema/{role}": ema.network for role, ema in training.averages.items()}
-    tensors = {name: _read_tensors(path / f"{name}.safetensors") for name in objects}
+    tensors = {name: read_tensors(path / f"{name}.safetensors") for name in objects}
     for name, module in objects.items():
         _compare(path, name, module, tensors[name])
     moments = {role: _read_optimizer(path / "optimizers", role) for role in training.optimizers}
@@ -136,18 +133,19 @@ def verify(path: Path) -> None:
     """
     if not (path / "manifest.json").is_file():
         raise CheckpointError(f"{path}: not a complete checkpoint, it has no manifest.json")
-    manifest = _read_json(path / "manifest.json")
+    manifest = read_json(path / "manifest.json")
     if "state.json" not in manifest:
         raise CheckpointError(f"{path}: manifest.json is none of a checkpoint, it does not list state.json")
     for name, stated in manifest.items():
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"{path}: {name} is missing")
-        if (size := file.stat().st_size) != stated["bytes"]:
+        stated = stated if isinstance(stated, dict) else {}
+        if (size := file.stat().st_size) != stated.get("bytes"):
             raise CheckpointError(
-                f"{path}: {name} is truncated or foreign: {size} bytes and not {stated['bytes']}"
+                f"{path}: {name} is truncated or foreign: {size} bytes and not {stated.get('bytes')}"
             )
-        if sha256_of(file) != stated["sha256"]:
+        if sha256_of(file) != stated.get("sha256"):
             raise CheckpointError(f"{path}: {name} was altered, its checksum is not the manifest's")
 
 
@@ -197,10 +195,10 @@ def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], d
 
 def _read_optimizer(folder: Path, role: str) -> dict[int, dict[str, Any]]:
     state: dict[int, dict[str, Any]] = {}
-    for key, tensor in _read_tensors(folder / f"{role}.safetensors").items():
+    for key, tensor in read_tensors(folder / f"{role}.safetensors").items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = tensor
-    for index, values in _read_json(folder / f"{role}.json").items():
+    for index, values in read_json(folder / f"{role}.json").items():
         state.setdefault(int(index), {}).update(values)
     return state
 
@@ -228,17 +226,3 @@ def _compare(path: Path, name: str, module: nn.Module, tensors: Mapping[str, Ten
         if tensors[key].shape != expected[key].shape:
             here, there = tuple(expected[key].shape), tuple(tensors[key].shape)
             raise CheckpointError(f"{path}: {name}.{key} has shape {there}, this recipe's has {here}")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None

@@ -8,8 +8,9 @@ import torch
 
 from toolkit.description import Description
 from toolkit.errors import CheckpointError
+from toolkit.files import read_json, read_tensors
 from toolkit.pipeline import Pipeline
-from toolkit.pipeline_folder import UNET_WEIGHTS, fill, read_json, read_tensors
+from toolkit.pipeline_folder import UNET_WEIGHTS, fill
 from toolkit.registry import Registry
 
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
@@ -61,7 +62,7 @@ def load_diffusers(folder: Path, registry: Registry) -> Pipeline:
         {"role": "denoiser", "weights": "as saved by diffusers", "recipe": folder.name},
     )
     pipeline = Pipeline.from_description(description, registry, str(folder))
-    state = read_tensors(unet_folder / UNET_WEIGHTS, CheckpointError)
+    state = read_tensors(unet_folder / UNET_WEIGHTS)
     fill(pipeline.denoiser, {f"model.{_today(key)}": t for key, t in state.items()}, folder, CheckpointError)
     return pipeline
 

@@ -6,15 +6,16 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from toolkit.errors import RunError
+from toolkit.errors import CheckpointError, RunError
 
 TEMPORARY = ".writing-"
 REPLACED = ".replaced-"
@@ -95,6 +96,29 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         _flush(temporary)
         temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: if it cannot be read, or holds something else.
+    """
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(stated, dict):
+        raise CheckpointError(f"{path}: is no JSON object")
+    return stated
+
+
+def read_tensors(path: Path, refuse: Callable[[str], Exception] = CheckpointError) -> dict[str, Tensor]:
+    """The tensors in a safetensors file; raises what `refuse` makes of the reason if it cannot be read."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise refuse(f"{path}: cannot be read: {error}") from None
 
 
 def sha256_of(path: Path) -> str:

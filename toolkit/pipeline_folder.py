@@ -7,20 +7,17 @@ scheduler/, model_index.json   only if diffusers.DDPMPipeline would sample it ri
 """
 
 import importlib.metadata
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, PositiveInt, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from toolkit.denoiser import Denoiser
 from toolkit.description import Description
 from toolkit.errors import CheckpointError, PluginError, RunError
-from toolkit.files import new_folder, write_json, write_tensors
+from toolkit.files import new_folder, read_json, read_tensors, write_json, write_tensors
 from toolkit.initialiser import Initialiser, Noise
 from toolkit.pipeline import Pipeline
 from toolkit.registry import Registry
@@ -206,23 +203,6 @@ def fill(
             there, here = tuple(tensor.shape), tuple(expected[name].shape)
             raise refuse(f"{folder}: is of another architecture: {name!r} is {there} there and {here} here")
     network.load_state_dict(state)
-
-
-def read_tensors(path: Path, refuse: Callable[[str], Exception]) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise refuse(f"{path}: cannot be read: {error}") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        stated = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(stated, dict):
-        raise CheckpointError(f"{path}: is no JSON object")
-    return stated
 
 
 def plugins_of(description: Description, registry: Registry) -> dict[str, str]:
