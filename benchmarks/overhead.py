@@ -1,10 +1,10 @@
 """What the toolkit adds to a bare training step and to bare sampling, with the same UNet and batch.
 
-    python benchmarks/overhead.py [--steps 60] [--rounds 5]
+    python benchmarks/overhead.py [--steps 200] [--samplings 8] [--ema]
 
 Both sides run in this process, in turns, so that a change of the machine's speed hits both alike. Training:
 the bare step is forward, backward and a fused AdamW step on data that is already there. Sampling: the bare
-side calls the network as often as the sampler does, on a batch of noise. Prints the ratio of the medians.
+side calls the network as often as the sampler does, on a batch of noise.
 """
 
 import argparse
@@ -50,24 +50,37 @@ def bare_step(network: nn.Module, images: torch.Tensor) -> Callable[[], None]:
     return step
 
 
-def seconds(work: Callable[[], object], times: int, device: torch.device) -> float:
-    """Median seconds of one call."""
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        if device.type != "cpu":
-            torch.accelerator.synchronize()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """What one call takes."""
+    start = time.perf_counter()
+    work()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - start
+
+
+def compare(
+    what: str, ours: Callable[[], object], bare: Callable[[], object], pairs: int, device: torch.device
+) -> None:
+    """Take both in turns, and print the medians and the median ratio of a pair."""
+    for work in (bare, ours, bare, ours):
+        seconds(work, device)
+    timed = [(seconds(ours, device), seconds(bare, device)) for _ in range(pairs)]
+    ratios = sorted(a / b for a, b in timed)
+    a, b = (1000 * statistics.median(side) for side in zip(*timed, strict=True))
+    quarter = pairs // 4
+    print(
+        f"{what}: {a:.1f} ms and {b:.1f} ms bare, ratio {statistics.median(ratios):.3f} "
+        f"(quartiles {ratios[quarter]:.3f} and {ratios[-1 - quarter]:.3f}, {pairs} pairs)"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=60, help="training steps a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200, help="pairs of training steps")
+    parser.add_argument("--samplings", type=int, default=8, help="pairs of samplings")
     parser.add_argument("--ema", action="store_true", help="with an EMA on the toolkit's side")
     chosen = parser.parse_args()
 
@@ -81,14 +94,9 @@ def main() -> None:
     batches = Batches(built.source, DataOptions(), seed=0, device=processes.device)
     trainer = Trainer(built.training, batches, processes, recipe.common(("run",)))
 
+    device = processes.device
     bare = bare_step(twin, batches.get(0, 64).images)
-    for work in (bare, trainer.step):
-        seconds(work, 10, processes.device)
-    ours, theirs = [], []
-    for _ in range(chosen.rounds):
-        theirs.append(seconds(bare, chosen.steps, processes.device))
-        ours.append(seconds(trainer.step, chosen.steps, processes.device))
-    report("training step", ours, theirs)
+    compare("training step", trainer.step, bare, chosen.steps, device)
 
     pipeline = Previews(recipe, built, recipe.registry, processes).pipeline(0, average=False)
     assert pipeline is not None
@@ -106,19 +114,9 @@ def main() -> None:
     def sample() -> None:
         pipeline.draw(generators_for(0, 0, 64, processes.device), 64)
 
-    ours, theirs = [], []
-    for _ in range(chosen.rounds):
-        theirs.append(seconds(calls, 1, processes.device))
-        ours.append(seconds(sample, 1, processes.device))
-    report(f"sampling 64 images, {pipeline.calls} network calls", ours, theirs)
+    what = f"sampling 64 images by {pipeline.calls} network calls"
+    compare(what, sample, calls, chosen.samplings, device)
     processes.close(cleanly=True)
-
-
-def report(what: str, ours: list[float], theirs: list[float]) -> None:
-    ratio = statistics.median(ours) / statistics.median(theirs)
-    milliseconds = [1000 * statistics.median(side) for side in (ours, theirs)]
-    rounds = ", ".join(f"{a / b:.3f}" for a, b in zip(ours, theirs, strict=True))
-    print(f"{what}: {milliseconds[0]:.2f} ms / {milliseconds[1]:.2f} ms = {ratio:.3f}   (rounds: {rounds})")
 
 
 if __name__ == "__main__":
