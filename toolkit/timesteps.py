@@ -1,7 +1,6 @@
 """Which timesteps a training step looks at."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,11 @@ class Timesteps(nn.Module, ABC):
     """Draws timesteps with weights such that E[weight f(t)] is the uniform mean of f; state is buffers."""
 
     extra: int = 0  # further draws a step whose losses are wanted, without gradient, by observe()
-    learns: ClassVar[bool] = False  # whether observe() does anything; if not, no losses are gathered
+
+    @property
+    def learns(self) -> bool:
+        """Whether observe() does anything; if not, no losses are gathered."""
+        return type(self).observe is not Timesteps.observe
 
     @abstractmethod
     def draw(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
