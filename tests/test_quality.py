@@ -49,7 +49,7 @@ def test_quickstart_samples_are_nearly_as_recognisable_as_held_out_digits(
         name: np.bincount(p.argmax(1), minlength=10) / len(p)
         for name, p in (("real", real), ("drawn", drawn))
     }
-    # Measured: real .75, drawn .68, noise .20, distance .09.
+    # Measured on one quickstart run: real .77, drawn .70, noise .19, distance .12, the rarest class .07.
     assert confidence["drawn"] > confidence["real"] - 0.2, confidence
     assert confidence["drawn"] > confidence["noise"] + 0.25, confidence
     assert np.abs(spread["drawn"] - spread["real"]).sum() / 2 < 0.25, spread

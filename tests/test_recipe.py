@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recipe_kinds import RECIPE, SECTIONS, Chain, NetTable, RunTable, Simple, Uniform, Weighted, registry
 
 from toolkit.errors import RecipeError
-from toolkit.recipe import Section, from_tables, read_layers
+from toolkit.recipe import Layers, Section, read_layers
 from toolkit.recipe import resolve as resolve_layers
 from toolkit.recipe.writer import write_toml
 
@@ -27,6 +27,11 @@ def folder(tmp_path, monkeypatch):
 def resolve(text, *overrides, name="x.toml"):
     Path(name).write_text(text, encoding="utf-8")
     return resolve_layers(read_layers(name, overrides), REGISTRY, SECTIONS)
+
+
+def from_tables(tables, registry, sections):
+    """Resolve tables that did not come from a file."""
+    return resolve_layers(Layers("recipe", None, "recipe", dict(tables)), registry, sections)
 
 
 def refused(text, *overrides):

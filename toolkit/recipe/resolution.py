@@ -46,16 +46,6 @@ def resolve(layers: Layers, registry: "Registry", sections: Sequence[Section] = 
     return recipe
 
 
-def from_tables(
-    tables: Mapping[str, Any],
-    registry: "Registry",
-    sections: Sequence[Section] = SECTIONS,
-    name: str = "recipe",
-) -> Recipe:
-    """Resolve tables that did not come from a file; `name` begins messages about them."""
-    return resolve(Layers(name, None, name, dict(tables)), registry, sections)
-
-
 def _complete(section: Section, stated: Any, completion: "Completion") -> dict[str, Any]:
     def complete(table: Any, *path: str) -> dict[str, Any]:
         return completion.complete(
