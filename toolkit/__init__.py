@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from toolkit.grid import to_grid, to_image
     from toolkit.importer import Importer
     from toolkit.initialiser import Initialiser
+    from toolkit.metric import Metric, Score, Subject
     from toolkit.objective import DenoisingLoss, Loss, Objective, Records, Step, Turn
     from toolkit.optimizer import LRSchedule
     from toolkit.pipeline import Pipeline, PipelineOutput
@@ -59,6 +60,7 @@ _WHERE = {
     "toolkit.grid": ("to_grid", "to_image"),
     "toolkit.importer": ("Importer",),
     "toolkit.initialiser": ("Initialiser",),
+    "toolkit.metric": ("Metric", "Score", "Subject"),
     "toolkit.objective": ("DenoisingLoss", "Loss", "Objective", "Records", "Step", "Turn"),
     "toolkit.optimizer": ("LRSchedule",),
     "toolkit.pipeline": ("Pipeline", "PipelineOutput"),
@@ -72,12 +74,12 @@ _WHERE = {
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "Batch", "Batches", "CheckpointError", "DataError", "DataSource", "Default", "Denoiser",
-    "DenoisingLoss", "Draws", "Importer", "Initialiser", "LRSchedule", "Loss", "Network", "NoiseSchedule",
+    "Batch", "Batches", "CheckpointError", "DataError", "DataSource", "Default", "Denoiser", "DenoisingLoss",
+    "Draws", "Importer", "Initialiser", "LRSchedule", "Loss", "Metric", "Network", "NoiseSchedule",
     "Objective", "Pipeline", "PipelineOutput", "PluginError", "Prediction", "RecipeError", "Records",
-    "Registry", "RunError", "Sampler", "Step", "Timesteps", "ToolkitError", "TrainingError", "Turn",
-    "__version__", "below", "calls", "hookimpl", "kept_timesteps", "load", "options_from", "randn",
-    "to_grid", "to_image",
+    "Registry", "RunError", "Sampler", "Score", "Step", "Subject", "Timesteps", "ToolkitError",
+    "TrainingError", "Turn", "__version__", "below", "calls", "hookimpl", "kept_timesteps", "load",
+    "options_from", "randn", "to_grid", "to_image",
 ]  # fmt: skip
 
 

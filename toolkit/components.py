@@ -10,6 +10,7 @@ from toolkit.denoiser import Denoiser, Network
 from toolkit.hookspecs import hookimpl
 from toolkit.importer import Importer
 from toolkit.initialiser import Initialiser, Noise
+from toolkit.metric import Metric
 from toolkit.objective import DenoisingLoss, Objective
 from toolkit.optimizer import Constant, Cosine, Linear, LRSchedule, adam, adamw, sgd
 from toolkit.registry import Registry
@@ -23,7 +24,7 @@ from toolkit.unet import UNet
 # filed as a network.
 KINDS = (
     DataSource, NoiseSchedule, Network, Objective, DenoisingLoss, Timesteps, torch.optim.Optimizer,
-    LRSchedule, Sampler, Initialiser, Importer,
+    LRSchedule, Sampler, Initialiser, Importer, Metric,
 )  # fmt: skip
 
 

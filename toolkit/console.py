@@ -1,6 +1,6 @@
 """What a person sees while the toolkit works."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -106,3 +107,20 @@ class SamplingDisplay:
     def __call__(self, first: int, n: int, calls: int) -> None:
         """`calls` network calls are done for images first..first+n-1, and all for those before."""
         self._progress.update(self._task, completed=first * self._calls + n * calls)  # type: ignore[arg-type]
+
+
+@contextmanager
+def evaluating_display() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each metric, told how many of how many parts of its work are done."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("ETA"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        tasks: dict[str, TaskID] = {}
+
+        def told(metric: str, done: int, total: int) -> None:
+            if metric not in tasks:
+                tasks[metric] = progress.add_task(metric, total=total)
+            progress.update(tasks[metric], completed=done, total=total)
+
+        yield told

@@ -31,6 +31,8 @@ class Step:
         averages: by role, the EMA networks where the recipe has [ema.<role>], else the network itself.
         float32: a context in which autocast is off, for what bf16 would spoil (R1).
         no_grad: a context for a pass without gradient over a network that is being trained.
+        backward: differentiates a part of the loss at once and frees its graph, for a loss too large to hold
+            as a whole. The parts must sum to `Loss.total`, which is then returned detached.
     """
 
     number: int
@@ -40,6 +42,7 @@ class Step:
     averages: Mapping[str, Any]
     float32: Callable[[], AbstractContextManager[object]]
     no_grad: Callable[[], AbstractContextManager[object]] = torch.no_grad
+    backward: Callable[[Tensor], None] = Tensor.backward
 
 
 @dataclass(frozen=True)

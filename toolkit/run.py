@@ -3,7 +3,7 @@
 recipe.toml       resolved, with every default        environment.json   versions, plugins, git, command
 metrics.jsonl     one record every run.log_every steps   run.json        status and step
 samples/          grids, raw and EMA                   checkpoints/      see toolkit.checkpoint
-pipeline/         the trained model
+pipeline/         the trained model       scores/            what `toolkit evaluate` measured
 """
 
 import fcntl
@@ -28,7 +28,7 @@ from toolkit.recipe import Recipe
 
 Status = Literal["running", "finished", "stopped", "failed"]
 FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json")
-FOLDERS = ("samples", "checkpoints", "pipeline", "trackers")
+FOLDERS = ("samples", "checkpoints", "pipeline", "scores", "trackers")
 LOCK = ".lock"
 
 

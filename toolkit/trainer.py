@@ -117,7 +117,8 @@ class Trainer:
             batch = self.batches.get(self._position(self.number, turn, repetition, micro), self.micro_batch)
             with self.processes.autocast():
                 loss = turn.loss(batch, self._step(repetition))
-            (loss.total / (self.micro_batches * self.processes.count)).backward()
+            if loss.total.requires_grad:  # else the turn has called step.backward itself
+                self._backward(loss.total)
             self._note(turn.name, loss)
             losses.append(loss)
         for role in turn.trains:
@@ -131,8 +132,13 @@ class Trainer:
         processes = self.processes
         return Step(
             self.number, repetition, processes.device, networks, {**networks, **averages},
-            processes.float32, processes.no_grad,
+            processes.float32, processes.no_grad, self._backward,
         )  # fmt: skip
+
+    def _backward(self, loss: Tensor) -> None:
+        """Add to the gradient that of a micro-batch's loss, or of a part of it."""
+        with self.processes.float32():  # backward runs in the types of the forward pass, outside autocast
+            (loss / (self.micro_batches * self.processes.count)).backward()
 
     def _update(self, role: str) -> None:
         """Sum the gradient over processes, clip it, and take one optimizer step."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from toolkit.cli import imports, plugins, recipes, sample, train
+from toolkit.cli import evaluate, imports, plugins, recipes, sample, train
 from toolkit.errors import ToolkitError
 
 
@@ -30,7 +30,8 @@ def main() -> None:
 
 
 _VERBS = (
-    train.train, sample.sample, imports.import_weights, recipes.recipe, recipes.recipes, plugins.plugins
+    train.train, sample.sample, evaluate.evaluate, imports.import_weights, recipes.recipe, recipes.recipes,
+    plugins.plugins,
 )  # fmt: skip
 for command in _VERBS:
     main.add_command(command)

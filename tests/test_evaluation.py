@@ -1,0 +1,129 @@
+"""`toolkit evaluate`: a stranger's metric, real examples, and scores that are kept with their protocol."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from toolkit.cli import main
+from toolkit.data.digits import Digits
+
+PLUGIN = '''
+import toolkit
+
+class Brightness(toolkit.Metric):
+    """Mean of the real examples, and the sampler's network calls.
+
+    Args:
+        images: how many.
+    """
+    def __init__(self, images: int = 100):
+        self.images = images
+
+    def measure(self, subject: toolkit.Subject) -> toolkit.Score:
+        seen = []
+        for batch in subject.real(self.images, batch_size=32):
+            seen += batch.flatten(1).mean(1).tolist()
+            subject.progress(len(seen), self.images)
+        return toolkit.Score({"mean": sum(seen) / len(seen), "calls": subject.pipeline.calls}, {"each": seen})
+
+@toolkit.hookimpl
+def toolkit_components(registry):
+    registry.add(toolkit.Metric, "brightness", Brightness)
+'''
+
+
+@pytest.fixture(autouse=True)
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A plugin with a metric, as pip would install it."""
+    metadata = tmp_path / "site" / "toolkit_bright-0.1.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata.parent / "toolkit_bright.py").write_text(PLUGIN)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toolkit-bright\nVersion: 0.1\n")
+    (metadata / "entry_points.txt").write_text("[toolkit]\nbright = toolkit_bright\n")
+    monkeypatch.syspath_prepend(metadata.parent)
+    yield
+    sys.modules.pop("toolkit_bright", None)
+
+
+@pytest.fixture
+def run(runs: Path, tmp_path: Path) -> Path:
+    shutil.copytree(runs / "ddpm", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def evaluate(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)], catch_exceptions=False)
+
+
+def refusal(*arguments: object) -> str:
+    done = evaluate(*arguments)
+    assert done.exit_code == 2, done.output
+    return done.stderr.removeprefix("error: ").rstrip()
+
+
+def scores(folder: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def test_a_metric_sees_the_runs_held_out_examples_as_the_model_does(run: Path) -> None:
+    assert evaluate(run, "--metrics", "brightness", "--set", "metrics.brightness.images=50").exit_code == 0
+    (score,) = scores(run / "scores")
+    real = Digits(split="test").images[:50].double() / 127.5 - 1
+    assert score["values"]["mean"] == pytest.approx(real.mean().item(), rel=1e-6)
+    assert score["values"]["calls"] == 20 and len(score["curves"]["each"]) == 50
+
+
+def test_a_score_is_kept_with_its_protocol_and_another_protocol_replaces_none(run: Path) -> None:
+    for images in (50, 60, 50):
+        evaluate(run, "--metrics", "brightness", "--set", f"metrics.brightness.images={images}")
+    evaluate(run, "--metrics", "brightness", "--split", "train", "--set", "metrics.brightness.images=50")
+    protocols = [score["protocol"] for score in scores(run / "scores")]
+    asked = sorted((p["metric"]["images"], p["split"]) for p in protocols)
+    assert asked == [(50, "held_out"), (50, "train"), (60, "held_out")]
+    assert all(p["data"]["type"] == "digits" and p["sampler"]["type"] == "ancestral" for p in protocols)
+    assert all(p["weights"]["weights"] == "ema" and p["weights"]["steps"] == 4 for p in protocols)
+
+
+def test_a_pipeline_that_left_its_run_needs_data_and_a_folder_for_scores(run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(run / "pipeline", tmp_path / "elsewhere" / "model")
+    assert "state --data RECIPE" in refusal(moved, "--metrics", "brightness")
+    assert "state --out FOLDER" in refusal(moved, "--metrics", "brightness", "--data", "quickstart")
+    stated = ("--data", "quickstart", "--out", tmp_path / "scores")
+    assert evaluate(moved, "--metrics", "brightness", *stated).exit_code == 0
+    assert len(scores(tmp_path / "scores")) == 1
+
+
+BRIGHTNESS = ("--metrics", "brightness")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ("--metrics", "brightnes"),
+            "--metrics brightnes: [metrics.brightnes] type 'brightnes' is not installed",
+        ),
+        (("--metrics", "brightnes"), "Did you mean 'brightness'?"),
+        ((*BRIGHTNESS, "--set", "metrics.brightness.image=5"), "has no option 'image'"),
+        ((*BRIGHTNESS, "--set", "run.steps=5"), "there is no section 'run'"),
+        (
+            (*BRIGHTNESS, "--set", "data.size=16"),
+            "has examples of (1, 16, 16), but the model makes (1, 8, 8)",
+        ),
+        (
+            (*BRIGHTNESS, "--set", "data.split=all", "--split", "held_out"),
+            "keeps no examples out of training",
+        ),
+        (("--metrics", " , "), "names no metric"),
+    ],
+)
+def test_a_mistake_is_answered_before_anything_is_computed(
+    run: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    assert says in refusal(run, *arguments)
+    assert not (run / "scores").exists()
