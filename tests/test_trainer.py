@@ -107,6 +107,25 @@ def test_gradient_passes_through_a_frozen_network_without_being_collected() -> N
         assert not t.training.networks["d"].training  # a network that is never trained is in eval()
 
 
+def test_a_loss_may_free_its_graph_part_by_part() -> None:
+    def in_parts(batch: Batch, step: Step) -> Loss:
+        total = torch.zeros(())
+        for rows in batch.images.chunk(2):
+            part = through_both(Batch(rows, None, batch.position), step).total / 2
+            step.backward(part)
+            total += part.detach()
+        return Loss(total)
+
+    results = []
+    for loss in (through_both, in_parts):
+        with trainer(Recorded(Turn("g", ("g",), loss)), micro_batch_size=4) as t:
+            t.step()
+            results.append((state(t), t.take_logs()))
+    (whole, whole_logs), (parts, parts_logs) = results
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-7) for name in whole)
+    assert parts_logs == pytest.approx(whole_logs) and changed(whole, parts) <= {"g"}
+
+
 def test_what_the_author_froze_stays_frozen() -> None:
     networks = {"g": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "d": nn.Linear(2, 1)}
     networks["g"][0].requires_grad_(False)  # type: ignore[index]
