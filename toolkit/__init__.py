@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ToolkitError,
         TrainingError,
     )
+    from toolkit.features import FeatureExtractor, Features
     from toolkit.foreign import options_from
     from toolkit.grid import to_grid, to_image
     from toolkit.importer import Importer
@@ -56,6 +57,7 @@ _WHERE = {
         "ToolkitError",
         "TrainingError",
     ),
+    "toolkit.features": ("FeatureExtractor", "Features"),
     "toolkit.foreign": ("options_from",),
     "toolkit.grid": ("to_grid", "to_image"),
     "toolkit.importer": ("Importer",),
@@ -75,11 +77,11 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "Batch", "Batches", "CheckpointError", "DataError", "DataSource", "Default", "Denoiser", "DenoisingLoss",
-    "Draws", "Importer", "Initialiser", "LRSchedule", "Loss", "Metric", "Network", "NoiseSchedule",
-    "Objective", "Pipeline", "PipelineOutput", "PluginError", "Prediction", "RecipeError", "Records",
-    "Registry", "RunError", "Sampler", "Score", "Step", "Subject", "Timesteps", "ToolkitError",
-    "TrainingError", "Turn", "__version__", "below", "calls", "hookimpl", "kept_timesteps", "load",
-    "options_from", "randn", "to_grid", "to_image",
+    "Draws", "FeatureExtractor", "Features", "Importer", "Initialiser", "LRSchedule", "Loss", "Metric",
+    "Network", "NoiseSchedule", "Objective", "Pipeline", "PipelineOutput", "PluginError", "Prediction",
+    "RecipeError", "Records", "Registry", "RunError", "Sampler", "Score", "Step", "Subject", "Timesteps",
+    "ToolkitError", "TrainingError", "Turn", "__version__", "below", "calls", "hookimpl", "kept_timesteps",
+    "load", "options_from", "randn", "to_grid", "to_image",
 ]  # fmt: skip
 
 

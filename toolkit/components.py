@@ -7,6 +7,7 @@ from toolkit.data.folder import ImageFolder
 from toolkit.data.hub import HubDataset
 from toolkit.data.source import DataSource
 from toolkit.denoiser import Denoiser, Network
+from toolkit.features import FeatureExtractor
 from toolkit.hookspecs import hookimpl
 from toolkit.importer import Importer
 from toolkit.initialiser import Initialiser, Noise
@@ -25,6 +26,7 @@ from toolkit.unet import UNet
 KINDS = (
     DataSource, NoiseSchedule, Network, Objective, DenoisingLoss, Timesteps, torch.optim.Optimizer,
     LRSchedule, Sampler, Initialiser, Importer, Metric,
+    FeatureExtractor,
 )  # fmt: skip
 
 
