@@ -83,10 +83,11 @@ def test_a_score_is_kept_with_its_protocol_and_another_protocol_replaces_none(ru
         evaluate(run, "--metrics", "brightness", "--set", f"metrics.brightness.images={images}")
     evaluate(run, "--metrics", "brightness", "--split", "train", "--set", "metrics.brightness.images=50")
     protocols = [score["protocol"] for score in scores(run / "scores")]
-    asked = sorted((p["metric"]["images"], p["split"]) for p in protocols)
+    asked = sorted((p["metric"]["images"], p["real"]["split"]) for p in protocols)
     assert asked == [(50, "held_out"), (50, "train"), (60, "held_out")]
-    assert all(p["data"]["type"] == "digits" and p["sampler"]["type"] == "ancestral" for p in protocols)
-    assert all(p["weights"]["weights"] == "ema" and p["weights"]["steps"] == 4 for p in protocols)
+    assert all(p["real"]["data"]["type"] == "digits" for p in protocols)
+    sampled = {(p["sampling"]["sampler"]["type"], p["sampling"]["weights"]) for p in protocols}
+    assert sampled == {("ancestral", "ema")}
 
 
 def test_a_pipeline_that_left_its_run_needs_data_and_a_folder_for_scores(run: Path, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ BRIGHTNESS = ("--metrics", "brightness")
         ((*BRIGHTNESS, "--set", "run.steps=5"), "there is no section 'run'"),
         (
             (*BRIGHTNESS, "--set", "data.size=16"),
-            "has examples of (1, 16, 16), but the model makes (1, 8, 8)",
+            "has examples of (1, 16, 16), but those to score are (1, 8, 8)",
         ),
         (
             (*BRIGHTNESS, "--set", "data.split=all", "--split", "held_out"),

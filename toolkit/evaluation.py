@@ -1,25 +1,34 @@
-"""Evaluating a trained pipeline: which data, which metrics, and where the scores go."""
+"""Evaluating a trained pipeline: which data, which samples, which metrics, and where the scores go."""
 
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
+from toolkit.comparison import Comparison, Progress, Share, cache_folder, identity_of
 from toolkit.data.source import DataSource
 from toolkit.errors import RecipeError
+from toolkit.features import FeatureExtractor
 from toolkit.files import write_json
 from toolkit.metric import Metric, Score, Subject
+from toolkit.options import EvaluationOptions
 from toolkit.pipeline import Pipeline
 from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.recipe.sections import SECTIONS, Section
 from toolkit.registry import Registry
 
 Split = Literal["held_out", "train"]
-DATA = next(section for section in SECTIONS if section.name == "data")
-METRICS = Section("metrics", "toolkit.metric:Metric", per_role=True, required=True)
+PROTOCOL = (
+    next(section for section in SECTIONS if section.name == "data"),
+    Section("images", "toolkit.options:EvaluationOptions", default={}),
+    Section("features", "toolkit.features:FeatureExtractor"),
+    Section("metrics", "toolkit.metric:Metric", per_role=True, required=True),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +39,22 @@ class Scored:
     score: Score
     protocol: dict[str, Any]
 
+    @property
+    def fingerprint(self) -> str:
+        """Scores can be compared if this is the same."""
+        return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:8]
+
     def write(self, folder: Path) -> Path:
-        """A JSON file whose name tells protocols apart: another protocol replaces no score."""
-        digest = hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:8]
-        path = folder / f"{self.metric}-{digest}.json"
-        score = {
+        """A JSON file of its own for every protocol, so that another protocol replaces no score."""
+        path = folder / f"{self.metric}-{self.fingerprint}.json"
+        curves = {name: list(curve) for name, curve in self.score.curves.items()}
+        write_json(path, {
+            "metric": self.metric,
             "values": dict(self.score.values),
-            "curves": {k: list(v) for k, v in self.score.curves.items()},
-        }
-        write_json(path, {"metric": self.metric, **score, "protocol": self.protocol})
+            "curves": curves,
+            "fingerprint": self.fingerprint,
+            "protocol": self.protocol,
+        })  # fmt: skip
         return path
 
 
@@ -47,68 +63,99 @@ def read_protocol(
 ) -> Recipe:
     """The [data] of a recipe, and a [metrics.<name>] for each metric, under `--set` overrides.
 
+    The overrides may also set what is in [images] (`EvaluationOptions`) and [features].
+
     Raises:
-        RecipeError: if one of them is wrong, or a flag sets anything else.
+        RecipeError: if one of them is wrong, or sets anything else.
     """
     types = [f"metrics.{name}.type={name}" for name in metrics]
     layers = read_layers(data, [*types, *overrides])
     for name in metrics:
         layers.origins["metrics", name] = layers.origins["metrics", name, "type"] = f"--metrics {name}"
     flags = {path[0] for path, origin in layers.origins.items() if origin.startswith("--set")}
-    wanted = {
-        "data",
-        "metrics",
-        *flags,
-    }  # other sections of the file are none of ours, those of flags mistakes
+    # A recipe's other sections are none of ours; those that a flag sets are mistakes.
+    wanted = {section.name for section in PROTOCOL} | flags
     values = {name: table for name, table in layers.values.items() if name in wanted}
-    return resolve(dataclasses.replace(layers, values=values), registry, (DATA, METRICS))
+    return resolve(dataclasses.replace(layers, values=values), registry, PROTOCOL)
 
 
 def evaluate(
-    pipeline: Pipeline,
+    subject: Pipeline | DataSource,
     protocol: Recipe,
+    folder: Path,
+    *,
+    device: torch.device,
     split: Split | None = None,
-    progress: Callable[[str, int, int], None] = lambda metric, done, total: None,
+    progress: Progress = lambda what, done, total: None,
+    share: Share | None = None,
 ) -> Iterator[Scored]:
-    """Score a pipeline by every metric of a protocol, one after the other.
+    """Score a model, or images, by every metric of a protocol, one after the other.
 
     Args:
-        pipeline: on the device that computes.
+        subject: a pipeline on `device`, or a data source of images, e.g. a folder's.
         protocol: from `read_protocol`.
+        folder: where samples are kept, so that those of a stopped evaluation are not made again.
+        device: where features are computed.
         split: "held_out" or "train" examples of the data; None takes those held out where there are any.
-        progress: is told the metric, and how many of how many parts of its work are done.
+        progress: is told what is being done, and how many of how many parts of it are.
+        share: of several processes; all of them have to see the same folders.
 
     Raises:
-        RecipeError: if the data has no held-out examples, or other shapes than the pipeline.
+        RecipeError: if the data has no held-out examples, or other shapes than the subject.
+        ToolkitError: what a metric refuses.
     """
     source, chosen = real_examples(protocol, split)
-    shape = tuple(pipeline.description.sample_shape)
+    if isinstance(subject, Pipeline):
+        model, shape = subject, tuple(subject.description.sample_shape)
+    else:
+        model, shape = None, tuple(subject.image_shape)
     if tuple(source.image_shape) != shape:
         raise RecipeError(
-            f"{protocol.where(('data',))} has examples of {tuple(source.image_shape)}, but the model "
-            f"makes {shape}"
+            f"{protocol.where(('data',))} has examples of {tuple(source.image_shape)}, but those to score "
+            f"are {shape}"
         )
     supplied = {
-        "schedule": pipeline.schedule, "sample_shape": shape, "image_shape": shape,
-        "num_classes": pipeline.description.num_classes,
-    }  # fmt: skip
-    made: dict[str, Metric] = {
+        "schedule": model.schedule if model else None,
+        "sample_shape": shape,
+        "image_shape": shape,
+        "num_classes": source.num_classes,
+    }
+    extractor: FeatureExtractor | None = None
+    if "features" in protocol.tables:
+        extractor = protocol.create(("features",), supplied)
+    metrics: dict[str, Metric] = {
         name: protocol.create(("metrics", name), supplied) for name in protocol.tables["metrics"]
     }
-    for name, metric in made.items():
+    options: EvaluationOptions = protocol.common(("images",))
+    identity = identity_of(model) if model else ""
+    num_real = min(options.real or len(source), len(source))
+    comparison = Comparison(
+        subject, identity, source, options, extractor, device, folder, progress, share or Share(),
+        cache_folder(),
+    )  # fmt: skip
+    for name, metric in metrics.items():
 
         def told(done: int, total: int, name: str = name) -> None:
             progress(name, done, total)
 
-        score = metric.measure(Subject(pipeline, source, told))
+        score = metric.measure(Subject(model, source, told, comparison))
         yield Scored(name, score, {
             "metric": protocol.tables["metrics"][name],
-            "data": protocol.component(("data",)),
-            "split": chosen,
-            "sampler": pipeline.description.tables["sampler"],
-            "weights": dict(pipeline.description.about),
+            "extractor": extractor and {"name": extractor.name, "identity": extractor.identity},
+            "real": {"data": protocol.component(("data",)), "split": chosen, "num": num_real},
+            "generated": {"num": options.num, "seed": options.seed, "quantised": "to 8 bits, rounded"},
+            "sampling": _sampling(model),
             "toolkit": importlib.metadata.version("diffusion-toolkit"),
         })  # fmt: skip
+
+
+def _sampling(model: Pipeline | None) -> dict[str, Any] | None:
+    """How samples were made of the model; None for images that were there."""
+    if model is None:
+        return None
+    tables = model.description.tables
+    weights = model.description.about.get("weights", "")
+    return {"sampler": tables["sampler"], "initialiser": tables["initialiser"], "weights": weights}
 
 
 def real_examples(protocol: Recipe, split: Split | None) -> tuple[DataSource, Split]:

@@ -70,7 +70,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file; tied weights, and views of one storage, are written under each of their names."""
+    """A safetensors file, replaced as a whole; tied weights and views of one storage keep all their names."""
     seen: set[int] = set()
     held = {}
     for name, tensor in tensors.items():
@@ -80,8 +80,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         seen.add(storage)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(held, path, metadata={"format": "pt"})
-        path.chmod(0o666 & ~_umask())  # safetensors writes mode 0600, which colleagues cannot read
+        temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+        try:
+            save_file(held, temporary, metadata={"format": "pt"})
+            temporary.chmod(0o666 & ~_umask())  # safetensors writes mode 0600, which colleagues cannot read
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

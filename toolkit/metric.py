@@ -1,4 +1,4 @@
-"""Metrics score a trained pipeline against real examples."""
+"""Metrics score a trained model, or a folder of images, against real examples."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from toolkit.comparison import Comparison
 from toolkit.data.source import DataSource
+from toolkit.errors import RunError
+from toolkit.features import Features
 from toolkit.pipeline import Pipeline
 
 
@@ -29,14 +32,27 @@ class Subject:
     """What is evaluated, and against which real examples.
 
     Attributes:
-        pipeline: in eval mode, on the device on which everything is computed.
+        model: in eval mode, on the device on which everything is computed; None for a folder of images.
         source: the real examples; never mirrored.
-        progress: is told how many of how many parts of the work are done.
+        progress: is told how many of how many parts of the metric's work are done.
+        comparison: samples and features, made when a metric first asks for them and shared by all.
     """
 
-    pipeline: Pipeline
+    model: Pipeline | None
     source: DataSource
     progress: Callable[[int, int], None]
+    comparison: Comparison | None = None
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The model.
+
+        Raises:
+            RunError: if there is none.
+        """
+        if self.model is None:
+            raise RunError("this metric scores a model, and there are only its images here")
+        return self.model
 
     def real(self, num: int, batch_size: int) -> Iterator[Tensor]:
         """The first `num` real examples (n, ...) in batches, in [-1, 1] if they are pictures."""
@@ -44,6 +60,30 @@ class Subject:
             examples = self.source.read(indices)[0].to(self.pipeline.device)
             pictures = examples.dtype == torch.uint8
             yield examples.to(torch.float32).div_(127.5).sub_(1) if pictures else examples
+
+    def samples(self) -> tuple[Tensor, Tensor]:
+        """All generated and all real examples of the protocol, uint8 if they are pictures, else float32."""
+        compared = self._compared()
+        return torch.cat(list(compared.generated())), torch.cat(list(compared.real()))
+
+    def features(self) -> tuple[Features, Features]:
+        """Features of the generated and of the real images of the protocol, on the CPU.
+
+        Raises:
+            RunError: if the protocol names no feature extractor.
+        """
+        return self._compared().features()
+
+    @property
+    def extractor(self) -> str:
+        """The name of the protocol's feature extractor, for the names of scores."""
+        extractor = self._compared().extractor
+        return extractor.name if extractor else ""
+
+    def _compared(self) -> Comparison:
+        if self.comparison is None:
+            raise RunError("this metric compares samples, and none are asked for here")
+        return self.comparison
 
 
 class Metric(ABC):

@@ -146,3 +146,20 @@ class TrackerOptions:
 
     names: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = field(default_factory=list)
     project: str = "toolkit"
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Which samples `toolkit evaluate` compares with which real examples.
+
+    Args:
+        num: generated images.
+        real: real images, the first ones of their split; None for all.
+        seed: image i is seeded seed + i.
+        batch_size: images sampled at once.
+    """
+
+    num: Positive = 10_000
+    real: Positive | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: Positive = 64

@@ -1,13 +1,14 @@
-"""`toolkit evaluate`: scores of a trained model."""
+"""`toolkit evaluate`: scores of a trained model, or of a folder of images."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from toolkit.errors import RunError
 
 
-@click.command(short_help="Score a trained model.")
+@click.command(short_help="Score a trained model, or images.")
 @click.argument("source", metavar="RUN")
 @click.option("--metrics", required=True, help="Names of metrics, with commas between them.")
 @click.option("--data", help="A recipe whose [data] to compare with; by default the run's own.")
@@ -16,42 +17,57 @@ from toolkit.errors import RunError
     type=click.Choice(["held_out", "train"]),
     help="By default the held-out examples, or the training examples where none are kept.",
 )
+@click.option("--num", type=click.IntRange(min=1), help="Generated images; 10,000 by default.")
+@click.option(
+    "--features", help="A feature extractor, e.g. classifier; its options by --set features.path=..."
+)
+@click.option("--sampler", help="Another sampler than the model's own.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Network calls; the pipeline's own number by default."
+)
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="A.B=C",
-    help="Set a value: data.path, metrics.<name>.<option>.",
+    help="Set a value: data.path, images.seed, features.<option>, metrics.<name>.<option>.",
 )
 @click.option("--device", help='By default an accelerator if there is one, else "cpu".')
-@click.option("--out", help="Folder for the scores; by default scores/ in the run folder.")
+@click.option("--out", help="Folder for scores and samples; by default scores/ in the run folder.")
 def evaluate(
-    source: str, metrics: str, data: str | None, split: str | None, overrides: tuple[str, ...],
-    device: str | None, out: str | None,
+    source: str, metrics: str, data: str | None, split: Any, num: int | None, features: str | None,
+    sampler: str | None, steps: int | None, overrides: tuple[str, ...], device: str | None, out: str | None,
 ) -> None:  # fmt: skip
-    """Score RUN: a run folder, a pipeline folder, a diffusers folder or a Hub id.
+    """Score RUN: a run folder, a pipeline folder, a diffusers folder, a Hub id, or a folder of images.
 
     A score is written with the protocol that it was measured by; a score by another protocol stays beside it.
+    Samples are kept beside the scores, and an evaluation that was stopped goes on with them.
     """
     names = [name for name in (part.strip() for part in metrics.split(",")) if name]
     if not names:
         raise click.BadParameter("names no metric", param_hint="--metrics")
     folder, recipe = places(source, data, out)
-
-    from typing import cast
+    shorthands = {"images.num": num, "features.type": features}
+    flags = [f"{key}={value}" for key, value in shorthands.items() if value is not None]
 
     from toolkit import plugins
-    from toolkit.cli.sample import move
+    from toolkit.cli.device import chosen_device
+    from toolkit.cli.sample import choose_sampler
     from toolkit.console import evaluating_display, say
-    from toolkit.evaluation import Split, read_protocol
+    from toolkit.data.folder import ImageFolder
     from toolkit.evaluation import evaluate as score
+    from toolkit.evaluation import read_protocol
     from toolkit.pipeline import Pipeline
 
-    protocol = read_protocol(recipe, names, overrides, plugins.load().registry)
-    pipeline = Pipeline.from_pretrained(source)
-    move(pipeline, device)
+    protocol = read_protocol(recipe, names, [*flags, *overrides], plugins.load().registry)
+    where = chosen_device(device)
+    subject: Any
+    if holds_images(Path(source)):
+        subject = ImageFolder(Path(source))
+    else:
+        subject = choose_sampler(Pipeline.from_pretrained(source), sampler, steps).to(where)
     with evaluating_display() as progress:
-        for scored in score(pipeline, protocol, cast(Split | None, split), progress):
+        for scored in score(subject, protocol, folder, device=where, split=split, progress=progress):
             for name, value in scored.score.values.items():
                 say(f"{scored.metric:<12} {name:<28} {value:.6g}")
             say(f"written to {scored.write(folder)}")
@@ -69,3 +85,9 @@ def places(source: str, data: str | None, out: str | None) -> tuple[Path, str]:
     if run is None and out is None:
         raise RunError(f"{source}: is no run, which would keep its scores: state --out FOLDER")
     return (Path(out) if out else Path(str(run)) / "scores"), data or str(Path(str(run)) / "recipe.toml")
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether it is a folder of images and no model's."""
+    models = ("pipeline.json", "model_index.json", "pipeline", "recipe.toml")
+    return folder.is_dir() and not any((folder / name).exists() for name in models)

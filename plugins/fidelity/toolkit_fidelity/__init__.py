@@ -1,8 +1,18 @@
 """Image metrics, whose arithmetic is torch-fidelity's."""
 
-from toolkit import Registry, hookimpl
+from toolkit import FeatureExtractor, Metric, Registry, hookimpl
+from toolkit_fidelity.extractors import VGG16, Inception
+from toolkit_fidelity.metrics import FID, IS, KID, Precision, Recall
+from toolkit_fidelity.torchvision import define_missing_operators
 
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
-    pass
+    define_missing_operators()
+    registry.add(FeatureExtractor, "inception", Inception)
+    registry.add(FeatureExtractor, "vgg16", VGG16)
+    registry.add(Metric, "fid", FID)
+    registry.add(Metric, "is", IS)
+    registry.add(Metric, "kid", KID)
+    registry.add(Metric, "precision", Precision)
+    registry.add(Metric, "recall", Recall)

@@ -1,0 +1,171 @@
+"""FID, IS, KID, precision and recall: torch-fidelity's numbers on our features, the right way round."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from toolkit import DataSource, FeatureExtractor, Features, Metric, RunError, Score, Subject
+from toolkit.comparison import Comparison, Share
+from toolkit.options import EvaluationOptions
+from toolkit_fidelity.metrics import FID, IS, KID, Precision, Recall
+
+torch_fidelity = pytest.importorskip("torch_fidelity")
+
+
+class Images(DataSource):
+    """Given images."""
+
+    num_classes = None
+
+    def __init__(self, images: Tensor) -> None:
+        self.images, self.image_shape = images, tuple(images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.images[indices], None
+
+
+class Projection(FeatureExtractor):
+    """Random projections: 16 features, 5 logits."""
+
+    name = "projection"
+
+    def __init__(self, seed: int = 0) -> None:
+        self.identity = f"projection {seed}"
+        self._seed, self.seen = seed, 0
+
+    def extract(self, images: Tensor, device: torch.device) -> Features:
+        self.seen += len(images)
+        flat = images.flatten(1).float() / 255
+        weight = torch.randn(flat.shape[1], 21, generator=torch.Generator().manual_seed(self._seed))
+        features, logits = (flat @ weight).split([16, 5], dim=1)
+        return Features(features, logits)
+
+
+def noise(n: int, seed: int, scale: float = 1.0) -> Tensor:
+    uniform = torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return (uniform * 255 * scale).to(torch.uint8)
+
+
+@pytest.fixture
+def subject(tmp_path: Path):
+    def make(generated: Tensor, real: Tensor, extractor: FeatureExtractor | None = None) -> Subject:
+        options = EvaluationOptions(num=len(generated))
+        comparison = Comparison(
+            Images(generated), "", Images(real), options, extractor or Projection(), torch.device("cpu"),
+            tmp_path, lambda *told: None, Share(), tmp_path / "cache",
+        )  # fmt: skip
+        return Subject(None, Images(real), lambda done, total: None, comparison)
+
+    return make
+
+
+def value(metric: Metric, subject: Subject, name: str) -> float:
+    score: Score = metric.measure(subject)
+    return score.values[name]
+
+
+def test_scores_equal_torch_fidelity_called_on_the_same_images(subject, tmp_path: Path) -> None:
+    class Registered(torch_fidelity.FeatureExtractorBase):
+        """The same projections, as torch-fidelity wants extractors."""
+
+        def __init__(self, name: str, features_list: list[str], **ignored: object) -> None:
+            super().__init__(name, features_list)
+
+        def forward(self, images: Tensor):
+            found = Projection().extract(images, images.device)
+            return tuple({"features": found.features, "logits": found.logits}[n] for n in self.features_list)
+
+        @staticmethod
+        def get_provided_features_list():
+            return "features", "logits"
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric):
+            return "logits" if metric == "isc" else "features"
+
+        @staticmethod
+        def can_be_compiled():
+            return False
+
+    class Set(torch.utils.data.Dataset):
+        def __init__(self, images: Tensor) -> None:
+            self.images = images
+
+        def __len__(self) -> int:
+            return len(self.images)
+
+        def __getitem__(self, i: int) -> Tensor:
+            return self.images[i]
+
+    torch_fidelity.register_feature_extractor("projection", Registered)
+    generated, real = noise(300, 0, 0.8), noise(400, 1)
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Set(generated), input2=Set(real), isc=True, fid=True, kid=True, prc=True, cuda=False,
+        feature_extractor="projection", kid_subset_size=100, cache=False, verbose=False,
+        save_cpu_ram=True,
+    )  # fmt: skip
+    ours = subject(generated, real)
+    assert value(FID(), ours, "fid_projection") == pytest.approx(
+        theirs["frechet_inception_distance"], rel=1e-4
+    )
+    kid = KID(subset_size=100).measure(ours).values
+    assert kid["kid_projection"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
+    assert kid["kid_projection_std"] == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-5)
+    scores = IS().measure(ours).values
+    assert scores["is_projection"] == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
+    assert scores["is_projection_std"] == pytest.approx(theirs["inception_score_std"], rel=1e-6)
+    assert value(Precision(), ours, "precision_projection") == pytest.approx(theirs["precision"])
+    assert value(Recall(), ours, "recall_projection") == pytest.approx(theirs["recall"])
+
+
+def test_a_set_scored_against_itself_is_perfect(subject) -> None:
+    same = subject(noise(300, 0), noise(300, 0))
+    assert abs(value(FID(), same, "fid_projection")) < 1e-3
+    assert value(Precision(), same, "precision_projection") == value(Recall(), same, "recall_projection") == 1
+
+
+def test_a_collapsed_generator_has_precision_but_no_recall(subject) -> None:
+    real = noise(300, 0)
+    jitter = torch.randint(2, (300, 3, 8, 8), generator=torch.Generator().manual_seed(1))
+    collapsed = subject((real[:1].int() + jitter).clamp(max=255).to(torch.uint8), real)
+    assert value(Precision(), collapsed, "precision_projection") == 1
+    assert value(Recall(), collapsed, "recall_projection") < 0.02
+
+
+def test_features_are_found_again_by_content_and_extractor_not_by_name(subject) -> None:
+    generated, real, first = noise(60, 0), noise(60, 1), Projection()
+    subject(generated, real, first).features()
+    assert first.seen == 120
+    again = Projection()
+    subject(generated, real, again).features()
+    assert again.seen == 0
+    changed = generated.clone()
+    changed[7, 0, 0, 0] ^= 1
+    subject(changed, real, again).features()
+    assert again.seen == 60  # the changed set alone
+    other = Projection(seed=1)
+    subject(generated, real, other).features()
+    assert other.seen == 120
+
+
+@pytest.mark.parametrize(
+    "metric", [FID(), IS(), KID(), Precision(), Recall()], ids=lambda m: type(m).__name__
+)
+def test_without_an_extractor_the_flag_that_names_one_is_asked_for(metric: Metric, subject) -> None:
+    bare = subject(noise(20, 0), noise(20, 1))
+    comparison = Comparison(**{**vars(bare.comparison), "extractor": None})
+    with pytest.raises(RunError, match="state --features"):
+        metric.measure(Subject(None, bare.source, bare.progress, comparison))
+
+
+def test_too_few_images_are_refused_in_words(subject) -> None:
+    few = subject(noise(3, 0), noise(20, 1))
+    with pytest.raises(RunError, match="3 images have no 3-th neighbours"):
+        Precision().measure(few)
+    with pytest.raises(RunError, match="cannot be split into 10 parts"):
+        IS().measure(few)

@@ -1,0 +1,126 @@
+"""The published feature networks, as torch-fidelity has them.
+
+Their weights are pickles. A file is first read by torch's restricted loader, which executes nothing, and only
+then handed to torch-fidelity.
+"""
+
+import hashlib
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+
+from toolkit import DataError, FeatureExtractor, Features
+from toolkit_fidelity.metrics import fidelity
+
+BATCH = 64
+INCEPTION = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+VGG = "https://download.pytorch.org/models/vgg16-397923af.pth"
+
+
+class Inception(FeatureExtractor):
+    """InceptionV3 of 2015, for the FID, KID and IS of the literature: pool3, and logits without the bias.
+
+    Args:
+        weights: the file of weights; if none, torch's cache, or else a download.
+    """
+
+    name = "inception"
+
+    def __init__(self, weights: Path | None = None) -> None:
+        module = fidelity("feature_extractor_inceptionv3")
+        path = weights_file(weights, INCEPTION)
+        self.identity = identity(path)
+        layers = ["2048", "logits_unbiased"]
+        self._network = built(module.FeatureExtractorInceptionV3, "inception-v3-compat", layers, path)
+
+    def extract(self, images: Tensor, device: torch.device) -> Features:
+        features, logits = run(self._network, images, device)
+        return Features(features, logits)
+
+
+class VGG16(FeatureExtractor):
+    """VGG16's second fully connected layer, for the precision and recall of the literature.
+
+    Args:
+        weights: the file of weights; if none, torch's cache, or else a download.
+    """
+
+    name = "vgg16"
+
+    def __init__(self, weights: Path | None = None) -> None:
+        module = fidelity("feature_extractor_vgg16")
+        path = weights_file(weights, VGG)
+        self.identity = identity(path)
+        self._network = built(module.FeatureExtractorVGG16, "vgg16", ["fc2_relu"], path)
+
+    def extract(self, images: Tensor, device: torch.device) -> Features:
+        (features,) = run(self._network, images, device)
+        return Features(features)
+
+
+def weights_file(stated: Path | None, url: str) -> Path:
+    """The stated file, or the one in torch's cache, downloaded if need be.
+
+    Raises:
+        DataError: with the way out, if there is none.
+    """
+    cached = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    path = stated or cached
+    if stated is None and not cached.exists():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(cached), hash_prefix=cached.stem.rpartition("-")[2])
+        except (URLError, OSError, RuntimeError) as error:
+            raise DataError(
+                f"{url} cannot be downloaded ({error}): fetch it elsewhere, and state the file by "
+                f"--set features.weights=FILE or put it at {cached}"
+            ) from None
+    try:
+        torch.load(path, weights_only=True, map_location="meta")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file of weights") from None
+    except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: holds no plain weights: {str(error).splitlines()[0]}") from None
+    return path
+
+
+def identity(path: Path) -> str:
+    """A hash of the weights; how images are resized is the extractor's, and stated by its name."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def built(extractor: Any, name: str, layers: list[str], path: Path) -> torch.nn.Module:
+    """One of torch-fidelity's extractors with these weights.
+
+    Raises:
+        DataError: if the weights are of another network.
+    """
+    try:
+        network: torch.nn.Module = extractor(name, layers, feature_extractor_weights_path=str(path))
+    except RuntimeError as error:
+        raise DataError(
+            f"{path}: holds the weights of another network: {str(error).splitlines()[0]}"
+        ) from None
+    return network
+
+
+def run(network: torch.nn.Module, images: Tensor, device: torch.device) -> list[Tensor]:
+    """What the network says of uint8 images (n, 1 or 3, H, W), layer by layer; grey becomes three channels.
+
+    Raises:
+        DataError: if the images have another number of channels.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise DataError(
+            f"this extractor looks at pictures with 1 or 3 channels, not at {tuple(images.shape[1:])}"
+        )
+    network.to(device)
+    colour = images.expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        batches = [network(batch.to(device)) for batch in colour.split(BATCH)]
+    return [torch.cat([batch[layer].cpu() for batch in batches]) for layer in range(len(batches[0]))]

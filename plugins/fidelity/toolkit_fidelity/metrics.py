@@ -1,0 +1,138 @@
+"""FID, IS, KID, precision and recall of feature sets; torch-fidelity computes them.
+
+A score's name says by which features: "fid_inception" is what the literature calls FID.
+"""
+
+from types import ModuleType
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from toolkit import Metric, RunError, Score, Subject
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def fidelity(module: str) -> ModuleType:
+    """A module of torch-fidelity, which takes seconds to import.
+
+    Raises:
+        RunError: if it is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(f"torch_fidelity.{module}")
+    except ModuleNotFoundError as error:
+        raise RunError(f"{error.name} is not installed: pip install 'diffusion-toolkit[metrics]'") from None
+
+
+class FID(Metric):
+    """Frechet distance between Gaussians fitted to the features (Heusel et al. 2017); 0 is best.
+
+    It is biased upwards for few images: compare only at the same numbers of them.
+    """
+
+    def measure(self, subject: Subject) -> Score:
+        generated, real = subject.features()
+        fid = fidelity("metric_fid")
+        # float64, because means over many images lose digits in float32.
+        statistics = [fid.fid_features_to_statistics(s.features.double()) for s in (generated, real)]
+        value = fid.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+        return Score({f"fid_{subject.extractor}": value})
+
+
+class KID(Metric):
+    """Squared maximum mean discrepancy under a cubic kernel (Binkowski et al. 2018); unbiased, 0 is best.
+
+    Args:
+        subsets: how many random subsets the mean is over.
+        subset_size: images in each; no more than there are.
+        seed: of the choice of subsets.
+    """
+
+    def __init__(self, subsets: Count = 100, subset_size: Count = 1000, seed: int = 2020) -> None:
+        self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
+
+    def measure(self, subject: Subject) -> Score:
+        generated, real = (features.features for features in subject.features())
+        size = min(self.subset_size, len(generated), len(real))
+        found = fidelity("metric_kid").kid_features_to_metric(
+            generated, real, kid_subsets=self.subsets, kid_subset_size=size, rng_seed=self.seed, verbose=False
+        )
+        name = f"kid_{subject.extractor}"
+        mean, std = found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
+        return Score({name: mean, f"{name}_std": std})
+
+
+class IS(Metric):
+    """exp of the mean KL(p(class | image), p(class)) (Salimans et al. 2016); higher is better.
+
+    Args:
+        splits: parts of the set, each with a score; the mean and the population deviation are reported.
+        seed: of the order in which images are split.
+    """
+
+    def __init__(self, splits: Count = 10, seed: int = 2020) -> None:
+        self.splits, self.seed = splits, seed
+
+    def measure(self, subject: Subject) -> Score:
+        generated, _ = subject.features()
+        if generated.logits is None:
+            raise RunError(f"the Inception score needs logits, and {subject.extractor} has none")
+        if len(generated.logits) < self.splits:
+            raise RunError(f"{len(generated.logits)} images cannot be split into {self.splits} parts")
+        found = fidelity("metric_isc").isc_features_to_metric(
+            generated.logits, splits=self.splits, shuffle=True, rng_seed=self.seed
+        )
+        name = f"is_{subject.extractor}"
+        return Score({name: found["inception_score_mean"], f"{name}_std": found["inception_score_std"]})
+
+
+class Precision(Metric):
+    """Share of generated images within the real set's neighbourhoods (Kynkaanniemi et al. 2019): quality.
+
+    Args:
+        neighborhood: k; a neighbourhood reaches to an image's k-th nearest of its own set.
+    """
+
+    def __init__(self, neighborhood: Count = 3) -> None:
+        self.neighborhood = neighborhood
+
+    def measure(self, subject: Subject) -> Score:
+        return Score(
+            {f"precision_{subject.extractor}": neighbourhoods(subject, self.neighborhood)["precision"]}
+        )
+
+
+class Recall(Metric):
+    """Share of real images within the generated set's neighbourhoods (Kynkaanniemi et al. 2019): coverage.
+
+    Args:
+        neighborhood: k; a neighbourhood reaches to an image's k-th nearest of its own set.
+    """
+
+    def __init__(self, neighborhood: Count = 3) -> None:
+        self.neighborhood = neighborhood
+
+    def measure(self, subject: Subject) -> Score:
+        return Score({f"recall_{subject.extractor}": neighbourhoods(subject, self.neighborhood)["recall"]})
+
+
+def neighbourhoods(subject: Subject, neighborhood: int) -> dict[str, Any]:
+    """torch-fidelity's precision and recall, in parts: matrices of 50,000 images would take 40 GB."""
+    generated, real = (features.features for features in subject.features())
+    fewest = min(len(generated), len(real))
+    if fewest <= neighborhood:
+        raise RunError(f"{fewest} images have no {neighborhood}-th neighbours")
+    with torch.inference_mode():
+        found: dict[str, Any] = fidelity("metric_prc").prc_features_to_metric(
+            generated,
+            real,
+            prc_neighborhood=neighborhood,
+            prc_batch_size=1000,
+            save_cpu_ram=True,
+            verbose=False,
+        )
+    return found
