@@ -21,7 +21,8 @@ PLUGIN_FILES = sorted(path for plugin in PLUGINS for path in plugin.rglob("*.py"
 # Which modules of the core may import a package at all; "function" allows it inside functions only.
 ALLOWED = {
     "accelerate": {"processes.py": "module"},
-    "rich": {"console.py": "module", "cli/plugins.py": "function", "cli/recipes.py": "function"},
+    "rich": {"console.py": "module", "cli/plugins.py": "function", "cli/recipes.py": "function",
+             "cli/runs.py": "function"},
     "pluggy": {"plugins.py": "module", "hookspecs.py": "module"},
     "diffusers": {
         "denoiser.py": "typing", "schedule.py": "function", "sampler.py": "typing", "solvers.py": "function",

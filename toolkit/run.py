@@ -25,11 +25,11 @@ import torch
 from toolkit.errors import RunError
 from toolkit.files import TEMPORARY, remove_leftovers, write_json, write_text, writing
 from toolkit.recipe import Recipe
+from toolkit.summary import LOCK
 
 Status = Literal["running", "finished", "stopped", "failed"]
 FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json")
 FOLDERS = ("samples", "checkpoints", "pipeline", "scores", "trackers")
-LOCK = ".lock"
 
 
 class RunFolder:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from toolkit.cli import evaluate, imports, plugins, recipes, sample, train
+from toolkit.cli import evaluate, imports, plugins, recipes, runs, sample, train
 from toolkit.errors import ToolkitError
 
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 _VERBS = (
     train.train, sample.sample, evaluate.evaluate, imports.import_weights, recipes.recipe, recipes.recipes,
-    plugins.plugins,
+    runs.runs, plugins.plugins,
 )  # fmt: skip
 for command in _VERBS:
     main.add_command(command)

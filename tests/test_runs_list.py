@@ -1,0 +1,77 @@
+"""`toolkit runs`: what a folder of runs holds."""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from toolkit.cli import main
+from toolkit.summary import read_run, runs_in
+
+
+@pytest.fixture
+def run(runs: Path, tmp_path: Path) -> Path:
+    shutil.copytree(runs / "ddpm", tmp_path / "runs" / "group" / "mine")
+    return tmp_path / "runs" / "group" / "mine"
+
+
+def state(run: Path, status: str, step: int = 0) -> None:
+    (run / "run.json").write_text(json.dumps({"status": status, "step": step, "time": time.time()}))
+
+
+def test_a_run_is_summarised_by_its_files(run: Path) -> None:
+    summary = read_run(run)
+    assert (summary.name, summary.status, summary.step) == ("mine", "finished", 4)
+    assert summary.recipe["objective"]["type"] == "ddpm"
+    last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert summary.last("denoiser/loss") == [r["denoiser/loss"] for r in last if "denoiser/loss" in r][-1]
+    assert summary.last("nothing") is None
+
+
+def test_a_run_is_running_as_long_as_somebody_holds_it(run: Path) -> None:
+    state(run, "running")
+    assert (read_run(run).status, read_run(run).step) == ("killed", 4)  # the step of its last record
+    with (run / ".lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert read_run(run).status == "running"
+
+
+def test_runs_are_listed_with_losses_scores_and_age_newest_first(run: Path) -> None:
+    score = {
+        "metric": "fid",
+        "values": {"fid_mine": 12.5, "other": 1.0},
+        "curves": {},
+        "fingerprint": "ab",
+        "protocol": {},
+    }
+    (run / "scores").mkdir()
+    (run / "scores" / "fid-ab.json").write_text(json.dumps(score))
+    older = run.parent / "older"
+    shutil.copytree(run, older)
+    hours_ago = time.time() - 3 * 3600
+    os.utime(older / "metrics.jsonl", (hours_ago, hours_ago))
+    (older / "run.json").write_text(json.dumps({"status": "stopped", "step": 2, "time": hours_ago}))
+    assert [r.name for r in runs_in(run.parents[1])] == ["mine", "older"]
+    shown = CliRunner(env={"COLUMNS": "160"}).invoke(main, ["runs", str(run.parents[1])]).output
+    mine, old = (
+        next(line for line in shown.splitlines() if name in line) for name in ("group/mine", "older")
+    )
+    assert "finished" in mine and "fid_mine 12.5" in mine and "now" in mine
+    assert "stopped" in old and "3 h" in old
+
+
+@pytest.mark.parametrize("name", ["recipe.toml", "run.json"])
+def test_a_damaged_run_is_named(run: Path, name: str) -> None:
+    (run / name).write_text("{")
+    done = CliRunner().invoke(main, ["runs", str(run.parents[1])])
+    assert done.exit_code == 2 and str(run) in done.stderr
+
+
+def test_a_missing_folder_is_named() -> None:
+    done = CliRunner().invoke(main, ["runs", "nowhere"])
+    assert done.exit_code == 2 and "nowhere: no such folder" in done.stderr

@@ -1,0 +1,38 @@
+"""`toolkit runs`: what is in a folder of runs."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="List the runs in a folder.")
+@click.argument("folder", default="runs", type=click.Path(path_type=Path))
+def runs(folder: Path) -> None:
+    """List the runs in FOLDER, newest first: status, step, losses, scores, age."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from toolkit.summary import runs_in
+
+    table = Table("run", "objective", "status", "step", "losses", "scores", "age", box=None)
+    for run in runs_in(folder):
+        losses = dict.fromkeys(n for record in run.records for n in record if n.endswith("/loss"))
+        scores = [f"{n} {v:.4g}" for score in run.scores for n, v in list(score.values.items())[:1]]
+        table.add_row(
+            str(run.path.relative_to(folder)) if run.path != folder else run.name,
+            str(run.recipe.get("objective", {}).get("type", "")),
+            run.status,
+            f"{run.step:,}",
+            "\n".join(f"{name} {run.last(name):.4g}" for name in losses),
+            "\n".join(scores),
+            age(run.age),
+        )
+    Console().print(table)
+
+
+def age(seconds: float) -> str:
+    """Rounded down to a word: "3 h"."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return "now"
