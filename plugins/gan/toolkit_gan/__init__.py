@@ -1,8 +1,16 @@
 """One-shot GANs: DCGAN, SNGAN and their objectives."""
 
-from toolkit import Registry, hookimpl
+from toolkit import Denoiser, Objective, Registry, hookimpl
+from toolkit_gan.dcgan import DCGANDiscriminator, DCGANGenerator
+from toolkit_gan.interfaces import Discriminator
+from toolkit_gan.objective import GAN
+from toolkit_gan.sngan import SNGANDiscriminator, SNGANGenerator
 
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
-    pass
+    registry.add(Denoiser, "dcgan_generator", DCGANGenerator)
+    registry.add(Discriminator, "dcgan_discriminator", DCGANDiscriminator)
+    registry.add(Denoiser, "sngan_generator", SNGANGenerator)
+    registry.add(Discriminator, "sngan_discriminator", SNGANDiscriminator)
+    registry.add(Objective, "gan", GAN)

@@ -1,0 +1,115 @@
+"""Tiny runs, also of several processes: torchrun --nproc_per_node 2 gan_runs.py FOLDER NAME
+
+For each recipe in FOLDER it leaves `whole`, 6 steps without a break, and `resumed`, 3 steps and 3 more.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from click.testing import CliRunner, Result
+
+from toolkit.cli import main
+
+TINY_SNGAN = """
+[run]
+batch_size = 8
+micro_batch_size = 4
+steps = 6
+log_every = 1
+[data]
+type = "digits"
+[schedule]
+type = "betas"
+betas = [1.0]
+[networks.generator]
+type = "sngan_generator"
+latent_width = 4
+width = 8
+attention = [8]
+[networks.discriminator]
+type = "sngan_discriminator"
+width = 8
+attention = [4]
+[objective]
+type = "gan"
+loss = "hinge"
+n_dis = 2
+fakes_per_real = 2
+r1_gamma = 0.1
+penalty_every = 3
+dequantise = 0.01
+instance_noise = 0.1
+[optimizers.generator]
+type = "adam"
+lr = 1e-2
+betas = [0.0, 0.9]
+[optimizers.generator.lr_schedule]
+type = "linear"
+steps = 8
+[optimizers.discriminator]
+type = "adam"
+lr = 1e-2
+betas = [0.0, 0.9]
+[ema.generator]
+decay = 0.5
+[samples]
+num = 4
+"""
+TINY_DCGAN = """
+[run]
+batch_size = 8
+micro_batch_size = 4
+steps = 6
+log_every = 1
+[data]
+type = "digits"
+[schedule]
+type = "betas"
+betas = [1.0]
+[networks.generator]
+type = "dcgan_generator"
+latent_width = 4
+width = 8
+[networks.discriminator]
+type = "dcgan_discriminator"
+width = 8
+[objective]
+type = "gan"
+loss = "non_saturating"
+n_dis = 2
+gp_weight = 1.0
+[optimizers.generator]
+type = "adam"
+lr = 1e-2
+[optimizers.discriminator]
+type = "adam"
+lr = 1e-2
+[ema.generator]
+decay = 0.5
+[samples]
+num = 4
+"""
+TINY = {"sngan": TINY_SNGAN, "dcgan": TINY_DCGAN}
+
+
+def train(recipe: Path | str, *stated: str, flags: tuple[str, ...] = ()) -> Result:
+    """`toolkit train`, with values set and flags."""
+    sets = [part for value in stated for part in ("--set", value)]
+    return CliRunner().invoke(main, ["train", str(recipe), *sets, *flags])
+
+
+def all_runs(folder: Path, name: str) -> None:
+    for recipe in sorted(folder.glob("*.toml")):
+        for out, steps, flags in (("whole", 6, ()), ("resumed", 3, ()), ("resumed", 6, ("--resume",))):
+            stated = (f"run.steps={steps}", f"run.out={folder / name / recipe.stem / out}")
+            result = train(recipe, *stated, flags=flags)
+            if result.exit_code:
+                sys.exit(result.output)
+
+
+if __name__ == "__main__":
+    torch.distributed.init_process_group("gloo")  # one group for all runs: it can be formed only once
+    all_runs(Path(sys.argv[1]), sys.argv[2])
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

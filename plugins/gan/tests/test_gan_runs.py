@@ -1,0 +1,171 @@
+"""Runs through the command line: saved pipelines, exact resuming, and several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from gan_runs import TINY, all_runs, train
+from PIL import Image
+from safetensors.torch import load_file
+
+from toolkit import Pipeline, RecipeError, load
+from toolkit.cli import main
+from toolkit.randomness import generators_for
+
+METHODS = pytest.mark.parametrize("method", TINY)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of both recipes at one and at two processes, 8 rows in micro-batches of 4."""
+    folder = tmp_path_factory.mktemp("gans")
+    for name, text in TINY.items():
+        (folder / f"{name}.toml").write_text(text)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    script = str(Path(__file__).with_name("gan_runs.py"))
+    # One thread, as launchers set it: sums of floats may differ between numbers of threads.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*torchrun, script, str(folder), "two"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    all_runs(folder, "one")
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def run(runs: Path, method: str) -> Path:
+    return runs / "one" / method / "whole"
+
+
+def statistics(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in state.items() if "running" in name}
+
+
+@METHODS
+def test_a_saved_pipeline_samples_the_bits_of_the_networks_average(run: Path, tmp_path: Path) -> None:
+    pipeline, state = load(run), load_file(run / "pipeline" / "weights.safetensors")
+    average = load_file(run / "checkpoints" / "step-0000006" / "ema" / "generator.safetensors")
+    assert statistics(state) and all(torch.equal(state[name], average[name]) for name in average)
+    images = pipeline.draw(generators_for(0, 0, 4, torch.device("cpu")), 4)
+    assert not torch.allclose(images[0], images[1])
+    pipeline.save_pretrained(tmp_path / "again")
+    again = Pipeline.from_pretrained(tmp_path / "again")
+    assert torch.equal(again.draw(generators_for(0, 0, 4, torch.device("cpu")), 4), images)
+
+
+@METHODS
+def test_sampling_is_one_call_of_the_generator_with_its_running_statistics(run: Path) -> None:
+    pipeline, z = load(run), torch.randn(3, 4)
+    before = {name: t.clone() for name, t in pipeline.denoiser.state_dict().items()}
+    drawn = pipeline(3, latents=[z], output_type="pt").images
+    with torch.no_grad():
+        expected = pipeline.denoiser.eval().images(z)
+    assert pipeline.calls == 1 and torch.equal(drawn, expected.clamp(-1, 1) / 2 + 0.5)
+    alone = pipeline(1, latents=[z[:1]], output_type="pt").images  # no batch statistics, so no company
+    assert torch.allclose(drawn[:1], alone, atol=1e-6)
+    assert all(torch.equal(t, before[name]) for name, t in pipeline.denoiser.state_dict().items())
+
+
+@METHODS
+def test_other_samplers_and_the_command_line_take_it_as_any_other_pipeline(run: Path, tmp_path: Path) -> None:
+    command = ["sample", str(run), "--num", "4", "--out", str(tmp_path / "grid.png")]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0 and (tmp_path / "grid.png").is_file(), done.output
+    pipeline, z = load(run), torch.randn(2, 4)
+    ddim = pipeline.with_sampler("ddim")(2, latents=[z], output_type="pt").images
+    assert torch.equal(ddim, pipeline(2, latents=[z], output_type="pt").images)
+    with pytest.raises(RecipeError, match="must be from 1 to 1"):
+        pipeline(1, num_inference_steps=2)
+
+
+def test_the_average_of_batch_statistics_follows_that_of_the_weights(runs: Path, tmp_path: Path) -> None:
+    """Halfway between those before and after the step, at a decay of 1/2; counters are copied."""
+    assert not train(runs / "dcgan.toml", f"run.out={tmp_path / 'run'}", "run.steps=1").exit_code
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-0000001"
+    average = load_file(checkpoint / "ema" / "generator.safetensors")
+    live = load_file(checkpoint / "networks" / "generator.safetensors")
+    for name, mean in statistics(average).items():
+        initial = 1.0 if name.endswith("var") else 0.0
+        assert torch.allclose(mean, (live[name] + initial) / 2, rtol=1e-5, atol=1e-7)
+    assert all(torch.equal(average[n], live[n]) for n in live if n.endswith("num_batches_tracked"))
+
+
+@METHODS
+def test_records_tell_both_logits_the_penalty_and_the_held_out_loss(run: Path, method: str) -> None:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    penalty = {"sngan": "r1", "dcgan": "gp"}[method]
+    logged = {"discriminator/real", "discriminator/fake", f"discriminator/{penalty}", "generator/fake"}
+    assert logged <= set(records[0])
+    assert {f"held_out/discriminator/{name}" for name in ("loss", "real", "fake")} <= set(records[-1])
+
+
+def test_each_update_of_the_discriminator_sees_a_fresh_batch(
+    monkeypatch: pytest.MonkeyPatch, runs: Path, tmp_path: Path
+) -> None:
+    """And the generator's turn that of the first; the next step goes on where the discriminator was."""
+    from toolkit.data.batches import Batches
+
+    seen, get = [], Batches.get
+
+    def noted(self: Batches, start: int, count: int) -> object:
+        seen.append(start)
+        return get(self, start, count)
+
+    monkeypatch.setattr(Batches, "get", noted)
+    stated = ("run.steps=2", "run.micro_batch_size=8", "samples.num=0", f"run.out={tmp_path / 'run'}")
+    assert not train(runs / "sngan.toml", *stated).exit_code
+    assert seen[:6] == [0, 8, 0, 16, 24, 16]
+
+
+def test_an_image_size_that_dcgan_cannot_make_is_a_recipe_error(runs: Path, tmp_path: Path) -> None:
+    for side in (12, 30):
+        pictures = tmp_path / str(side)
+        pictures.mkdir()
+        Image.new("L", (side, side)).save(pictures / "one.png")
+        data = ("data.type=folder", f"data.path={pictures}")
+        result = train(runs / "dcgan.toml", *data, f"run.out={tmp_path / 'no'}")
+        assert result.exit_code == 2 and "Traceback" not in result.output
+        assert "[networks.generator]" in result.output and f"{side}" in result.output
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file of the checkpoint of step 6: weights, EMA, optimizers, objective, step."""
+    checkpoint = folder / "checkpoints" / "step-0000006"
+    found = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    return {path.relative_to(checkpoint).as_posix(): path.read_bytes() for path in found}
+
+
+def networks(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of both networks at step 6."""
+    found = (folder / "whole" / "checkpoints" / "step-0000006" / "networks").glob("*.safetensors")
+    return {f"{path.stem}.{name}": t for path in found for name, t in load_file(path).items()}
+
+
+@METHODS
+@pytest.mark.parametrize("count", ["one", "two"])
+def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(runs: Path, count: str, method: str) -> None:
+    whole, resumed = (files(runs / count / method / name) for name in ("whole", "resumed"))
+    assert "ema/generator.safetensors" in whole and whole == resumed
+
+
+def test_batch_normalised_networks_have_the_same_weights_for_any_number_of_processes(runs: Path) -> None:
+    """Each normalises by its micro-batch; running statistics are of the main process's micro-batches."""
+    one, two = (networks(runs / count / "dcgan") for count in ("one", "two"))
+    differing = [name for name in one if not torch.equal(one[name], two[name])]
+    assert differing and all("running" in name or "tracked" in name for name in differing)
+
+
+def test_spectral_norm_makes_results_depend_on_the_number_of_processes_a_little(runs: Path) -> None:
+    """A process takes a power iteration for each of its own forward passes."""
+    one, two = (networks(runs / count / "sngan") for count in ("one", "two"))
+    weights = [name for name in one if name.endswith("original") or name.endswith("weight")]
+    assert any(not torch.equal(one[name], two[name]) for name in weights)
+    assert all((one[name] - two[name]).norm() < 0.1 * one[name].norm() for name in weights)

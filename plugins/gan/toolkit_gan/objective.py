@@ -1,0 +1,130 @@
+"""The objective of one-shot GANs."""
+
+from typing import Annotated, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from toolkit import Batch, Denoiser, Loss, NoiseSchedule, Objective, Step, Turn
+from toolkit_gan.interfaces import Discriminator
+from toolkit_gan.losses import Adversarial, discriminator_loss, generator_loss, gradient_penalty, r1
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+@final
+class GAN(Objective):
+    """Generator against discriminator (Goodfellow et al. 2014), one image a network call.
+
+    A generator is a denoiser that draws x_0 from pure noise on a chain of one step, so that samplers and
+    pipelines need to know nothing of it. A step is `n_dis` updates of the discriminator, each on a fresh
+    batch, then one of the generator. Each turn draws x_1 and z first, then what the options below ask for.
+
+    Batch normalisation sees one micro-batch of real or of generated images at a time: results depend on its
+    size. Spectral norm takes a power iteration in each forward pass in training, so results depend on the
+    number of micro-batches in a process too.
+
+    Args:
+        loss: non_saturating, hinge or wasserstein; see `toolkit_gan.losses`.
+        n_dis: updates of the discriminator for one of the generator.
+        fakes_per_real: images generated in the generator's turn for each of the batch size (SNGAN takes 2).
+        gp_weight: weight of E (|grad D| - 1)^2 between real and generated images (Gulrajani et al. 2017, 10).
+        r1_gamma: half of it is the weight of E |grad D|^2 at real images (Mescheder et al. 2018).
+        penalty_every: take these two in one of so many updates of the discriminator, with so many
+            times the weight (lazy regularisation, Karras et al. 2020).
+        dequantise: add U[0, dequantise) to real images (SNGAN takes 1/128, one grey level).
+        instance_noise: standard deviation of Gaussian noise added to all that the discriminator sees
+            (Arjovsky & Bottou 2017).
+
+    Raises:
+        ValueError: if the schedule is not one step from pure noise.
+    """
+
+    roles = {"generator": Denoiser, "discriminator": Discriminator}
+    samples = "generator"
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        loss: Adversarial,
+        n_dis: Count = 1,
+        fakes_per_real: Count = 1,
+        gp_weight: Weight = 0.0,
+        r1_gamma: Weight = 0.0,
+        penalty_every: Count = 1,
+        dequantise: Weight = 0.0,
+        instance_noise: Weight = 0.0,
+    ) -> None:
+        super().__init__()
+        if schedule.alphas_cumprod.tolist() != [0.0]:
+            raise ValueError(
+                'a one-shot GAN needs a chain of one step from pure noise: [schedule] type = "betas", '
+                "betas = [1.0]"
+            )
+        self.loss, self.n_dis, self.fakes_per_real = loss, n_dis, fakes_per_real
+        self.gp_weight, self.r1_weight, self.penalty_every = gp_weight, r1_gamma / 2, penalty_every
+        self.dequantise, self.instance_noise = dequantise, instance_noise
+
+    def turns(self) -> tuple[Turn, ...]:
+        return (
+            Turn(
+                "discriminator", ("discriminator",), self._discriminator_turn, times=self.n_dis,
+                second_order=self.gp_weight + self.r1_weight > 0,
+            ),
+            Turn("generator", ("generator",), self._generator_turn),
+        )  # fmt: skip
+
+    def measures(self) -> tuple[Turn, ...]:
+        return (Turn("discriminator", (), self._held_out),)
+
+    def fakes(self, n: int, like: Tensor, step: Step) -> Tensor:
+        """n images (n, ...), each of the shape of those in `like` (B, ...)."""
+        noise = torch.randn(n, *like.shape[1:], device=like.device)
+        t = torch.zeros(n, dtype=torch.int64, device=like.device)
+        fakes: Tensor = step.networks["generator"](noise, t).x0
+        return fakes
+
+    def _noised(self, x: Tensor) -> Tensor:
+        return x + self.instance_noise * torch.randn_like(x) if self.instance_noise else x
+
+    def _pair(self, real: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """Real and generated images as the discriminator sees them."""
+        fake = self.fakes(len(real), real, step)
+        if self.dequantise:
+            real = real + self.dequantise * torch.rand_like(real)
+        return self._noised(real), self._noised(fake)
+
+    def _judge(self, real: Tensor, fake: Tensor, step: Step) -> Loss:
+        judge = step.networks["discriminator"]
+        # Apart, so that each has batch statistics of its own; bf16 would be too coarse for the losses.
+        real_logits, fake_logits = judge(real).float(), judge(fake).float()
+        logs = {"real": real_logits.mean(), "fake": fake_logits.mean()}
+        return Loss(discriminator_loss(self.loss, real_logits, fake_logits), logs)
+
+    def _penalties(self, real: Tensor, fake: Tensor, step: Step) -> dict[str, tuple[float, Tensor]]:
+        """Those that are due in this update, with their weights."""
+        judge, found = step.networks["discriminator"], {}
+        if (step.number * self.n_dis + step.repetition) % self.penalty_every == 0:
+            with step.float32():  # bf16 would spoil a gradient of a gradient
+                if self.gp_weight:
+                    found["gp"] = self.gp_weight * self.penalty_every, gradient_penalty(judge, real, fake)
+                if self.r1_weight:
+                    found["r1"] = self.r1_weight * self.penalty_every, r1(judge, real)
+        return found
+
+    def _discriminator_turn(self, batch: Batch, step: Step) -> Loss:
+        real, fake = self._pair(batch.images, step)
+        loss, penalties = self._judge(real, fake, step), self._penalties(real, fake, step)
+        total = loss.total + sum(weight * value for weight, value in penalties.values())
+        return Loss(total, {**loss.logs, **{name: value for name, (_, value) in penalties.items()}})
+
+    def _generator_turn(self, batch: Batch, step: Step) -> Loss:
+        fake = self.fakes(self.fakes_per_real * len(batch.images), batch.images, step)
+        logits = step.networks["discriminator"](self._noised(fake)).float()
+        return Loss(generator_loss(self.loss, logits), {"fake": logits.mean()})
+
+    def _held_out(self, batch: Batch, step: Step) -> Loss:
+        """The discriminator's loss on images it was not trained on: the higher, the more it overfits."""
+        return self._judge(*self._pair(batch.images, step), step)
