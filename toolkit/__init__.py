@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from toolkit.importer import Importer
     from toolkit.initialiser import Initialiser
     from toolkit.metric import Metric, Score, Subject
+    from toolkit.network_folder import SavedNetwork, load_network
     from toolkit.objective import DenoisingLoss, Loss, Objective, Records, Step, Turn
     from toolkit.optimizer import LRSchedule
     from toolkit.pipeline import Pipeline, PipelineOutput
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from toolkit.schedule import NoiseSchedule, kept_timesteps
     from toolkit.signature import Default
     from toolkit.timesteps import Timesteps
+    from toolkit.unet import initialise_xavier, unet_shapes
 
 _WHERE = {
     "toolkit.data.batch": ("Batch",),
@@ -63,6 +65,7 @@ _WHERE = {
     "toolkit.importer": ("Importer",),
     "toolkit.initialiser": ("Initialiser",),
     "toolkit.metric": ("Metric", "Score", "Subject"),
+    "toolkit.network_folder": ("SavedNetwork", "load_network"),
     "toolkit.objective": ("DenoisingLoss", "Loss", "Objective", "Records", "Step", "Turn"),
     "toolkit.optimizer": ("LRSchedule",),
     "toolkit.pipeline": ("Pipeline", "PipelineOutput"),
@@ -72,6 +75,7 @@ _WHERE = {
     "toolkit.schedule": ("NoiseSchedule", "kept_timesteps"),
     "toolkit.signature": ("Default",),
     "toolkit.timesteps": ("Timesteps",),
+    "toolkit.unet": ("initialise_xavier", "unet_shapes"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -79,9 +83,10 @@ __all__ = [
     "Batch", "Batches", "CheckpointError", "DataError", "DataSource", "Default", "Denoiser", "DenoisingLoss",
     "Draws", "FeatureExtractor", "Features", "Importer", "Initialiser", "LRSchedule", "Loss", "Metric",
     "Network", "NoiseSchedule", "Objective", "Pipeline", "PipelineOutput", "PluginError", "Prediction",
-    "RecipeError", "Records", "Registry", "RunError", "Sampler", "Score", "Step", "Subject", "Timesteps",
-    "ToolkitError", "TrainingError", "Turn", "__version__", "below", "calls", "hookimpl", "kept_timesteps",
-    "load", "options_from", "randn", "to_grid", "to_image",
+    "RecipeError", "Records", "Registry", "RunError", "Sampler", "SavedNetwork", "Score", "Step", "Subject",
+    "Timesteps", "ToolkitError", "TrainingError", "Turn", "__version__", "below", "calls", "hookimpl",
+    "initialise_xavier", "kept_timesteps", "load", "load_network", "options_from", "randn", "to_grid",
+    "to_image", "unet_shapes",
 ]  # fmt: skip
 
 

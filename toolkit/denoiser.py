@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,28 @@ class Prediction:
         self._schedule, self._x_t, self._t = schedule, x_t, t
         self._x0, self._noise, self._velocity = x0, noise, velocity
         self.variance_fraction = variance_fraction
+
+    @classmethod
+    def from_output(
+        cls,
+        schedule: NoiseSchedule,
+        x_t: Tensor,
+        t: Tensor,
+        out: Tensor,
+        prediction: str,
+        learned_variance: bool = False,
+    ) -> Self:
+        """What a network's output means, by diffusers' name for it: "epsilon", "sample" or "v_prediction".
+
+        `out` is (B, ...), or with a learned variance twice as wide at dimension 1: the second half is v, and
+        (v + 1) / 2 the fraction (Nichol & Dhariwal 2021).
+        """
+        out, fraction = out.float(), None
+        if learned_variance:
+            out, v = out.chunk(2, dim=1)
+            fraction = (v + 1) / 2
+        name = {"epsilon": "noise", "sample": "x0", "v_prediction": "velocity"}[prediction]
+        return cls(schedule, x_t, t, variance_fraction=fraction, **{name: out})
 
     def _coefficients(self) -> tuple[Tensor, Tensor]:
         return self._schedule.signal(self._t, self._x_t), self._schedule.sigma(self._t, self._x_t)

@@ -49,6 +49,8 @@ def load_diffusers(folder: Path, registry: Registry) -> Pipeline:
     if not (unet_folder / UNET_WEIGHTS).is_file():
         raise CheckpointError(f"{unet_folder}: has no {UNET_WEIGHTS}; pickled weights (.bin) are not opened")
     config = read_json(unet_folder / "config.json")
+    if (kind := config.get("_class_name", "UNet2DModel")) != "UNet2DModel":
+        raise CheckpointError(f"{unet_folder / 'config.json'}: is of a {kind}, not of diffusers' UNet2DModel")
     stated = read_json(scheduler_folder / "scheduler_config.json")
     description = Description(
         {

@@ -1,6 +1,7 @@
 """Which timesteps a training step looks at."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,25 @@ class Timesteps(nn.Module, ABC):
     def observe(self, t: Tensor, loss: Tensor) -> None:
         """Learn from unweighted losses (N,) at t (N,), in the order of the global batch."""
         return None
+
+    def records(self, t: Tensor, losses: Tensor, again: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """The `Loss.records` of a step that observe() learns from, (B, 1 + extra) each; none if it does not.
+
+        `losses` (B,) are the unweighted ones at t (B,); `again` computes those of the same rows at further
+        timesteps, without gradient.
+        """
+        if not self.learns:
+            return {}
+        drawn, seen = [t], [losses.detach()]
+        for _ in range(self.extra):
+            drawn.append(self.draw(len(t), t.device)[0])
+            seen.append(again(drawn[-1]))
+        return {"t": torch.stack(drawn, 1), "loss": torch.stack(seen, 1)}
+
+    def observe_records(self, records: Mapping[str, Tensor]) -> None:
+        """observe() what records() gave, draw by draw: the first of every row, then the second, and so on."""
+        if "t" in records:
+            self.observe(records["t"].T.flatten(), records["loss"].T.flatten())
 
 
 class Uniform(Timesteps):

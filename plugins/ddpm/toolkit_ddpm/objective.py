@@ -66,23 +66,17 @@ class DDPM(Objective):
         return (Turn("denoiser", trains=(), loss=self._measure),)
 
     def observe(self, turn: str, records: Records) -> None:
-        # (B, draws), draw by draw: the first of every row, then the second, and so on.
-        self.timesteps.observe(records["t"].T.flatten(), records["loss"].T.flatten())
+        self.timesteps.observe_records(records)
 
     def _train(self, batch: Batch, step: Step) -> Loss:
+        def again(t: Tensor) -> Tensor:
+            with step.no_grad():
+                return self._losses(batch, step, t)
+
         t, weight = self.timesteps.draw(len(batch.images), step.device)
         losses = self._losses(batch, step, t)
-        total = (weight * losses).mean()
-        if not self.timesteps.learns:
-            return Loss(total)
-        drawn, seen = [t], [losses.detach()]
-        for _ in range(self.timesteps.extra):
-            drawn.append(self.timesteps.draw(len(batch.images), step.device)[0])
-            with step.no_grad():
-                seen.append(self._losses(batch, step, drawn[-1]))
-        return Loss(
-            total, {"unweighted": losses.mean()}, {"t": torch.stack(drawn, 1), "loss": torch.stack(seen, 1)}
-        )
+        logs = {"unweighted": losses.mean()} if self.timesteps.learns else {}
+        return Loss((weight * losses).mean(), logs, self.timesteps.records(t, losses, again))
 
     def _measure(self, batch: Batch, step: Step) -> Loss:
         # Measured as it would be without importance sampling, so that runs can be compared.

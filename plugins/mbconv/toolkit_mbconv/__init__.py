@@ -1,8 +1,9 @@
 """UNets of MBConv blocks with squeeze and excitation."""
 
-from toolkit import Registry, hookimpl
+from toolkit import Denoiser, Registry, hookimpl
+from toolkit_mbconv.denoiser import MBConvUNet
 
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
-    pass
+    registry.add(Denoiser, "mbconv_unet", MBConvUNet)
