@@ -6,7 +6,6 @@ stopped goes on, one with more images adds to those it has, and processes share 
 
 import hashlib
 import itertools
-import json
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from torch import Tensor
 from toolkit.data.source import DataSource
 from toolkit.errors import CheckpointError, RunError
 from toolkit.features import FeatureExtractor, Features
-from toolkit.files import read_tensors, write_tensors
+from toolkit.files import read_tensors, sha256_of_state, write_tensors
 from toolkit.grid import to_uint8
 from toolkit.options import EvaluationOptions
 from toolkit.pipeline import Pipeline
@@ -157,12 +156,7 @@ def read_in_chunks(source: DataSource, num: int) -> Iterator[Tensor]:
 def identity_of(pipeline: Pipeline) -> str:
     """A hash of all that its samples depend on, the seed aside: weights and how they are sampled."""
     tables = {kind: pipeline.description.tables[kind] for kind in ("schedule", "sampler", "initialiser")}
-    digest = hashlib.sha256(json.dumps(tables, sort_keys=True).encode())
-    for name, tensor in sorted(pipeline.denoiser.state_dict().items()):
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(content.numpy().tobytes())
-    return digest.hexdigest()
+    return sha256_of_state(pipeline.denoiser.state_dict(), tables)
 
 
 def cache_folder() -> Path:

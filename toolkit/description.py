@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.schedule import NoiseSchedule
+
 
 @dataclass(frozen=True)
 class Description:
@@ -20,3 +22,11 @@ class Description:
     sample_shape: tuple[int, ...]
     num_classes: int | None
     about: Mapping[str, Any]
+
+    def supplied(self, schedule: NoiseSchedule | None = None) -> dict[str, Any]:
+        """What constructors of its parts may ask for by name."""
+        shape = self.sample_shape
+        return {
+            "schedule": schedule, "num_classes": self.num_classes,
+            "sample_shape": shape, "image_shape": shape,
+        }  # fmt: skip

@@ -1,7 +1,7 @@
 """A trained model that samples: `Pipeline.from_pretrained(folder)`, `pipeline(batch_size=16).images`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -13,9 +13,9 @@ from toolkit.denoiser import Denoiser, device_of
 from toolkit.description import Description
 from toolkit.errors import RecipeError
 from toolkit.grid import OutputType, convert
-from toolkit.initialiser import Initialiser
+from toolkit.initialiser import Clean, Initialiser
 from toolkit.randomness import generators_for
-from toolkit.registry import Registry
+from toolkit.registry import Registry, bracketed
 from toolkit.sampler import Sampler, below
 from toolkit.schedule import NoiseSchedule
 
@@ -57,11 +57,7 @@ class Pipeline:
             PluginError: if a component is of no installed plugin.
             RecipeError: if a component refuses its options.
         """
-        supplied: dict[str, Any] = {
-            "sample_shape": description.sample_shape,
-            "image_shape": description.sample_shape,
-            "num_classes": description.num_classes,
-        }
+        supplied = description.supplied()
 
         def create(kind: type, table: str) -> Any:
             def located(path: tuple[str, ...]) -> str:
@@ -134,25 +130,43 @@ class Pipeline:
         Raises:
             RecipeError: if there is no such sampler or option.
         """
-        same = type is None or type == self.description.tables["sampler"]["type"]
-        base = dict(self.description.tables["sampler"]) if same else {"type": type}
-        shape, classes = self.description.sample_shape, self.description.num_classes
-        supplied = {
-            "schedule": self.schedule, "sample_shape": shape, "image_shape": shape, "num_classes": classes,
-        }  # fmt: skip
-        table = self._registry.resolve(Sampler, {**base, **options}, _at_sampler)
-        sampler = self._registry.create(Sampler, table, supplied=supplied, where=_at_sampler)
-        described = Description(
-            {**self.description.tables, "sampler": table},
-            self.description.sample_shape,
-            self.description.num_classes,
-            self.description.about,
-        )
+        sampler, described = self._other(Sampler, "sampler", type, options)
         return Pipeline(self.denoiser, self.schedule, sampler, self.initialiser, described, self._registry)
+
+    def with_initialiser(self, type: str | None = None, **options: Any) -> "Pipeline":
+        """The same weights from another start, or from the same with other options.
+
+        Args:
+            type: a registered initialiser's name, e.g. "noise"; None keeps the present one and its options.
+            options: of that initialiser.
+
+        Raises:
+            RecipeError: if there is no such initialiser or option, or it refuses them.
+        """
+        initialiser, described = self._other(Initialiser, "initialiser", type, options)
+        return Pipeline(self.denoiser, self.schedule, self.sampler, initialiser, described, self._registry)
+
+    def _other(self, kind: type, name: str, chosen: str | None, options: Any) -> tuple[Any, Description]:
+        """Another part of that kind, and the description with it."""
+        present = self.description.tables[name]
+        base = present if chosen in (None, present["type"]) else {"type": chosen}
+
+        def located(path: tuple[str, ...]) -> str:
+            return bracketed((name, *path))
+
+        table = self._registry.resolve(kind, {**base, **options}, located)
+        supplied = self.description.supplied(self.schedule)
+        part = self._registry.create(kind, table, supplied=supplied, where=located)
+        return part, replace(self.description, tables={**self.description.tables, name: table})
+
+    def without_refining(self) -> "Pipeline":
+        """What its samples start from, for the same seeds: the initialiser's x_0, before any network call."""
+        clean = Clean(self.initialiser)
+        return Pipeline(self.denoiser, self.schedule, self.sampler, clean, self.description, self._registry)
 
     @property
     def calls(self) -> int:
-        """Network calls of one sample."""
+        """Network calls of one sample, besides those that the initialiser makes."""
         return len(below(self.sampler.timesteps, self.initialiser.start))
 
     def draw(
@@ -279,7 +293,3 @@ class Pipeline:
             latents=latents,
         )
         return PipelineOutput(convert(images, output_type))
-
-
-def _at_sampler(path: tuple[str, ...]) -> str:
-    return f"[{'.'.join(('sampler', *path))}]"

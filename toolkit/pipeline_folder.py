@@ -4,28 +4,31 @@ pipeline.json            what it is made of: complete recipe tables, shapes, plu
 weights.safetensors      the network's state, less what lies in unet/
 unet/                    a UNet2DModel in diffusers' own format, for a denoiser that is one
 scheduler/, model_index.json   only if diffusers.DDPMPipeline would sample it right
+initialiser/             pipelines that the initialiser samples, each such a folder
+
+Paths in pipeline.json are relative to the folder, which can be moved as a whole.
 """
 
 import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from toolkit.denoiser import Denoiser
 from toolkit.description import Description
-from toolkit.errors import CheckpointError, PluginError, RunError
-from toolkit.files import new_folder, read_json, read_tensors, write_json, write_tensors
+from toolkit.errors import CheckpointError, RunError
+from toolkit.files import new_folder, read_tensors, write_json, write_tensors
 from toolkit.initialiser import Initialiser, Noise
 from toolkit.pipeline import Pipeline
 from toolkit.registry import Registry
 from toolkit.sampler import Sampler
 from toolkit.schedule import NoiseSchedule
+from toolkit.stated import FORMAT, StatedPipeline, read_stated
 
-FORMAT = 1
-FILES = ("pipeline.json", "weights.safetensors", "unet", "scheduler", "model_index.json")
+INNER = "initialiser"
+FILES = ("pipeline.json", "weights.safetensors", "unet", "scheduler", "model_index.json", INNER)
 KINDS = {"schedule": NoiseSchedule, "network": nn.Module, "sampler": Sampler, "initialiser": Initialiser}
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -36,6 +39,10 @@ def save_pipeline(pipeline: Pipeline, folder: Path, registry: Registry) -> None:
     refuse_to_replace(folder)
     with new_folder(folder, replace=True) as temporary:
         description = pipeline.description
+        tables = dict(description.tables)
+        for option, inner in pipeline.initialiser.pipelines().items():
+            inner.save_pretrained(temporary / INNER / option)
+            tables["initialiser"] = {**tables["initialiser"], option: f"{INNER}/{option}"}
         write_json(temporary / "pipeline.json", {
             "format": FORMAT,
             "toolkit": importlib.metadata.version("diffusion-toolkit"),
@@ -43,7 +50,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path, registry: Registry) -> None:
             "sample_shape": list(description.sample_shape),
             "num_classes": description.num_classes,
             "plugins": plugins_of(description, registry),
-            **{kind: description.tables[kind] for kind in KINDS},
+            **{kind: tables[kind] for kind in KINDS},
         })  # fmt: skip
         state, prefix = pipeline.denoiser.state_dict(), _unet_prefix(pipeline.denoiser)
         own = {key: t for key, t in state.items() if prefix is None or not key.startswith(prefix)}
@@ -63,6 +70,8 @@ def refuse_to_replace(folder: Path) -> None:
     present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if foreign := [name for name in present if name not in FILES]:
         raise RunError(f"{folder}: holds other files ({foreign[0]}), choose another folder for the pipeline")
+    for inner in (folder / INNER).glob("*"):
+        refuse_to_replace(inner)
 
 
 def _save_for_diffusers(pipeline: Pipeline, unet: Any, folder: Path) -> None:
@@ -98,53 +107,19 @@ def load_pipeline(path: str | Path) -> Pipeline:
         from toolkit.diffusers_folder import load_diffusers
 
         return load_diffusers(folder, registry)
-    stated = read_description(folder / "pipeline.json")
-    working = {report.name for report in loaded.reports if report.error is None}
-    for name, source in stated.plugins.items():
-        if name not in working:
-            raise PluginError(
-                f"{folder}: needs plugin {name!r} of {source}, which is not installed, or broken "
-                "(toolkit plugins tells)."
-            )
-    pipeline = Pipeline.from_description(stated.description(), registry, str(folder / "pipeline.json"))
+    stated = read_stated(folder / "pipeline.json", StatedPipeline, loaded)
+    stated.initialiser = beneath(folder, stated.initialiser, registry)
+    pipeline = Pipeline.from_description(stated.description(*KINDS), registry, str(folder / "pipeline.json"))
     read_weights(folder, pipeline.denoiser, CheckpointError)
     return pipeline
 
 
-class Stated(BaseModel):
-    """What pipeline.json must say, and the facts that it may."""
-
-    format: Literal[1]
-    plugins: dict[str, str]
-    sample_shape: tuple[PositiveInt, ...]
-    num_classes: PositiveInt | None
-    schedule: dict[str, Any]
-    network: dict[str, Any]
-    sampler: dict[str, Any]
-    initialiser: dict[str, Any]
-    role: str = ""
-    weights: str = ""
-    steps: int | None = None
-    recipe: str = ""
-
-    def description(self) -> Description:
-        about = self.model_dump(include={"role", "weights", "steps", "recipe"}, exclude_unset=True)
-        tables = {kind: getattr(self, kind) for kind in KINDS}
-        return Description(tables, self.sample_shape, self.num_classes, about)
-
-
-def read_description(path: Path) -> Stated:
-    """Read pipeline.json.
-
-    Raises:
-        CheckpointError: if it is no JSON, or not what this version writes.
-    """
-    try:
-        return Stated.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise CheckpointError(f"{path}: is damaged, or of another version: {where}: {first['msg']}") from None
+def beneath(folder: Path, table: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """The initialiser's table with paths that are relative to `folder` made whole."""
+    component = registry.components(Initialiser).get(str(table.get("type")))
+    paths = {option.name for option in component.options if option.annotation is Path} if component else set()
+    stated = {name: value for name, value in table.items() if name in paths and isinstance(value, str)}
+    return table | {name: str(folder / value) for name, value in stated.items()}
 
 
 def locate(path: str | Path) -> Path:
@@ -157,6 +132,8 @@ def locate(path: str | Path) -> Path:
     for candidate in (folder, folder / "pipeline"):
         if (candidate / "pipeline.json").is_file() or (candidate / "model_index.json").is_file():
             return candidate
+    if (folder / "network.json").is_file() or (folder / "networks").is_dir():
+        raise CheckpointError(f"{folder}: its network samples nothing: toolkit.load_network reads it")
     if folder.exists():
         raise CheckpointError(
             f"{folder}: no pipeline here: neither pipeline.json nor model_index.json, also not in pipeline/"
@@ -174,13 +151,14 @@ def locate(path: str | Path) -> Path:
 
 
 def read_weights(folder: Path, network: nn.Module, refuse: Callable[[str], Exception]) -> None:
-    """Load a pipeline folder's weights into a network of the same architecture.
+    """Load the weights in a pipeline's, a network's or a run's folder into one of the same architecture.
 
     Raises:
         Exception: what `refuse` makes of the reason, if a tensor is missing, extra or of another shape.
     """
-    if not (folder / "weights.safetensors").is_file() and (folder / "pipeline").is_dir():
-        folder = folder / "pipeline"  # of a run
+    if not (folder / "weights.safetensors").is_file():  # a run
+        inner = [path for path in (folder / "pipeline", *folder.glob("networks/*")) if path.is_dir()]
+        folder = inner[0] if len(inner) == 1 else folder
     state = read_tensors(folder / "weights.safetensors", refuse)
     if (folder / "unet" / UNET_WEIGHTS).is_file():
         prefix = _unet_prefix(network)
@@ -219,8 +197,8 @@ def plugins_of(description: Description, registry: Registry) -> dict[str, str]:
                 for nested in several:
                     visit(option.nested, nested)
 
-    for name, kind in KINDS.items():
-        visit(kind, description.tables[name])
+    for name, table in description.tables.items():
+        visit(KINDS[name], table)
     found.pop("toolkit", None)  # it reads the folder, so it is there
     return found
 

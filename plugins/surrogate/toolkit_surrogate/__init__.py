@@ -1,8 +1,9 @@
 """Surrogate diffusion: the reverse chain starts at another model's samples."""
 
-from toolkit import Registry, hookimpl
+from toolkit import Initialiser, Registry, hookimpl
+from toolkit_surrogate.initialiser import Surrogate
 
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
-    pass
+    registry.add(Initialiser, "surrogate", Surrogate)
