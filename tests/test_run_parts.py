@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY_DDGAN, TINY_DDPM
 from small_runs import OBSERVERS, PLUGIN, content, finished, install, metrics, refused, resumed, train
+
+from conftest import TINY_DDGAN, TINY_DDPM
 
 Write = Callable[..., Path]
 TEACHER = TINY_DDPM.replace('type = "ddpm"', 'type = "taught"') + TINY_DDPM[

@@ -1,8 +1,9 @@
 """Importance sampling of timesteps by the second moment of their losses (Nichol & Dhariwal 2021)."""
 
-from toolkit import Registry, hookimpl
+from toolkit import Registry, Timesteps, hookimpl
+from toolkit_importance.second_moment import SecondMoment
 
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
-    pass
+    registry.add(Timesteps, "second_moment", SecondMoment)
