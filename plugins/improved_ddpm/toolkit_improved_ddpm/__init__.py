@@ -1,8 +1,14 @@
-"""Improved DDPM: learned variances, the hybrid and the variational loss, the cosine schedule (Nichol & Dhariwal 2021)."""
+"""Improved Denoising Diffusion Probabilistic Models (Nichol & Dhariwal 2021)."""
 
-from toolkit import Registry, hookimpl
+from toolkit import DenoisingLoss, Metric, NoiseSchedule, Registry, hookimpl
+from toolkit_improved_ddpm.losses import VLB, Hybrid
+from toolkit_improved_ddpm.nll import NLL
+from toolkit_improved_ddpm.schedule import cosine
 
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
-    pass
+    registry.add(NoiseSchedule, "cosine", cosine)
+    registry.add(DenoisingLoss, "hybrid", Hybrid)
+    registry.add(DenoisingLoss, "vlb", VLB)
+    registry.add(Metric, "nll", NLL)

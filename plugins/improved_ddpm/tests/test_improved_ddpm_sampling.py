@@ -1,0 +1,55 @@
+"""Sampling with a learned variance, on the whole chain and on a part of it."""
+
+import pytest
+import torch
+from improved_ddpm_reference import ExactForGaussians
+from torch import Tensor
+
+from toolkit import Denoiser, NoiseSchedule, Prediction, Sampler, plugins
+from toolkit_improved_ddpm.schedule import cosine
+
+ROWS = 100_000
+
+
+class StandardNormal(Denoiser):
+    """Exact on data N(0, 1): there the variance of a step is beta, the upper end, on any chain."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+    ) -> Prediction:
+        x0 = self.schedule.signal(t, x_t) * x_t
+        return Prediction(self.schedule, x_t, t, x0=x0, variance_fraction=torch.ones_like(x_t))
+
+
+def ancestral(schedule: NoiseSchedule, steps: int | None) -> Sampler:
+    registry = plugins.load().registry
+    table = {"type": "ancestral", "variance": "fixed_small", "spacing": "linspace"}
+    table |= {} if steps is None else {"num_inference_steps": steps}
+    sampler: Sampler = registry.create(Sampler, table, supplied={"schedule": schedule}, where=str)
+    return sampler
+
+
+@pytest.mark.parametrize("steps", [None, 20, 3])
+def test_the_learned_variance_is_interpolated_on_the_chain_that_is_visited(steps: int | None) -> None:
+    """The last step adds no noise: it takes the mean of x_0 given x_t, of variance abar_t."""
+    torch.manual_seed(0)
+    schedule = cosine(50)
+    x0 = ancestral(schedule, steps).sample(StandardNormal(schedule), torch.randn(ROWS, 1), 50)
+    assert float(x0.var()) == pytest.approx(float(schedule.alphas_cumprod[0]), rel=0.02)
+
+
+@pytest.mark.parametrize(("learned", "right"), [(True, True), (False, False)])
+def test_with_the_exact_variance_few_steps_give_the_variance_of_the_data(learned: bool, right: bool) -> None:
+    """The variances of DDPM are exact in the limit of many steps only, and here there are 4."""
+    torch.manual_seed(0)
+    schedule, std = NoiseSchedule([0.01, 0.4, 0.7, 0.9]), 0.5
+    denoiser = ExactForGaussians(schedule, std, learned=learned)
+    x = schedule.diffuse(std * torch.randn(ROWS, 1), torch.full((ROWS,), 3), torch.randn(ROWS, 1))
+    x0 = ancestral(schedule, None).sample(denoiser, x, 4)
+    abar = float(schedule.alphas_cumprod[0])
+    expected = abar * std**4 / (abar * std**2 + 1 - abar)  # of the mean of x_0 given the first x_t
+    assert (float(x0.var()) == pytest.approx(expected, rel=0.02)) == right
