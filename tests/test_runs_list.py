@@ -42,13 +42,9 @@ def test_a_run_is_running_as_long_as_somebody_holds_it(run: Path) -> None:
 
 
 def test_runs_are_listed_with_losses_scores_and_age_newest_first(run: Path) -> None:
-    score = {
-        "metric": "fid",
-        "values": {"fid_mine": 12.5, "other": 1.0},
-        "curves": {},
-        "fingerprint": "ab",
-        "protocol": {},
-    }
+    values = {"fid_mine": 12.5, "other": 1.0}
+    score = {"metric": "fid", "values": values, "curves": {}, "fingerprint": "ab", "protocol": {}}
+    score["model"] = {}
     (run / "scores").mkdir()
     (run / "scores" / "fid-ab.json").write_text(json.dumps(score))
     older = run.parent / "older"

@@ -33,11 +33,15 @@ PROTOCOL = (
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """A score, and the protocol without which it means nothing."""
+    """A score, the protocol without which it means nothing, and whose it is.
+
+    `model` says which weights ("identity") after how many steps; it is empty for images that were there.
+    """
 
     metric: str
     score: Score
     protocol: dict[str, Any]
+    model: dict[str, Any]
 
     @property
     def fingerprint(self) -> str:
@@ -45,8 +49,9 @@ class Scored:
         return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:8]
 
     def write(self, folder: Path) -> Path:
-        """A JSON file of its own for every protocol, so that another protocol replaces no score."""
-        path = folder / f"{self.metric}-{self.fingerprint}.json"
+        """A JSON file of its own for every protocol and model: none replaces another's score."""
+        whose = str(self.model.get("identity", "images"))[:8]
+        path = folder / f"{self.metric}-{self.fingerprint}-{whose}.json"
         curves = {name: list(curve) for name, curve in self.score.curves.items()}
         write_json(path, {
             "metric": self.metric,
@@ -54,6 +59,7 @@ class Scored:
             "curves": curves,
             "fingerprint": self.fingerprint,
             "protocol": self.protocol,
+            "model": self.model,
         })  # fmt: skip
         return path
 
@@ -146,7 +152,7 @@ def evaluate(
             "generated": {"num": options.num, "seed": options.seed, "quantised": "to 8 bits, rounded"},
             "sampling": _sampling(model),
             "toolkit": importlib.metadata.version("diffusion-toolkit"),
-        })  # fmt: skip
+        }, {"identity": identity, **model.description.about} if model else {})  # fmt: skip
 
 
 def _sampling(model: Pipeline | None) -> dict[str, Any] | None:

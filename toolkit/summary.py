@@ -5,7 +5,7 @@ import json
 import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class ScoreFile:
     curves: Mapping[str, list[float]]
     fingerprint: str
     protocol: Mapping[str, Any]
+    model: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class RunSummary:
     Attributes:
         status: running, finished, stopped, failed, or killed (nobody holds the folder any more).
         step: the last one that is known of.
+        scores: in the order in which they were measured.
         age: seconds since something was last written.
         records: the lines of metrics.jsonl.
     """
@@ -74,8 +76,8 @@ def read_run(folder: Path) -> RunSummary:
         status = "running" if _held(folder / LOCK) else "killed"
     if (folder / "metrics.jsonl").exists():
         written = max(written, (folder / "metrics.jsonl").stat().st_mtime)
-    scores = tuple(_score(path) for path in sorted((folder / "scores").glob("*.json")))
-    return RunSummary(folder, status, step, time.time() - written, recipe, records, scores)
+    files = sorted((folder / "scores").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return RunSummary(folder, status, step, time.time() - written, recipe, records, tuple(map(_score, files)))
 
 
 def runs_in(folder: Path) -> list[RunSummary]:
@@ -103,9 +105,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
 def _score(path: Path) -> ScoreFile:
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
-        return ScoreFile(
-            stated["metric"], stated["values"], stated["curves"], stated["fingerprint"], stated["protocol"]
-        )
+        return ScoreFile(**{field.name: stated[field.name] for field in fields(ScoreFile)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is no score of toolkit evaluate: {error}") from None
 
