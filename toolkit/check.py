@@ -13,12 +13,14 @@ from toolkit.build import build
 from toolkit.data.batches import Batches
 from toolkit.data.source import DataSource
 from toolkit.errors import CheckpointError
+from toolkit.network_folder import SavedNetwork, load_network, save_network
 from toolkit.options import RunOptions
 from toolkit.pipeline import Pipeline
 from toolkit.previews import Previews
 from toolkit.processes import Processes
 from toolkit.randomness import generators_for, randn
 from toolkit.recipe import Recipe
+from toolkit.registry import Registry
 from toolkit.sampler import below
 from toolkit.trainer import Trainer
 
@@ -36,9 +38,9 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
     processes = Processes(small)
     try:
         built = build(recipe, processes.device)
-        for role, network in built.training.networks.items():
-            count = sum(p.numel() for p in network.parameters())
-            say(f"network {role}: {type(network).__name__}, {count:,} parameters")
+        for role, module in built.training.networks.items():
+            count = sum(p.numel() for p in module.parameters())
+            say(f"network {role}: {type(module).__name__}, {count:,} parameters")
         first = FirstRows(built.source)  # decoding or checking a whole set is the run's business
         batches = Batches(first, recipe.common(("data",)), seed=small.seed, device=processes.device)
         trainer = Trainer(built.training, batches, processes, small)
@@ -48,9 +50,14 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             saved = checkpoint.save(Path(temporary), built.training, trainer.number, {})
             checkpoint.load(saved, built.training, {})
-            pipeline = Previews(recipe, built, recipe.registry, processes).pipeline(1, average=True)
+            previews = Previews(recipe, built, recipe.registry, processes)
+            pipeline = previews.pipeline(1, average=True)
             if pipeline is not None:
                 round_trip(pipeline, Path(temporary) / "pipeline", say)
+            else:
+                for role, network in previews.networks(1).items():
+                    load_again(network, Path(temporary) / role, recipe.registry)
+                    say(f"saved and loaded network {role}: it is the same")
     finally:
         processes.close(cleanly=True)
 
@@ -87,6 +94,13 @@ def round_trip(pipeline: Pipeline, folder: Path, say: Callable[[str], None]) -> 
         )
     say(f"{len(images)} samples by the last {calls} of {pipeline.calls} network calls")
     say("saved and loaded the pipeline: it samples the same")
+
+
+def load_again(saved: SavedNetwork, folder: Path, registry: Registry) -> None:
+    """Save a network and load it: it must be the same one."""
+    save_network(saved, folder, registry)
+    if load_network(folder).identity != saved.identity:
+        raise CheckpointError("a saved and loaded network is another one: its table or its state has changed")
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -129,6 +130,16 @@ def read_tensors(path: Path, refuse: Callable[[str], Exception] = CheckpointErro
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_state(state: Mapping[str, Tensor], facts: object) -> str:
+    """A hash of named tensors, wherever they are, and of what else there is to say, as JSON."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(state.items()):
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(content.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

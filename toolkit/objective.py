@@ -93,7 +93,7 @@ class Objective(nn.Module, ABC):
     """
 
     roles: Mapping[str, type[nn.Module]]  # what [networks] must have: role -> its interface
-    samples: str  # the role that a saved pipeline samples
+    samples: str | None  # the role that a saved pipeline samples; None: the trained networks are kept as such
 
     @abstractmethod
     def turns(self) -> tuple[Turn, ...]:

@@ -1,5 +1,6 @@
-"""Samples and pipelines of a run as it stands."""
+"""Samples of a run as it stands, and its result: a pipeline, or networks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from toolkit.build import Built
 from toolkit.checkpoint import folder_name
 from toolkit.description import Description
 from toolkit.grid import save_samples
+from toolkit.network_folder import SavedNetwork, save_network
 from toolkit.options import SampleOptions
 from toolkit.pipeline import Pipeline
 from toolkit.processes import Processes
@@ -22,29 +24,50 @@ class Previews:
     def __init__(self, recipe: Recipe, built: Built, registry: Registry, processes: Processes) -> None:
         self.options: SampleOptions = recipe.common(("samples",))
         self._recipe, self._built, self._registry, self._processes = recipe, built, registry, processes
-        self._previewed(0)  # a sampler that refuses its options does so now, and not after training
+        # A sampler that refuses its options does so now, and not after training.
+        self.any = bool(self._previewed(0))
 
     def pipeline(self, step: int, *, average: bool) -> Pipeline | None:
         """The pipeline of the present weights, or of their averages if there are any.
 
-        None for a recipe without a noise schedule: such a run does not sample.
+        None for an objective that samples nothing, and for a recipe without a noise schedule.
         """
         built, role = self._built, self._built.training.objective.samples
-        if built.schedule is None or built.sampler is None or built.initialiser is None:
+        if role is None or built.schedule is None or built.sampler is None or built.initialiser is None:
             return None
+        saved = self._network(role, step, average=average)
+        parts = {name: self._recipe.component((name,)) for name in ("schedule", "sampler", "initialiser")}
+        described = replace(saved.description, tables={**parts, **saved.description.tables})
+        return Pipeline(
+            saved.network, built.schedule, built.sampler, built.initialiser, described, self._registry  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def networks(self, step: int) -> dict[str, SavedNetwork]:
+        """What is kept of a run without a pipeline: all networks that it trains, averaged where they are."""
+        return {role: self._network(role, step, average=True) for role in self._built.training.optimizers}
+
+    def _network(self, role: str, step: int, *, average: bool) -> SavedNetwork:
+        built = self._built
         ema = built.training.averages.get(role) if average else None
         network = built.training.networks[role] if ema is None else ema.network
-        tables = {name: self._recipe.component((name,)) for name in ("schedule", "sampler", "initialiser")}
-        tables["network"] = self._recipe.component(("networks", role))
         about = {
             "role": role,
             "weights": "raw" if ema is None else "ema",
             "steps": step,
             "recipe": self._recipe.name,
         }
+        table = {"network": self._recipe.component(("networks", role))}
         shape, classes = built.supplied["sample_shape"], built.supplied["num_classes"]
-        described = Description(tables, shape, classes, about)
-        return Pipeline(network, built.schedule, built.sampler, built.initialiser, described, self._registry)  # type: ignore[arg-type]
+        return SavedNetwork(network, Description(table, shape, classes, about))
+
+    def keep(self, step: int, run: Path) -> None:
+        """Write what the run has come to into its folder: pipeline/, or without one networks/."""
+        pipeline = self.pipeline(step, average=True)
+        if pipeline is not None:
+            pipeline.save_pretrained(run / "pipeline")
+            return
+        for role, saved in self.networks(step).items():
+            save_network(saved, run / "networks" / role, self._registry)
 
     def save(self, step: int, folder: Path) -> Path | None:
         """A grid of the raw weights and one of the averages; returns the last one written here."""

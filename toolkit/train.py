@@ -244,13 +244,12 @@ class Run:
         """What is due at the end and was not yet done at the last step."""
         if self.trainer.number % self.options.log_every:
             self._log(display)
-        pipeline = self.previews.pipeline(self.trainer.number, average=True)
-        if pipeline is not None:
-            self.processes.on_main(partial(pipeline.save_pretrained, self.folder.pipeline))
+        self.processes.on_main(partial(self.previews.keep, self.trainer.number, self.folder.path))
         if not stopped:
             if not due(self.trainer.number, self.options.measure_every):
                 self._measure()
-            display.say("sampling the final grid ...")
+            if self.previews.any:
+                display.say("sampling the final grid ...")
             self._sample()
         self._status = "stopped" if stopped else "finished"
         self.processes.barrier()

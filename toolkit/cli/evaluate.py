@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from toolkit.cli.sample import spacing_option, steps_option
 from toolkit.errors import RunError
 
 
@@ -22,9 +23,8 @@ from toolkit.errors import RunError
     "--features", help="A feature extractor, e.g. classifier; its options by --set features.path=..."
 )
 @click.option("--sampler", help="Another sampler than the model's own.")
-@click.option(
-    "--steps", type=click.IntRange(min=1), help="Network calls; the pipeline's own number by default."
-)
+@steps_option
+@spacing_option
 @click.option(
     "--set",
     "overrides",
@@ -36,7 +36,8 @@ from toolkit.errors import RunError
 @click.option("--out", help="Folder for scores and samples; by default scores/ in the run folder.")
 def evaluate(
     source: str, metrics: str, data: str | None, split: Any, num: int | None, features: str | None,
-    sampler: str | None, steps: int | None, overrides: tuple[str, ...], device: str | None, out: str | None,
+    sampler: str | None, steps: int | list[int] | None, spacing: str | None, overrides: tuple[str, ...],
+    device: str | None, out: str | None,
 ) -> None:  # fmt: skip
     """Score RUN: a run folder, a pipeline folder, a diffusers folder, a Hub id, or a folder of images.
 
@@ -65,7 +66,7 @@ def evaluate(
     if holds_images(Path(source)):
         subject = ImageFolder(Path(source))
     else:
-        subject = choose_sampler(Pipeline.from_pretrained(source), sampler, steps).to(where)
+        subject = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing).to(where)
     with evaluating_display() as progress:
         for scored in score(subject, protocol, folder, device=where, split=split, progress=progress):
             for name, value in scored.score.values.items():
@@ -89,5 +90,5 @@ def places(source: str, data: str | None, out: str | None) -> tuple[Path, str]:
 
 def holds_images(folder: Path) -> bool:
     """Whether it is a folder of images and no model's."""
-    models = ("pipeline.json", "model_index.json", "pipeline", "recipe.toml")
+    models = ("pipeline.json", "network.json", "model_index.json", "pipeline", "recipe.toml")
     return folder.is_dir() and not any((folder / name).exists() for name in models)

@@ -57,3 +57,5 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, overwrite: bool
         say(f"  toolkit sample {shlex.quote(str(folder))} --num 64 --out grid.png")
         code = f'import toolkit; toolkit.load("{folder}")(4).images[0].save("one.png")'
         say(f"  python -c {shlex.quote(code)}")
+    elif (folder / "networks").is_dir():
+        say(f"  networks    {folder / 'networks'}")

@@ -1,0 +1,126 @@
+"""Surrogate starts as in table 4.5 of the thesis: whose images, from which t_mid, at what speed and quality.
+
+    python benchmarks/surrogate.py --refiner RUN --classifier RUN --data FOLDER --out runs/surrogate \\
+        --surrogates sngan=RUN dcgan=RUN ddpm8=RUN ddpm8-shared=RUN
+
+The refiner is sampled by its own sampler (`ddpm_t1000_small`: 100 steps of a chain of 1000). A name that
+ends in "-shared" hands over at t_mid instead of running its own chain to the end. Quality is the Frechet
+distance and precision and recall of --classifier's features, between --num samples and as many held-out
+images; speed is samples per second of processor time in batches of 64, next to the refiner's from noise.
+Results are kept in OUT/results, and what is there is not computed again.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toolkit import Pipeline, load, plugins
+from toolkit.evaluation import evaluate, read_protocol
+
+T_MIDS = (0, 250, 500, 750, 1000)
+BATCH = 64
+
+
+def speed(pipeline: Pipeline, reference: Pipeline) -> tuple[float, float]:
+    """Samples per second of processor time, and relative to the reference, in turns; the better of two."""
+
+    def seconds(of: Pipeline) -> float:
+        start = time.process_time()
+        list(of.sample(BATCH, batch_size=BATCH))
+        return time.process_time() - start
+
+    seconds(pipeline)
+    ours, theirs = zip(*[(seconds(pipeline), seconds(reference)) for _ in range(2)], strict=True)
+    return BATCH / min(ours), min(theirs) / min(ours)
+
+
+def measure(pipeline: Pipeline, reference: Pipeline, chosen: argparse.Namespace) -> dict[str, float]:
+    stated = {
+        "data.path": chosen.data, "features.type": "classifier", "features.path": chosen.classifier,
+        "images.num": chosen.num, "images.real": chosen.num,
+    }  # fmt: skip
+    flags = [f"{key}={value}" for key, value in stated.items()]
+    registry = plugins.load().registry
+    protocol = read_protocol(chosen.recipe, ["fid", "precision", "recall"], flags, registry)
+    values = {"calls": float(pipeline.calls), "calls_before": float(pipeline.initialiser.calls)}
+    values["samples_per_second"], values["relative_speed"] = speed(pipeline, reference)
+    for scored in evaluate(pipeline, protocol, Path(chosen.out), device=torch.device("cpu")):
+        values |= {name.split("_")[0]: value for name, value in scored.score.values.items()}
+    return values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--refiner", required=True)
+    parser.add_argument("--surrogates", nargs="+", required=True, metavar="NAME=RUN")
+    parser.add_argument("--classifier", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--recipe", default="ddpm_t1000_small", help="whose [data] to compare with")
+    parser.add_argument("--out", default="runs/surrogate")
+    parser.add_argument("--num", type=int, default=2000)
+    chosen = parser.parse_args()
+
+    results = Path(chosen.out) / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    refiner = load(chosen.refiner)
+    rows: dict[str, dict[str, float]] = {}
+
+    def row(name: str, pipeline: Pipeline) -> None:
+        path = results / f"{name}.json"
+        if not path.exists():
+            path.write_text(json.dumps(measure(pipeline, refiner, chosen), indent=1))
+        rows[name] = json.loads(path.read_text())
+        print(name, {key: round(value, 3) for key, value in rows[name].items()}, flush=True)
+
+    row("noise", refiner)
+    for stated in chosen.surrogates:
+        name, _, folder = stated.partition("=")
+        handover = "shared" if name.endswith("-shared") else "full"
+        for t_mid in T_MIDS:
+            started: dict[str, Any] = {"surrogate": str(Path(folder).resolve()), "handover": handover}
+            row(f"{name}-{t_mid}", refiner.with_initialiser("surrogate", t_mid=t_mid, **started))
+    plot(rows, Path(chosen.out) / "surrogate.png")
+
+
+def plot(rows: dict[str, dict[str, float]], path: Path) -> None:
+    """Quality against speed, a line for each surrogate."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for kind in dict.fromkeys(name.rpartition("-")[0] for name in rows if name != "noise"):
+        points = [(t, rows[f"{kind}-{t}"]) for t in T_MIDS]
+        axes.plot(
+            [r["relative_speed"] for _, r in points], [r["fid"] for _, r in points], marker="o", label=kind
+        )
+        for t, r in points:
+            axes.annotate(
+                str(t), (r["relative_speed"], r["fid"]), textcoords="offset points", xytext=(4, 4), fontsize=7
+            )
+    noise = rows["noise"]
+    axes.scatter(
+        [noise["relative_speed"]],
+        [noise["fid"]],
+        marker="*",
+        s=120,
+        color="black",
+        label="from noise",
+        zorder=3,
+    )
+    axes.set(xscale="log", yscale="log", xlabel="samples/s relative to the refiner from noise")
+    axes.set(ylabel="Frechet distance of classifier features", title="Numbers at the points are t_mid")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
