@@ -97,9 +97,15 @@ def test_diffusers_samples_a_saved_pipeline_as_we_do(
     (None, {}, {"type": "ddim"}),
     (None, {}, {"type": "diffusers", "scheduler": "DPMSolverMultistepScheduler", "num_inference_steps": 5}),
     (None, {}, {"type": "ancestral", "spacing": "trailing", "variance": "fixed_large"}),
+    (None, {}, {"type": "ancestral", "spacing": "strided"}),
+    (None, {}, {"type": "ancestral", "spacing": "ddim"}),
+    (None, {}, {"type": "ancestral", "num_inference_steps": [3, 4]}),
     (None, {"learned_variance": True}, {"type": "ancestral"}),
     (10, {"conditional": True}, {"type": "ancestral"}),
-], ids=["ddim", "solver", "noise at the end", "learned variance", "conditional"])  # fmt: skip
+], ids=[
+    "ddim", "solver", "noise at the end", "strided", "whole stride", "sections", "learned variance",
+    "conditional",
+])  # fmt: skip
 def test_what_diffusers_would_sample_otherwise_does_not_look_like_its_own(
     classes: int | None, network: dict[str, Any], sampler: dict[str, Any]
 ) -> None:
@@ -107,6 +113,16 @@ def test_what_diffusers_would_sample_otherwise_does_not_look_like_its_own(
     pipeline.save_pretrained("saved")
     assert not Path("saved/model_index.json").exists()
     assert torch.equal(ours(toolkit.load("saved")), ours(pipeline))
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+def test_clipping_and_variance_are_stated_for_diffusers_as_they_are_for_us(clip: bool, variance: str) -> None:
+    make(sampler={"type": "ancestral", "clip": clip, "variance": variance}).save_pretrained("saved")
+    theirs = json.loads(Path("saved/scheduler/scheduler_config.json").read_text())
+    ours = json.loads(Path("saved/pipeline.json").read_text())["sampler"]
+    assert (theirs["clip_sample"], theirs["variance_type"]) == (ours["clip"], ours["variance"])
+    assert (ours["clip"], ours["variance"], theirs["clip_sample_range"]) == (clip, variance, 1.0)
 
 
 def test_a_ddgan_run_does_not_look_like_a_pipeline_of_diffusers(runs: Path) -> None:

@@ -61,6 +61,21 @@ def test_another_sampler_is_saved_along(runs: Path) -> None:
     assert (sampler["type"], sampler["num_inference_steps"], sampler["eta"]) == ("ddim", 5, 0.5)
 
 
+def test_every_option_of_the_sampler_is_stated_and_read_again(runs: Path) -> None:
+    stated = {"num_inference_steps": [5, 2], "spacing": "strided", "variance": "fixed_large", "clip": True}
+    pipeline = toolkit.load(runs / "ddpm").with_sampler("ancestral", **stated)
+    pipeline.save_pretrained("copy")
+    assert json.loads(Path("copy/pipeline.json").read_text())["sampler"] == {"type": "ancestral", **stated}
+    assert torch.equal(images(toolkit.load("copy")), images(pipeline))
+
+
+def test_defaults_of_a_sampler_are_stated_too(runs: Path) -> None:
+    toolkit.load(runs / "ddpm").with_sampler("ddim", num_inference_steps=5).save_pretrained("copy")
+    assert json.loads(Path("copy/pipeline.json").read_text())["sampler"] == {
+        "type": "ddim", "num_inference_steps": 5, "spacing": "leading", "eta": 0.0, "clip": False,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["ddpm", "ddgan"])
 def test_a_run_folder_is_loaded_as_its_pipeline(runs: Path, name: str) -> None:
     assert torch.equal(images(toolkit.load(runs / name)), images(toolkit.load(str(runs / name / "pipeline"))))

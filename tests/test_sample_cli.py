@@ -84,6 +84,8 @@ def test_images_do_not_depend_on_the_batch_size_but_for_rounding(run: Path) -> N
 @pytest.mark.parametrize(("arguments", "calls"), [
     ((), 20),
     (("--steps", 5), 5),
+    (("--steps", "5,2"), 7),
+    (("--steps", 7, "--spacing", "ddim"), 7),
     (("--sampler", "ddim"), 20),
     (("--sampler", "ddim", "--steps", 4), 4),
     (("--sampler", "DPMSolverMultistepScheduler", "--steps", 5), 5),
@@ -100,6 +102,14 @@ def test_it_says_how_many_network_calls_an_image_took(
 def test_a_sampler_and_its_steps_make_the_images(run: Path) -> None:
     sample(run, "--num", 2, "--sampler", "ddim", "--steps", 4, "--out", "grid.png")
     pipeline = toolkit.load(run).with_sampler("ddim", num_inference_steps=4)
+    save_samples(torch.cat(list(pipeline.sample(2))), Path("expected.png"))
+    assert np.array_equal(pixels("grid.png"), pixels("expected.png"))
+
+
+def test_sections_of_the_chain_make_the_images_that_they_make_in_python(run: Path) -> None:
+    sample(run, "--num", 2, "--steps", "5,2", "--spacing", "strided", "--out", "grid.png")
+    pipeline = toolkit.load(run).with_sampler(num_inference_steps=[5, 2], spacing="strided")
+    assert pipeline.sampler.timesteps.tolist() == [0, 2, 4, 7, 9, 10, 19]
     save_samples(torch.cat(list(pipeline.sample(2))), Path("expected.png"))
     assert np.array_equal(pixels("grid.png"), pixels("expected.png"))
 
@@ -132,6 +142,9 @@ def test_an_existing_folder_is_replaced_only_on_request_and_then_keeps_no_older_
     (("--sampler", "DDIMSchScheduler", "--steps", 3), "Did you mean 'DDIMScheduler'?"),
     (("--sampler", "DDIMScheduler"), "--sampler DDIMScheduler needs --steps"),
     (("--steps", 21), "num_inference_steps must be from 1 to 20"),
+    (("--steps", "3,11"), "from 1 to 10, the length of section 2 of 2, not 11"),
+    (("--steps", 6, "--spacing", "ddim"), "the nearest numbers that have one are 5 and 7"),
+    (("--spacing", "stridden"), 'not "stridden"'),
     (("--label", 3), "--label 3: this model is not conditional"),
     (("--device", "quantum"), "--device quantum: "),
     (("--out", "grid.jpg"), "--out grid.jpg: a grid is written as .png"),
@@ -149,6 +162,12 @@ def test_a_label_that_is_no_class_is_answered_with_the_classes(classes: Path) ->
 def test_a_number_out_of_range_is_answered_with_the_range(run: Path, option: str) -> None:
     done = sample(run, option, -1)
     assert done.exit_code == 2 and f"Invalid value for '{option}'" in done.stderr
+
+
+@pytest.mark.parametrize("steps", ["5,", "ddim5", "5,0"])
+def test_steps_are_whole_numbers_from_one(run: Path, steps: str) -> None:
+    done = sample(run, "--steps", steps)
+    assert done.exit_code == 2 and "Invalid value for '--steps'" in done.stderr
 
 
 def test_a_folder_that_is_not_there_is_named() -> None:

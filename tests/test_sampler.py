@@ -1,16 +1,20 @@
-"""Samplers against closed forms and against diffusers, step for step."""
+"""Samplers against closed forms, published steps and diffusers, step for step."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from toolkit import Denoiser, NoiseSchedule, Prediction, Sampler, kept_timesteps, randn
+from toolkit import Denoiser, NoiseSchedule, Prediction, Sampler, randn
 from toolkit.sampler import DDIM, Ancestral
 from toolkit.schedule import linear
 from toolkit.solvers import DiffusersSampler
 
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "ddpm.json").read_text())
 MEAN, STD = 0.5, 0.3
 
 
@@ -79,15 +83,16 @@ def test_ddim_follows_the_exact_path_to_the_data_distribution() -> None:
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 @pytest.mark.parametrize("clip", [False, True])
-@pytest.mark.parametrize("steps", [None, 10])
-def test_ancestral_equals_ddpm_scheduler_step_for_step(variance: str, clip: bool, steps: int | None) -> None:
+@pytest.mark.parametrize("steps", [None, 10, [3, 4, 6]])
+def test_ancestral_equals_ddpm_scheduler_step_for_step(
+    variance: Literal["fixed_small", "fixed_large"], clip: bool, steps: int | list[int] | None
+) -> None:
     schedule = linear(100, 1e-3, 0.2)
     scheduler = schedule.to_scheduler(variance_type=variance, clip_sample=clip)
-    scheduler.set_timesteps(steps or 100)
+    sampler = Ancestral(schedule, steps, "strided", variance, clip)
+    scheduler.set_timesteps(timesteps=sampler.timesteps.flip(0).tolist())
     x = theirs = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
-    ours = Ancestral(schedule, steps, "leading", variance, clip).sample(  # type: ignore[arg-type]
-        Linear(schedule), x, 100, generators=generators(3)
-    )
+    ours = sampler.sample(Linear(schedule), x, 100, generators=generators(3))
     drawing = generators(3)
     for t in scheduler.timesteps:
         theirs = scheduler.step(0.9 * theirs.tanh() + 0.01, t, theirs, generator=drawing).prev_sample
@@ -113,6 +118,56 @@ def test_ddim_equals_ddim_scheduler_step_for_step(eta: float, clip: bool) -> Non
     assert torch.allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.parametrize("steps", [None, 10, [3, 4, 6]])
+@pytest.mark.parametrize("clip", [False, True])
+def test_ddim_with_eta_1_takes_the_steps_of_ancestral_sampling(
+    clip: bool, steps: int | list[int] | None
+) -> None:
+    """Song et al. (2021), section 4.1: mean and variance agree, so equal noise gives equal images."""
+    schedule = linear(100, 1e-3, 0.2)
+    samplers = Ancestral(schedule, steps, clip=clip), DDIM(schedule, steps, eta=1.0, clip=clip)
+    x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
+    images = [each.sample(Linear(schedule), x, 100, generators=generators(3)) for each in samplers]
+    assert torch.allclose(*images, atol=1e-4, rtol=1e-3)
+
+
+class Stated(Denoiser):
+    """Predicts one noise, and keeps what it was asked about."""
+
+    def __init__(self, schedule: NoiseSchedule, noise: Tensor) -> None:
+        super().__init__()
+        self.schedule, self.noise = schedule, noise
+        self.seen: list[Tensor] = []
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+    ) -> Prediction:
+        self.seen.append(x_t)
+        return Prediction(self.schedule, x_t, t, noise=self.noise)
+
+
+@pytest.mark.parametrize("t", [1, 500, 999])
+def test_a_clipped_step_of_ddim_is_the_published_one_and_eta_adds_the_published_noise(t: int) -> None:
+    pixels, noise, predicted = (
+        torch.tensor(VECTORS["vlb"][key], dtype=torch.float32).view(1, 3, 4, 4)
+        for key in ("u8", "noise", "eps_out")
+    )
+    schedule, vector = linear(1000, 1e-4, 0.02), VECTORS["ddim"][f"t{t}"]
+    pair = schedule.respace([t - 1, t])  # so that the second call is shown the step's result
+    x_t = schedule.diffuse(pixels / 127.5 - 1, torch.tensor([t]), noise)
+    denoiser = Stated(schedule, predicted)
+    DDIM(pair, eta=0.0, clip=True).sample(denoiser, x_t, 1000)
+    x_s = denoiser.seen[1]
+    assert x_s.flatten()[:4].tolist() == pytest.approx(vector["ddim_eta0_first4"], abs=1e-5)
+    assert float(x_s.sum()) == pytest.approx(vector["ddim_eta0_sum"], abs=1e-4)
+
+    many = x_t.expand(4000, -1, -1, -1)
+    denoiser = Stated(schedule, predicted.expand_as(many))
+    torch.manual_seed(0)
+    DDIM(pair, eta=1.0, clip=True).sample(denoiser, many, 1000)
+    assert float(denoiser.seen[1].std(0).mean()) == pytest.approx(vector["sigma_eta1"], rel=0.01)
+
+
 SOLVERS = ("DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "HeunDiscrete")
 
 
@@ -128,7 +183,8 @@ def test_diffusers_schedulers_come_near_the_data_distribution_in_few_steps(name:
 
 def samplers(schedule: NoiseSchedule) -> list[Sampler]:
     return [
-        Ancestral(schedule), Ancestral(schedule, 7), DDIM(schedule, 7), DDIM(schedule, 7, eta=1.0),
+        Ancestral(schedule), Ancestral(schedule, [3, 4], "strided"),
+        DDIM(schedule, 7), DDIM(schedule, 7, eta=1.0),
         DiffusersSampler(schedule, "DDPMScheduler", 7),
         DiffusersSampler(schedule, "EulerAncestralDiscreteScheduler", 7),
         DiffusersSampler(schedule, "DPMSolverMultistepScheduler", 7),
@@ -188,11 +244,6 @@ def test_given_latents_replace_the_drawn_ones() -> None:
 def test_a_scheduler_that_cannot_be_used_is_refused(options: dict, message: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=message):
         DiffusersSampler(linear(1000, 1e-4, 0.02), num_inference_steps=7, **options)
-
-
-def test_more_steps_than_timesteps_are_refused() -> None:
-    with pytest.raises(ValueError, match="from 1 to 100"):
-        kept_timesteps(100, 101, "leading")
 
 
 def test_the_clean_image_of_a_velocity_does_not_depend_on_what_was_read_first() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from toolkit import NoiseSchedule, kept_timesteps
-from toolkit.schedule import linear
+from toolkit.schedule import Spacing, linear
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "ddpm.json").read_text())
 TABLES = (
@@ -35,21 +35,91 @@ def test_tables_equal_the_published_ones(name: str, table: str) -> None:
     assert torch.allclose(values, torch.tensor(vector[table], dtype=torch.float64), rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize(("name", "timesteps"), [
-    ("[50]", kept_timesteps(1000, 50, "linspace")),
-    ("[250]", kept_timesteps(1000, 250, "linspace")),
-    ("ddim50", kept_timesteps(1000, 50, "leading")),
-    ("ddim10", kept_timesteps(1000, 10, "leading")),
-])  # fmt: skip
-def test_a_respaced_chain_has_the_published_betas(
-    schedule: NoiseSchedule, name: str, timesteps: torch.Tensor
-) -> None:
+RESPACINGS: dict[str, tuple[int | list[int], Spacing]] = {
+    "[10]": (10, "strided"),
+    "[50]": (50, "strided"),
+    "[250]": ([250], "strided"),
+    "[10, 10, 20]": ([10, 10, 20], "strided"),
+    "ddim10": (10, "ddim"),
+    "ddim50": (50, "ddim"),
+    "ddim250": (250, "ddim"),
+}
+
+
+@pytest.mark.parametrize("name", RESPACINGS)
+def test_a_respaced_chain_is_the_published_one(schedule: NoiseSchedule, name: str) -> None:
     vector = VECTORS["respacing"][name]
+    timesteps = kept_timesteps(1000, *RESPACINGS[name]).tolist()
+    assert timesteps == vector.get("timesteps", timesteps)
+    assert timesteps[:12] == vector.get("timesteps_head", timesteps[:12])
+    assert timesteps[-8:] == vector.get("timesteps_tail", timesteps[-8:])
+    assert (len(timesteps), sum(timesteps)) == (vector["n"], vector.get("timesteps_sum", sum(timesteps)))
+
     respaced = schedule.respace(timesteps)
-    betas = respaced.betas[respaced.timesteps]
-    found = [betas[0], betas[1], betas[-1], betas.sum(), respaced.posterior_variance[timesteps[1]]]
-    names = ("beta_first", "beta_second", "beta_last", "beta_sum", "beta_tilde_second")
+    betas, variance = respaced.betas[timesteps], respaced.posterior_variance[timesteps]
+    found = [betas[0], betas[1], betas[-1], betas.sum(), variance[1], variance[-1]]
+    names = ["beta_first", "beta_second", "beta_last", "beta_sum", "beta_tilde_second", "beta_tilde_last"]
     assert [float(x) for x in found] == pytest.approx([vector[n] for n in names], rel=1e-9)
+    assert betas.tolist() == pytest.approx(vector.get("betas", betas.tolist()), rel=1e-9)
+    assert variance.tolist() == pytest.approx(vector.get("beta_tilde", variance.tolist()), rel=1e-9)
+    assert float(respaced.alphas_cumprod[timesteps[-1]]) == pytest.approx(
+        vector["alphas_cumprod_last"], rel=1e-9
+    )
+
+
+def test_a_learned_variance_interpolates_between_the_bounds_of_the_respaced_chain(
+    schedule: NoiseSchedule,
+) -> None:
+    vector = VECTORS["respacing"]["[50]"]
+    respaced = schedule.respace(vector["timesteps"])
+    betas, small = torch.tensor([vector["betas"], vector["beta_tilde"]])
+    small[0] = small[1]  # in place of 0, whose logarithm is no bound
+    for fraction, expected in ((0.0, small), (1.0, betas), (0.25, small**0.75 * betas**0.25)):
+        given = torch.full((50, 1), fraction)
+        found = respaced.learned_log_variance(given, torch.tensor(vector["timesteps"])).exp().flatten()
+        assert torch.allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing", "strided", "ddim"])
+def test_each_section_is_a_chain_of_its_own_and_the_first_ones_get_what_is_left_over(
+    spacing: Spacing,
+) -> None:
+    whole = kept_timesteps(11, [2, 1, 3], spacing).tolist()  # sections of 4, 4 and 3 timesteps
+    parts = [
+        kept_timesteps(4, 2, spacing),
+        kept_timesteps(4, 1, spacing) + 4,
+        kept_timesteps(3, 3, spacing) + 8,
+    ]
+    assert whole == torch.cat(parts).tolist()
+
+
+def test_a_whole_stride_is_the_smallest_that_fits_or_there_is_none() -> None:
+    for n in range(1, 101):
+        fitting = [stride for stride in range(1, 101) if len(range(0, 100, stride)) == n]
+        if fitting:
+            assert kept_timesteps(100, n, "ddim").tolist() == list(range(0, 100, fitting[0]))
+        else:
+            with pytest.raises(ValueError, match=f"no whole stride for {n} of 100"):
+                kept_timesteps(100, n, "ddim")
+    with pytest.raises(ValueError, match="nearest numbers that have one are 250 and 334$"):
+        kept_timesteps(1000, 300, "ddim")
+
+
+def test_strides_that_are_summed_differ_from_linspace_for_278_numbers_of_a_thousand() -> None:
+    """The reference counted them with the published code and numpy's linspace."""
+    spaced = ([kept_timesteps(1000, n, s).tolist() for s in ("strided", "linspace")] for n in range(1, 1001))
+    assert sum(strided != linspace for strided, linspace in spaced) == 278
+
+
+@pytest.mark.parametrize(("steps", "message"), [
+    (101, "must be from 1 to 100, the length of the chain, not 101"),
+    (0, "must be from 1 to 100, the length of the chain, not 0"),
+    ([20, 30, 34], "must be from 1 to 33, the length of section 3 of 3, not 34"),
+    ([], "must be a number, or one for each section"),
+])  # fmt: skip
+def test_numbers_of_steps_that_the_chain_has_not_are_refused(steps: int | list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=f"num_inference_steps {message}"):
+        kept_timesteps(100, steps, "leading")
 
 
 def test_dropped_timesteps_are_nan_and_original_indices_stay(schedule: NoiseSchedule) -> None:
@@ -117,8 +187,8 @@ def test_betas_survive_lower_precision_of_the_data(schedule: NoiseSchedule) -> N
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
-@pytest.mark.parametrize("n", [1, 10, 50, 300, 1000])
-def test_kept_timesteps_are_those_of_diffusers(spacing: str, n: int) -> None:
+@pytest.mark.parametrize("n", [1, 10, 27, 48, 50, 300, 1000])
+def test_kept_timesteps_are_those_of_diffusers(spacing: Spacing, n: int) -> None:
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(1000, timestep_spacing=spacing, clip_sample=False)

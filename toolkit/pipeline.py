@@ -256,7 +256,7 @@ class Pipeline:
         self,
         batch_size: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        num_inference_steps: int | None = None,
+        num_inference_steps: int | list[int] | None = None,
         output_type: OutputType = "pil",
         *,
         labels: Sequence[int] | None = None,
@@ -268,7 +268,8 @@ class Pipeline:
         Args:
             batch_size: how many images.
             generator: one for each image, or one that seeds them all; None uses torch's own.
-            num_inference_steps: network calls; None for as many as the pipeline's sampler states.
+            num_inference_steps: network calls, or a list of those in each of as many sections of the chain;
+                None for as many as the pipeline's sampler states.
             output_type: "pil", "np" (n, H, W, C) or "pt" (n, C, H, W), the last two in [0, 1].
             labels: the class of each image, for a conditional model; by default they take turns.
             noise: (batch_size, *sample_shape), the start of the chain instead of a drawn one.

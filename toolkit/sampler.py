@@ -12,12 +12,12 @@ from torch import Tensor
 from toolkit.denoiser import Denoiser, Prediction
 from toolkit.options import Positive
 from toolkit.randomness import randn
-from toolkit.schedule import NoiseSchedule, kept_timesteps
+from toolkit.schedule import NoiseSchedule, Spacing, kept_timesteps
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler
 
-Spacing = Literal["leading", "linspace", "trailing"]
+Steps = Positive | list[Positive]
 
 
 class Draws(TypedDict, total=False):
@@ -84,14 +84,22 @@ def below(timesteps: Tensor, start: int) -> list[int]:
     return [t for t in reversed(timesteps.tolist()) if t < start]
 
 
+def _respaced(schedule: NoiseSchedule, steps: Steps | None, spacing: Spacing) -> NoiseSchedule:
+    if steps is None:
+        return schedule
+    return schedule.respace(kept_timesteps(schedule.num_train_timesteps, steps, spacing))
+
+
 class Ancestral(Sampler):
     """Draws x_s ~ p(x_s | x_t) step by step (Ho et al. 2020, algorithm 2).
 
     With a denoiser that draws x_0 instead of estimating it, this is the sampling of Xiao et al. (2022).
 
     Args:
-        num_inference_steps: network calls; by default one for every timestep of the schedule.
-        spacing: which timesteps are kept, as diffusers names it.
+        num_inference_steps: network calls, or a list of those in each of as many sections of the chain; by
+            default one for every timestep of the schedule.
+        spacing: which timesteps are kept: "leading", "linspace" and "trailing" as diffusers has it, "strided"
+            and "ddim" as Nichol & Dhariwal (2021).
         variance: fixed_small is the posterior's, fixed_large is beta (Ho et al. 2020). A learned variance
             takes precedence.
         clip: clip the estimate of x_0 to [-1, 1] in every step.
@@ -100,17 +108,15 @@ class Ancestral(Sampler):
     def __init__(
         self,
         schedule: NoiseSchedule,
-        num_inference_steps: Positive | None = None,
+        num_inference_steps: Steps | None = None,
         spacing: Spacing = "leading",
         variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
         clip: bool = False,
     ) -> None:
-        self._whole = schedule
-        if num_inference_steps is not None:
-            total = schedule.num_train_timesteps
-            schedule = schedule.respace(kept_timesteps(total, num_inference_steps, spacing))
-        self.schedule, self.variance, self.clip, self.spacing = schedule, variance, clip, spacing
-        self.timesteps = schedule.timesteps
+        self._whole, self._steps, self._spacing = schedule, num_inference_steps, spacing
+        self.schedule = _respaced(schedule, num_inference_steps, spacing)
+        self.variance, self.clip = variance, clip
+        self.timesteps = self.schedule.timesteps
 
     def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
         generators, table = draws.get("generators"), self.schedule
@@ -136,10 +142,12 @@ class Ancestral(Sampler):
     def scheduler(self) -> "DDPMScheduler | None":
         if len(self._whole.timesteps) != self._whole.num_train_timesteps:
             return None  # a chain with gaps has no betas that diffusers could be told
-        if self.spacing == "trailing" and self.variance == "fixed_large":
+        if isinstance(self._steps, list) or self._spacing in ("strided", "ddim"):
+            return None  # diffusers would visit other timesteps
+        if self._spacing == "trailing" and self.variance == "fixed_large":
             return None  # diffusers would add noise to the last image, whose timestep is not 0
         config = {"variance_type": self.variance, "clip_sample": self.clip}
-        return self._whole.to_scheduler(**config, timestep_spacing=self.spacing)
+        return self._whole.to_scheduler(**config, timestep_spacing=self._spacing)
 
 
 class DDIM(Sampler):
@@ -148,8 +156,10 @@ class DDIM(Sampler):
         x_s = sqrt(abar_s) x_0 + sqrt(1 - abar_s - sigma^2) noise + sigma z       (eq. 12)
 
     Args:
-        num_inference_steps: network calls; by default one for every timestep of the schedule.
-        spacing: which timesteps are kept, as diffusers names it.
+        num_inference_steps: network calls, or a list of those in each of as many sections of the chain; by
+            default one for every timestep of the schedule.
+        spacing: which timesteps are kept: "leading", "linspace" and "trailing" as diffusers has it, "strided"
+            and "ddim" as Nichol & Dhariwal (2021).
         eta: 0 adds no noise; 1 adds as much as ancestral sampling with fixed_small.
         clip: clip the estimate of x_0 to [-1, 1] in every step, and the noise estimate to fit.
     """
@@ -157,16 +167,13 @@ class DDIM(Sampler):
     def __init__(
         self,
         schedule: NoiseSchedule,
-        num_inference_steps: Positive | None = None,
+        num_inference_steps: Steps | None = None,
         spacing: Spacing = "leading",
         eta: Annotated[float, Field(ge=0, le=1)] = 0.0,
         clip: bool = False,
     ) -> None:
-        if num_inference_steps is not None:
-            total = schedule.num_train_timesteps
-            schedule = schedule.respace(kept_timesteps(total, num_inference_steps, spacing))
-        self.schedule, self.eta, self.clip = schedule, eta, clip
-        self.timesteps = schedule.timesteps
+        self.schedule, self.eta, self.clip = _respaced(schedule, num_inference_steps, spacing), eta, clip
+        self.timesteps = self.schedule.timesteps
 
     def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
         generators, table = draws.get("generators"), self.schedule

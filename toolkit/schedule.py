@@ -7,8 +7,10 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from toolkit.options import Positive
 
 if TYPE_CHECKING:  # importing diffusers takes seconds, and a schedule seldom needs it
     from diffusers import DDPMScheduler
+
+Spacing = Literal["leading", "linspace", "trailing", "strided", "ddim"]
 
 
 class NoiseSchedule:
@@ -168,23 +172,58 @@ class NoiseSchedule:
         return DDPMScheduler(self.num_train_timesteps, trained_betas=self.betas.tolist(), **options)
 
 
-def kept_timesteps(num_train_timesteps: int, num_inference_steps: int, spacing: str) -> Tensor:
-    """The original indices that a sampler of so many steps visits, ascending, as diffusers spaces them.
+def kept_timesteps(
+    num_train_timesteps: int, num_inference_steps: int | Sequence[int], spacing: Spacing
+) -> Tensor:
+    """The original indices that a sampler visits, ascending int64: n of a chain of length T.
 
-    "leading": multiples of T // n from 0. "linspace": n rounded steps from 0 to T-1. "trailing": down from
-    T-1 in steps of T / n.
+    As diffusers spaces them: "leading", multiples of T // n from 0; "linspace", n rounded steps from 0 to
+    T-1; "trailing", down from T-1 in steps of T / n. As Nichol & Dhariwal (2021) space them: "strided", from
+    0 to T-1 in steps of (T-1) / (n-1), added up and then rounded, which where a step ends halfway between
+    two timesteps may choose the other one than "linspace"; "ddim", multiples of the smallest whole number of
+    which there are exactly n below T.
+
+    Several numbers divide the chain into as many sections of equal length (what is left over goes to the
+    first ones, a timestep each), and every section is spaced as a chain of its own.
 
     Raises:
-        ValueError: if there are more steps than timesteps.
+        ValueError: if a number is not from 1 to the length of its section, if there is none, or if no whole
+            number has n multiples in it ("ddim").
     """
-    total, n = num_train_timesteps, num_inference_steps
-    if not 1 <= n <= total:
-        raise ValueError(f"num_inference_steps must be from 1 to {total}, the length of the chain, not {n}")
+    counts = [num_inference_steps] if isinstance(num_inference_steps, int) else list(num_inference_steps)
+    if not counts:
+        raise ValueError("num_inference_steps must be a number, or one for each section of the chain, not []")
+    length, left = divmod(num_train_timesteps, len(counts))
+    sections, start = [], 0
+    for i, n in enumerate(counts):
+        total = length + (i < left)
+        whole = "the chain" if len(counts) == 1 else f"section {i + 1} of {len(counts)}"
+        if not 1 <= n <= total:
+            raise ValueError(f"num_inference_steps must be from 1 to {total}, the length of {whole}, not {n}")
+        sections.append(start + _spaced(total, n, spacing))
+        start += total
+    return torch.cat(sections)
+
+
+def _spaced(total: int, n: int, spacing: Spacing) -> Tensor:
     if spacing == "leading":
         return torch.arange(n) * (total // n)
     if spacing == "linspace":
-        return torch.linspace(0, total - 1, n, dtype=torch.float64).round().long()
-    return (total - torch.arange(n, dtype=torch.float64).flip(0) * (total / n)).round().long() - 1
+        # By numpy, as diffusers: torch's linspace rounds otherwise for 138 of the 1000 n of T = 1000.
+        return torch.from_numpy(np.linspace(0, total - 1, n).round()).long()
+    if spacing == "trailing":
+        return torch.from_numpy(np.arange(total, 0, -total / n)[:n].round()).flip(0).long() - 1
+    if spacing == "strided":
+        stride = (total - 1) / max(n - 1, 1)
+        return torch.tensor([round(place) for place in accumulate([stride] * (n - 1), initial=0.0)])
+    step = math.ceil(total / n)  # the smallest with no more than n multiples
+    multiples = torch.arange(0, total, step)
+    if len(multiples) != n:
+        raise ValueError(
+            f'spacing "ddim" finds no whole stride for {n} of {total} timesteps: '
+            f"the nearest numbers that have one are {len(multiples)} and {math.ceil(total / (step - 1))}"
+        )
+    return multiples
 
 
 def linear(num_train_timesteps: Positive, beta_start: float, beta_end: float) -> NoiseSchedule:

@@ -1,6 +1,7 @@
 """`toolkit sample`: images from a trained model."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -8,12 +9,30 @@ from toolkit.cli.flags import TakesInitialiser, stated
 from toolkit.errors import RunError, ToolkitError
 
 
+def read_steps(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """A number, or several with commas between them."""
+    if value is None:
+        return None
+    several = [click.IntRange(min=1)(part, param, ctx) for part in value.split(",")]
+    return several if len(several) > 1 else several[0]
+
+
+steps_option = click.option(
+    "--steps",
+    metavar="N[,N...]",
+    callback=read_steps,
+    help="Network calls, e.g. 50, or 10,10,20 in sections of the chain; the pipeline's own by default.",
+)
+spacing_option = click.option(
+    "--spacing", help="Which timesteps those are: leading, linspace, trailing, strided or ddim."
+)
+
+
 @click.command(cls=TakesInitialiser, short_help="Sample images from a run or a saved pipeline.")
 @click.argument("source", metavar="RUN")
 @click.option("--num", default=64, show_default=True, type=click.IntRange(min=1), help="How many images.")
-@click.option(
-    "--steps", type=click.IntRange(min=1), help="Network calls; the pipeline's own number by default."
-)
+@steps_option
+@spacing_option
 @click.option(
     "--sampler", help="A registered sampler (ancestral, ddim, ...), or a diffusers scheduler's class."
 )
@@ -38,9 +57,9 @@ from toolkit.errors import RunError, ToolkitError
 @click.option("--save", help="A folder in which to keep the pipeline as it samples here.")
 @click.option("--overwrite", is_flag=True, help="Replace what is at --out and --save.")
 def sample(
-    source: str, num: int, steps: int | None, sampler: str | None, init: str | None, show_start: bool,
-    seed: int, batch_size: int, label: int | None, device: str | None, out: str, save: str | None,
-    overwrite: bool, **options: str | None,
+    source: str, num: int, steps: int | list[int] | None, spacing: str | None, sampler: str | None,
+    init: str | None, show_start: bool, seed: int, batch_size: int, label: int | None, device: str | None,
+    out: str, save: str | None, overwrite: bool, **options: str | None,
 ) -> None:  # fmt: skip
     """Sample images from RUN: a run folder, a pipeline folder, a diffusers folder or a Hub id."""
     target = Path(out)
@@ -54,7 +73,7 @@ def sample(
     from toolkit.grid import save_images, save_samples
     from toolkit.pipeline import Pipeline
 
-    pipeline = choose_sampler(Pipeline.from_pretrained(source), sampler, steps)
+    pipeline = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing)
     if init is not None:
         pipeline = pipeline.with_initialiser(init, **stated(options))
     move(pipeline, device)
@@ -88,11 +107,14 @@ def refuse_to_replace(target: Path, overwrite: bool, flag: str = "--out") -> Non
         raise RunError(f"{target}: is already there; give --overwrite to replace it, or another {flag}")
 
 
-def choose_sampler(pipeline, sampler: str | None, steps: int | None):  # type: ignore[no-untyped-def]
-    """The pipeline under the sampler and number of steps that the command line asks for."""
-    if sampler is None and steps is None:
+def choose_sampler(  # type: ignore[no-untyped-def]
+    pipeline, sampler: str | None, steps: int | list[int] | None, spacing: str | None
+):
+    """The pipeline under the sampler and the steps that the command line asks for."""
+    asked = {"num_inference_steps": steps, "spacing": spacing}
+    options = {name: value for name, value in asked.items() if value is not None}
+    if sampler is None and not options:
         return pipeline
-    options: dict[str, object] = {} if steps is None else {"num_inference_steps": steps}
     if sampler is not None and sampler.endswith("Scheduler"):
         if steps is None:
             raise ToolkitError(f"--sampler {sampler} needs --steps, the number of the scheduler's steps")
