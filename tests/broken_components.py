@@ -1,0 +1,276 @@
+"""One component for each check of the conformance kit, broken so that this check fails."""
+
+from collections.abc import Sequence
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toolkit import (
+    DataSource,
+    Denoiser,
+    DenoisingLoss,
+    Draws,
+    Initialiser,
+    Metric,
+    NoiseSchedule,
+    Prediction,
+    Sampler,
+    Score,
+    Subject,
+    Timesteps,
+    randn,
+)
+from toolkit.sampler import Ancestral
+from toolkit.testing.oracles import MEAN
+
+BETAS = torch.linspace(0.01, 0.9, 20)
+
+
+def ends_early() -> NoiseSchedule:
+    return NoiseSchedule(BETAS / 20)
+
+
+class Rising(NoiseSchedule):
+    def __init__(self, betas: Tensor) -> None:
+        super().__init__(betas)
+        self.alphas_cumprod = self.alphas_cumprod.clone()
+        self.alphas_cumprod[5] = self.alphas_cumprod[3]
+
+
+class Noisier(NoiseSchedule):
+    def advance(self, x_s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return super().advance(x_s, t, 1.1 * noise)
+
+
+class Swapped(NoiseSchedule):
+    def posterior(self, x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return super().posterior(x_t, x0, t)
+
+
+def rising() -> NoiseSchedule:
+    return Rising(BETAS)
+
+
+def noisier() -> NoiseSchedule:
+    return Noisier(BETAS)
+
+
+def swapped() -> NoiseSchedule:
+    return Swapped(BETAS)
+
+
+class Altered(Sampler):
+    """Ancestral sampling, with something done to the images."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self._right = Ancestral(schedule)
+        self.timesteps = self._right.timesteps
+
+    def alter(self, images: Tensor) -> Tensor:
+        return images
+
+    def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
+        images = self._right.sample(denoiser, x, start, **draws)
+        return self.alter(images) if start else images
+
+
+class Wide(Altered):
+    def alter(self, images: Tensor) -> Tensor:
+        return MEAN + 1.2 * (images - MEAN)
+
+
+class OfItsOwnMind(Altered):
+    def alter(self, images: Tensor) -> Tensor:
+        return images + 1e-6 * torch.randn_like(images)
+
+
+class Sociable(Altered):
+    def alter(self, images: Tensor) -> Tensor:
+        return images + 0.02 * (images - images.mean(0))
+
+
+class Silent(Altered):
+    def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
+        return super().sample(denoiser, x, start, **{**draws, "progress": None})
+
+
+class Squared(DenoisingLoss):
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def alter(self, rows: Tensor) -> Tensor:
+        return rows
+
+    def forward(
+        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
+    ) -> Tensor:
+        error = denoiser(self.schedule.diffuse(x0, t, noise), t, label).noise - noise
+        return self.alter(error.square().flatten(1).mean(1))
+
+
+class Column(Squared):
+    def alter(self, rows: Tensor) -> Tensor:
+        return rows[:, None]
+
+
+class Relative(Squared):
+    def alter(self, rows: Tensor) -> Tensor:
+        return rows / rows.detach().mean()
+
+
+class Drawing(Squared):
+    def alter(self, rows: Tensor) -> Tensor:
+        return rows + 0 * torch.rand(())
+
+
+class Weighted(Timesteps):
+    """Draws t in proportion to t + 1, or to what it was taught, with the right weights."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        total = schedule.num_train_timesteps
+        self.p = torch.arange(1, total + 1).double() / (total * (total + 1) / 2)
+
+    def draw(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        t = torch.multinomial(self.p, n, replacement=True)
+        return t, (1 / (len(self.p) * self.p[t])).float()
+
+
+class Double(Weighted):
+    def draw(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        t, weight = super().draw(n, device)
+        return t, weight.double()
+
+
+class Unweighted(Weighted):
+    def draw(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        t, weight = super().draw(n, device)
+        return t, torch.ones_like(weight)
+
+
+class WithNumpy(Weighted):
+    def draw(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        np.random.rand()
+        return super().draw(n, device)
+
+
+class Forgetful(Weighted):
+    def observe(self, t: Tensor, loss: Tensor) -> None:
+        mass = torch.ones_like(self.p).index_add_(0, t, loss.double())
+        self.p = mass / mass.sum()
+
+
+class Net(Denoiser):
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.schedule, self.scale = schedule, nn.Parameter(torch.rand(()))
+
+    def x0(self, x_t: Tensor) -> Tensor:
+        return self.scale * x_t
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+    ) -> Prediction:
+        return Prediction(self.schedule, x_t, t, x0=self.x0(x_t))
+
+
+class Precise(Net):
+    def x0(self, x_t: Tensor) -> Tensor:
+        return super().x0(x_t).double()
+
+
+class Centred(Net):
+    def x0(self, x_t: Tensor) -> Tensor:
+        return super().x0(x_t - x_t.mean(0))
+
+
+class Dicing(Net):
+    def x0(self, x_t: Tensor) -> Tensor:
+        return super().x0(x_t) + 0 * torch.rand(())
+
+
+class Unsaved(Net):
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__(schedule)
+        self.shift = torch.randn(())
+
+    def x0(self, x_t: Tensor) -> Tensor:
+        return super().x0(x_t) + self.shift
+
+
+class Points(DataSource):
+    image_shape, num_classes = (2,), 4
+
+    def __len__(self) -> int:
+        return 32
+
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return torch.stack([indices, -indices], 1).float(), indices % 4
+
+
+class CountsFromOne(Points):
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return super().read(indices)[0], indices % 4 + 1
+
+
+class Sorting(Points):
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return super().read(indices.sort().values)
+
+
+class Unpicklable(Points):
+    def __init__(self) -> None:
+        self.transform = lambda x: x
+
+
+class Stirring(Points):
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        torch.rand(())
+        return super().read(indices)
+
+
+class Leaking(Points):
+    def held_out(self) -> DataSource:
+        return Points()
+
+
+class Start(Initialiser):
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.start = schedule.num_train_timesteps
+
+    def draw(self, shape: Sequence[int], generators: Any, timestep: int, device: torch.device) -> Tensor:
+        return randn(shape, generators, device)
+
+
+class Beyond(Start):
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.start = schedule.num_train_timesteps + 1
+
+
+class TooPrecise(Start):
+    def draw(self, shape: Sequence[int], generators: Any, timestep: int, device: torch.device) -> Tensor:
+        return super().draw(shape, generators, timestep, device).double()
+
+
+class OneForAll(Start):
+    def draw(self, shape: Sequence[int], generators: Any, timestep: int, device: torch.device) -> Tensor:
+        return torch.randn(*shape, generator=generators[0])
+
+
+class Infinite(Metric):
+    def measure(self, subject: Subject) -> Score:
+        return Score({"infinite": float("inf")})
+
+
+class Moody(Metric):
+    def measure(self, subject: Subject) -> Score:
+        return Score({"moody": float(torch.rand(()))})
+
+
+class Meddling(Metric):
+    def measure(self, subject: Subject) -> Score:
+        subject.pipeline.denoiser.train()
+        return Score({"meddling": 1.0})

@@ -1,0 +1,70 @@
+"""Every first-party component keeps what its interface promises."""
+
+from pathlib import Path
+
+import datasets
+import pytest
+from click.testing import CliRunner
+
+from toolkit import PluginError, Timesteps, plugins, testing
+from toolkit.cli import main
+from toolkit.component import Component
+from toolkit.installed import OWN, discover
+from toolkit.testing.package import CORE, cases_of
+
+REGISTRY = plugins.load().registry
+FOUND = [cases_of(p, REGISTRY) for p in (CORE, *discover()) if p.owner.distribution in ("", OWN)]
+CASES = [case for cases, _ in FOUND for case in cases]
+WITHOUT: list[tuple[Component, str]] = [pair for _, without in FOUND for pair in without]
+
+
+@pytest.fixture(autouse=True)
+def _a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@testing.parametrize_with_checks(CASES)
+def test_conformance(case: testing.Case, check: testing.Check) -> None:
+    check(case)
+
+
+def test_no_component_of_a_covered_kind_is_left_without_a_case() -> None:
+    left = [(component.name, why) for component, why in WITHOUT if "no checks for this kind" not in why]
+    assert left == []
+    kinds = {component.kind.__name__ for component, _ in WITHOUT}
+    assert kinds == {"Optimizer", "LRSchedule", "Importer", "FeatureExtractor"}
+
+
+def test_what_is_declared_is_known() -> None:
+    """A component may not grow into an exception unnoticed."""
+    declared = {(case.name, check) for case in CASES for check in case.declares}
+    assert declared == {
+        ("clamped_ancestral", "check_gaussian_is_recovered"),
+        ("ddgan_small_discriminator", "check_rows_do_not_leak"),
+        ("ddgan_large_discriminator", "check_rows_do_not_leak"),
+        ("gan", "check_micro_batches"),
+        ("classifier", "check_micro_batches"),
+    }
+
+
+@pytest.mark.parametrize("check", sorted({c.__name__ for checks in testing.CHECKS.values() for c in checks}))
+def test_every_check_is_documented(check: str) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
+    assert f"`{check}`" in text
+
+
+def test_the_command_line_runs_the_same_checks() -> None:
+    result = CliRunner().invoke(main, ["plugin", "test", "importance", "-v"])
+    assert result.exit_code == 0, result.output
+    assert "passed: Timesteps second_moment, check_unbiased" in result.output
+
+
+def test_a_plugin_that_is_not_installed_is_an_error_of_the_user() -> None:
+    result = CliRunner().invoke(main, ["plugin", "test", "importanc"])
+    assert result.exit_code == 2
+    assert "error: no plugin 'importanc' is installed. Did you mean 'importance'?" in result.output
+
+
+def test_a_case_cannot_declare_a_check_that_there_is_not() -> None:
+    with pytest.raises(PluginError, match="declares 'check_nothing', which is none of"):
+        testing.checks_for(testing.Case(Timesteps, "uniform", declares={"check_nothing": "because"}))

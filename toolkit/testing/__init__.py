@@ -1,0 +1,14 @@
+"""Does a component keep what its interface promises? Checks for every kind that can be checked.
+
+`parametrize_with_checks` is the kit for a plugin's tests; `toolkit plugin test` runs the same checks.
+"""
+
+from toolkit.testing.case import Case
+from toolkit.testing.kit import CHECKS, Check, Outcome, checks_for, run
+from toolkit.testing.parametrised import parametrize_with_checks
+from toolkit.testing.requirement import Nonconformance, require
+
+__all__ = [
+    "CHECKS", "Case", "Check", "Nonconformance", "Outcome", "checks_for", "parametrize_with_checks",
+    "require", "run",
+]  # fmt: skip

@@ -1,0 +1,114 @@
+"""Cases: in which setting a component is checked."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toolkit import plugins
+from toolkit.recipe import Recipe, read_layers, resolve
+from toolkit.recipe.writer import write_toml
+from toolkit.registry import Registry
+from toolkit.schedule import NoiseSchedule
+
+CHAIN = {"type": "linear", "num_train_timesteps": 200, "beta_start": 5e-4, "beta_end": 0.1}
+Table = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The smallest setting in which a registered component can be built.
+
+    Attributes:
+        kind: its interface, as in `registry.add`.
+        name: its name there.
+        options: those that have no default, and whatever makes it small. A function is given an empty folder
+            and returns them, for a component that reads files.
+        sample_shape: of an example, for constructors that ask for it.
+        num_classes: of the data; None without labels.
+        schedule: the table of the chain, for constructors that ask for it.
+        recipe: of a small run, for an objective: TOML text, or its tables, or a function of an empty folder
+            that returns them. Needs no [run]; `extends` works.
+        inputs: n to the tensors (n, ...) that a network which is no Denoiser takes; without, only its weights
+            are checked.
+        declares: checks that it does not pass, by name, and why it need not; they are not run.
+        registry: where it is looked up; None takes all that is installed.
+    """
+
+    kind: type
+    name: str
+    options: Table | Callable[[Path], Table] = field(default_factory=dict)
+    sample_shape: tuple[int, ...] = (1, 8, 8)
+    num_classes: int | None = None
+    schedule: Table = field(default_factory=lambda: dict(CHAIN))
+    recipe: str | Table | Callable[[Path], str | Table] | None = None
+    inputs: Callable[[int], tuple[Tensor, ...]] | None = None
+    declares: Mapping[str, str] = field(default_factory=dict)
+    registry: Registry | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind.__name__} {self.name}"
+
+    @property
+    def known(self) -> Registry:
+        """Where components are looked up."""
+        return self.registry or plugins.load().registry
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The complete table of the component."""
+        return self.known.resolve(self.kind, self._stated(), self._where)
+
+    def _stated(self) -> dict[str, Any]:
+        assert not callable(self.options), "a case whose options are a function is checked through `prepared`"
+        return {"type": self.name, **self.options}
+
+    def _where(self, path: tuple[str, ...]) -> str:
+        return f"case of {self}: [{'.'.join(path)}]" if path else f"case of {self}:"
+
+    def chain(self) -> NoiseSchedule:
+        """The noise schedule of the case."""
+        found: NoiseSchedule = self.known.create(
+            NoiseSchedule, dict(self.schedule), supplied={}, where=self._where
+        )
+        return found
+
+    def build(self, seed: int = 0) -> Any:
+        """The component, new; torch's generators are seeded before.
+
+        Raises:
+            RecipeError: if the case leaves out an option, or the component refuses those that it states.
+        """
+        supplied = {
+            "schedule": None if issubclass(self.kind, NoiseSchedule) else self.chain(),
+            "image_shape": self.sample_shape,
+            "sample_shape": self.sample_shape,
+            "num_classes": self.num_classes,
+        }
+        torch.manual_seed(seed)
+        return self.known.create(self.kind, self._stated(), supplied=supplied, where=self._where)
+
+    def read_recipe(self, rows: int, micro: int, steps: int) -> Recipe:
+        """The recipe, for runs of so many steps and rows a step."""
+        assert self.recipe is not None and not callable(self.recipe), "an objective's case states a recipe"
+        text = self.recipe if isinstance(self.recipe, str) else write_toml(dict(self.recipe))
+        sizes = {"batch_size": rows, "micro_batch_size": micro, "steps": steps, "device": "cpu"}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"case_of_{self.name}.toml"
+            path.write_text(text, encoding="utf-8")
+            layers = read_layers(path, [f"run.{key}={value}" for key, value in sizes.items()])
+        return resolve(layers, self.known)
+
+
+@contextmanager
+def prepared(case: Case) -> Iterator[Case]:
+    """The case with a registry, and with its options and recipe read from a temporary folder if need be."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = case.options(Path(folder)) if callable(case.options) else case.options
+        recipe = case.recipe(Path(folder)) if callable(case.recipe) else case.recipe
+        yield replace(case, options=options, recipe=recipe, registry=case.known)

@@ -1,0 +1,128 @@
+"""Which checks there are for a case, and running them without pytest."""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from toolkit.component import Component
+from toolkit.data.source import DataSource
+from toolkit.errors import PluginError, RecipeError
+from toolkit.initialiser import Initialiser
+from toolkit.metric import Metric
+from toolkit.objective import DenoisingLoss, Objective
+from toolkit.registry import Registry
+from toolkit.sampler import Sampler
+from toolkit.schedule import NoiseSchedule
+from toolkit.testing import (
+    initialisers,
+    losses,
+    metrics,
+    networks,
+    objectives,
+    samplers,
+    schedules,
+    sources,
+    timesteps,
+)
+from toolkit.testing.case import Case, prepared
+from toolkit.testing.requirement import Nonconformance
+from toolkit.timesteps import Timesteps
+
+Check = Callable[[Case], None]
+CHECKS: dict[type, tuple[Check, ...]] = {
+    DataSource: sources.CHECKS,
+    NoiseSchedule: schedules.CHECKS,
+    Objective: objectives.CHECKS,
+    DenoisingLoss: losses.CHECKS,
+    Timesteps: timesteps.CHECKS,
+    Sampler: samplers.CHECKS,
+    Initialiser: initialisers.CHECKS,
+    Metric: metrics.CHECKS,
+    nn.Module: networks.CHECKS,  # whatever else is a module
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a check: `message` says what is wrong, or why the case declares it."""
+
+    case: Case
+    check: str
+    status: Literal["passed", "failed", "declared"]
+    message: str = ""
+
+
+def checks_for(case: Case) -> tuple[Check, ...]:
+    """The checks of the case's kind; none for a kind that has no checks.
+
+    Raises:
+        PluginError: if the case declares one that there is not.
+    """
+    checks = next((CHECKS[base] for base in case.kind.__mro__ if base in CHECKS), ())
+    names = {check.__name__ for check in checks}
+    if unknown := set(case.declares) - names:
+        raise PluginError(
+            f"case of {case}: declares {sorted(unknown)[0]!r}, which is none of {sorted(names)}"
+        )
+    return checks
+
+
+def run(cases: Sequence[Case]) -> Iterator[Outcome]:
+    """Every check of every case, one after the other."""
+    for case in cases:
+        for check in checks_for(case):
+            name = check.__name__
+            if name in case.declares:
+                yield Outcome(case, name, "declared", case.declares[name])
+                continue
+            try:
+                with prepared(case) as ready:
+                    check(ready)
+            except Nonconformance as failure:
+                yield Outcome(case, name, "failed", str(failure))
+            except Exception as error:
+                yield Outcome(case, name, "failed", f"raises {type(error).__name__}: {error}")
+            else:
+                yield Outcome(case, name, "passed")
+
+
+def stated_cases(module: str) -> list[Case]:
+    """What `cases()` in the plugin's own `conformance` module gives; nothing without such a module.
+
+    It lies in the package that the entry point names, or beside the module that it names.
+    """
+    package = module if _is_package(module) else module.rpartition(".")[0]
+    name = f"{package}.conformance"
+    if not package or importlib.util.find_spec(name) is None:
+        return []
+    found: list[Case] = list(importlib.import_module(name).cases())
+    return found
+
+
+def _is_package(module: str) -> bool:
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.submodule_search_locations is not None
+
+
+def default_case(component: Component, registry: Registry) -> Case:
+    """The case of a component that its plugin says nothing about: all defaults.
+
+    Raises:
+        PluginError: saying why there is none.
+    """
+    case = Case(component.interface, component.name, registry=registry)
+    if not checks_for(case):
+        raise PluginError("there are no checks for this kind")
+    if issubclass(component.kind, Objective):
+        raise PluginError("an objective needs a case with a recipe")
+    required = [option.name for option in component.options if option.required]
+    if required:
+        raise PluginError(f"needs a case that states {', '.join(required)}")
+    try:
+        case.build()
+    except RecipeError as error:
+        raise PluginError(f"needs a case: {error}") from None
+    return case

@@ -1,0 +1,262 @@
+"""What every objective keeps, found out by the trainer itself on its case's recipe."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from toolkit import checkpoint
+from toolkit.build import Built, build
+from toolkit.data.batches import Batches
+from toolkit.errors import CheckpointError, TrainingError
+from toolkit.files import read_tensors, write_tensors
+from toolkit.measure import measure
+from toolkit.objective import Loss, Step, Turn
+from toolkit.options import DataOptions, RunOptions
+from toolkit.processes import Processes
+from toolkit.testing.case import Case
+from toolkit.testing.randomness import EqualDraws, foreign_seed, without_draws
+from toolkit.testing.requirement import require
+from toolkit.trainer import Trainer
+
+ROWS, MICRO = 8, 4
+STEPS = 4
+ROUNDING = 1e-4  # of a gradient, relative to its norm, when rows are added up in another order
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A small run of the case's recipe that has not begun."""
+
+    built: Built
+    batches: Batches
+    processes: Processes
+    options: RunOptions
+
+    def trainer(self) -> Trainer:
+        return Trainer(self.built.training, self.batches, self.processes, self.options)
+
+    def trained(self, steps: int = STEPS) -> Trainer:
+        trainer = self.trainer()
+        for _ in range(steps):
+            trainer.step()
+        return trainer
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return self.built.training.networks
+
+    def step(self) -> Step:
+        """The step that turns see outside a trainer."""
+        networks, processes = self.networks, self.processes
+        return Step(0, 0, processes.device, networks, networks, processes.float32, processes.no_grad)
+
+
+@contextmanager
+def _run(case: Case) -> Iterator[_Run]:
+    recipe = case.read_recipe(ROWS, MICRO, STEPS)
+    options: RunOptions = recipe.common(("run",))
+    data: DataOptions = recipe.common(("data",))
+    processes = Processes(options)
+    try:
+        built = build(recipe, processes.device)
+        batches = Batches(built.source, data, seed=options.seed, device=processes.device)
+        try:
+            yield _Run(built, batches, processes, options)
+        finally:
+            batches.close()
+    finally:
+        processes.close(cleanly=True)
+
+
+def _weights(trainer: Trainer) -> dict[str, Tensor]:
+    """All that training has made: networks and averages."""
+    training = trainer.training
+    modules = {**training.networks, **{f"ema/{role}": e.network for role, e in training.averages.items()}}
+    return {f"{r}.{k}": v.clone() for r, module in modules.items() for k, v in module.state_dict().items()}
+
+
+def _differ(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
+    return [name for name in a if not torch.equal(a[name], b[name])]
+
+
+def check_finite(case: Case) -> None:
+    """Losses, logs, measures and weights are finite, and every trained parameter has a gradient."""
+    with _run(case) as run:
+        try:
+            trainer = run.trained()
+            logs = trainer.take_logs()
+            trainer.check_weights()
+        except TrainingError as error:
+            require(False, str(error))
+        bad = [name for name, value in logs.items() if not torch.tensor(value).isfinite()]
+        require(not bad, f"logs {', '.join(bad)}, which are not finite")
+        if run.built.training.objective.measures():
+            values = measure(
+                run.built.training, run.batches, ROWS, MICRO, run.options.seed, STEPS, run.processes
+            )
+            bad = [name for name, value in values.items() if not torch.tensor(value).isfinite()]
+            require(not bad, f"measures {', '.join(bad)}, which are not finite")
+
+
+def check_seed_stable(case: Case) -> None:
+    """Two runs with the same seeds end at the same bits."""
+    ends = []
+    for _ in range(2):
+        with foreign_seed(0), _run(case) as run:
+            ends.append(_weights(run.trained()))
+    different = _differ(*ends)
+    require(
+        not different,
+        f"two runs of the same seed end at different weights ({different[:1]}): draw by torch's own "
+        "functions without a generator, and keep nothing on the class or module",
+    )
+
+
+def check_draws_from_torch_alone(case: Case) -> None:
+    """Neither numpy's nor Python's random numbers decide anything."""
+    ends = []
+    help = "draw by torch's own functions (torch.randn_like), whose generators the trainer seeds every step"
+    for seed in (1, 2):
+        with foreign_seed(seed), _run(case) as run:
+            trainer = run.trainer()
+            with without_draws("a step", help, torchs=False):
+                for _ in range(STEPS):
+                    trainer.step()
+            ends.append(_weights(trainer))
+    require(not _differ(*ends), f"other seeds of numpy and Python gave other weights: {help}")
+
+
+def check_turns_train_their_own_networks(case: Case) -> None:
+    """A turn's loss has gradients for the networks that it trains, and leaves all others as they are."""
+    with _run(case) as run:
+        objective = run.built.training.objective
+        wanted = {role: [p for p in n.parameters() if p.requires_grad] for role, n in run.networks.items()}
+        for turn in objective.turns():
+            for role, parameters in wanted.items():
+                run.networks[role].train()
+                for p in parameters:
+                    p.requires_grad_(role in turn.trains)
+                    p.grad = None
+            before = {role: [p.detach().clone() for p in found] for role, found in wanted.items()}
+            _backward(turn.loss(run.batches.get(0, ROWS), run.step()))
+            for role, parameters in wanted.items():
+                _require_own(turn, role, parameters, before[role])
+
+
+def _require_own(turn: Turn, role: str, parameters: list[nn.Parameter], before: list[Tensor]) -> None:
+    same = all(torch.equal(p, old) for p, old in zip(parameters, before, strict=True))
+    require(same, f"turn {turn.name!r} changes the weights of {role!r} itself: the trainer takes the steps")
+    if role in turn.trains:
+        require(
+            any(p.grad is not None for p in parameters),
+            f"turn {turn.name!r} trains {role!r}, but its loss has no gradient there: do not detach it, and "
+            "use it outside no_grad",
+        )
+        return
+    require(
+        not any(p.requires_grad or p.grad is not None for p in parameters),
+        f"turn {turn.name!r} does not train {role!r}, but un-freezes it or gives it a gradient: leave "
+        "requires_grad_ and backward to the trainer",
+    )
+
+
+def _backward(loss: Loss) -> None:
+    if loss.total.requires_grad:  # else the turn has called step.backward itself
+        loss.total.backward()
+
+
+def check_micro_batches(case: Case) -> None:
+    """A batch in two halves has the loss, the gradient and the records of the whole.
+
+    Every row draws the same here, so that cutting the batch otherwise gives no row another noise.
+    """
+    with _run(case) as run:
+        run.trainer()  # freezes what is never trained
+        for turn in run.built.training.objective.turns():
+            whole, halves = (_taken(run, turn, size) for size in (ROWS, ROWS // 2))
+            for name, expected in whole.items():
+                error = float((halves[name] - expected).norm() / expected.norm().clamp(min=1e-6))
+                require(
+                    error <= ROUNDING,
+                    f"{name} of turn {turn.name!r} is off by {error:.1e} when the batch of {ROWS} rows is "
+                    "computed in two halves: a loss must be a mean over rows, without statistics over them. "
+                    "If that is meant (batch normalisation), the case declares why",
+                )
+
+
+def _taken(run: _Run, turn: Turn, size: int) -> dict[str, Tensor]:
+    """The loss, the gradients by role and the records of the first rows, in micro-batches of that size."""
+    parameters = {role: list(run.networks[role].parameters()) for role in turn.trains}
+    for role, network in run.networks.items():
+        network.requires_grad_(role in turn.trains).zero_grad(set_to_none=True)
+    losses = []
+    with EqualDraws():
+        for start in range(0, ROWS, size):
+            loss = turn.loss(run.batches.get(start, size), run.step())
+            _backward(loss)
+            losses.append(loss)
+    found = {"the loss": torch.stack([loss.total.detach() for loss in losses]).mean()}
+    for role, held in parameters.items():
+        grads = [p.grad.flatten() for p in held if p.grad is not None]
+        if grads:
+            found[f"the gradient of {role!r}"] = torch.cat(grads).clone() * size / ROWS
+    for name in losses[0].records:
+        rows = torch.cat([loss.records[name].detach() for loss in losses])
+        found[f"the record {name!r}"] = rows.double()
+    return found
+
+
+def check_state_round_trips(case: Case) -> None:
+    """What the objective has learned comes back from a file into a new one."""
+    with _run(case) as run, tempfile.TemporaryDirectory() as folder:
+        learned = run.trained().training.objective.state_dict()
+        path = Path(folder) / "objective.safetensors"
+        write_tensors(path, learned)
+        with _run(case) as other:
+            fresh = other.built.training.objective
+            try:
+                fresh.load_state_dict(read_tensors(path))
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                require(False, f"its state does not load into a new one ({reason}): register buffers at once")
+            loaded = fresh.state_dict()
+    different = [
+        name for name in learned if not torch.equal(learned[name].nan_to_num(), loaded[name].nan_to_num())
+    ]
+    require(not different, f"the buffers {different[:3]} are others after loading: do not change them there")
+
+
+def check_exact_resume(case: Case) -> None:
+    """A run that goes on from a checkpoint ends at the bits of one that was never stopped."""
+    with foreign_seed(0), _run(case) as run:
+        whole = _weights(run.trained())
+    half = STEPS // 2
+    with foreign_seed(0), tempfile.TemporaryDirectory() as folder:
+        with _run(case) as run:
+            path = checkpoint.save(Path(folder), run.trained(half).training, half, {})
+        with _run(case) as run:
+            trainer = run.trainer()
+            try:
+                trainer.number = checkpoint.load(path, trainer.training, {})
+            except CheckpointError as error:
+                require(False, f"its own checkpoint does not load: {error}. Register buffers at once")
+            for _ in range(half, STEPS):
+                trainer.step()
+            resumed = _weights(trainer)
+    different = _differ(whole, resumed)
+    require(
+        not different,
+        f"a resumed run ends at other weights ({different[:1]}): state that steps depend on must be a buffer "
+        "of the objective, and draws come from torch's own generators, which are seeded by position",
+    )
+
+
+CHECKS = (
+    check_finite, check_seed_stable, check_draws_from_torch_alone, check_turns_train_their_own_networks,
+    check_micro_batches, check_state_round_trips, check_exact_resume,
+)  # fmt: skip
