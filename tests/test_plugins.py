@@ -5,21 +5,10 @@ import sys
 import textwrap
 
 import pytest
+from installed_plugins import GOOD, installer
 
-from toolkit import plugins
+from toolkit import API_VERSION, installed, plugins
 
-INTERFACE = """
-    from abc import ABC
-    class Trick(ABC): ...
-"""
-GOOD = """
-    import toolkit
-    from trick_interface import Trick
-    class {name}(Trick): ...
-    @toolkit.hookimpl
-    def toolkit_components(registry):
-        registry.add(Trick, "{trick}", {name})
-"""
 WATCHER = """
     import toolkit
     seen = []
@@ -31,20 +20,7 @@ WATCHER = """
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Installs a distribution with one plugin, whose module has the given source."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "trick_interface.py").write_text(textwrap.dedent(INTERFACE))
-
-    def installed(distribution, source, *, plugin=None, version="1.0"):
-        module = f"module_of_{distribution}_{tmp_path.name}"
-        monkeypatch.delitem(sys.modules, "trick_interface", raising=False)  # another test's
-        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
-        info = tmp_path / f"{distribution}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[toolkit]\n{plugin or distribution} = {module}\n")
-
-    return installed
+    return installer(tmp_path, monkeypatch)
 
 
 def report(loaded, distribution):
@@ -65,7 +41,7 @@ def test_the_core_and_first_party_plugins_are_found_and_whole():
 
 def test_plugins_are_discovered_without_being_imported(install):
     install("quiet", "raise RuntimeError('imported')")
-    found = {plugin.owner.name: plugin.owner for plugin in plugins.discover()}
+    found = {plugin.owner.name: plugin.owner for plugin in installed.discover()}
     assert (found["quiet"].distribution, found["quiet"].version) == ("quiet", "1.0")
 
 
@@ -138,6 +114,42 @@ def test_two_distributions_may_call_their_plugins_alike(install):
     install("alike_one", GOOD.format(name="One", trick="one"), plugin="alike")
     install("alike_two", GOOD.format(name="Two", trick="two"), plugin="alike")
     assert trick_names(plugins.load()) == ["one", "two"]
+
+
+NEWER = f"toolkit_api = {API_VERSION + 1}"
+
+
+@pytest.mark.parametrize("rest", ["", "from toolkit import NotThereYet", "raise SystemExit"])
+def test_a_plugin_for_another_version_is_answered_before_it_is_imported(install, rest):
+    install("early", f"{NEWER}\n{rest}")
+    loaded = report(plugins.load(), "early")
+    assert loaded.api == API_VERSION + 1
+    assert loaded.error == (
+        f"it is written for version {API_VERSION + 1} of the plugin interface, and this toolkit has version "
+        f"{API_VERSION}: install a newer diffusion-toolkit"
+    )
+
+
+def test_a_plugin_for_an_older_version_has_to_be_newer_itself(install):
+    install("late", f"toolkit_api: int = {API_VERSION - 1}\n")
+    assert report(plugins.load(), "late").error.endswith("install a newer late")
+
+
+def test_a_plugin_for_this_version_or_for_none_works(install):
+    install("current", f"toolkit_api = {API_VERSION}\n" + textwrap.dedent(GOOD.format(name="A", trick="a")))
+    install("silent", GOOD.format(name="B", trick="b"))
+    loaded = plugins.load()
+    assert trick_names(loaded) == ["a", "b"]
+    assert (report(loaded, "current").api, report(loaded, "silent").api) == (API_VERSION, None)
+
+
+def test_the_version_of_a_module_within_a_package_is_read_without_importing_it(tmp_path, monkeypatch):
+    (tmp_path / "outer_pkg" / "inner").mkdir(parents=True)
+    (tmp_path / "outer_pkg" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "outer_pkg" / "inner" / "__init__.py").write_text("")
+    (tmp_path / "outer_pkg" / "inner" / "plugin.py").write_text("toolkit_api = 7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installed.stated_api("outer_pkg.inner.plugin") == 7
 
 
 def test_observers_of_all_plugins_are_called(install):

@@ -7,21 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from toolkit.errors import PluginError
+from toolkit.installed import Owner
 from toolkit.signature import Option, Signature, SignatureError, read_signature
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The plugin that something belongs to, and the distribution that it came with."""
-
-    name: str
-    distribution: str = ""
-    version: str = ""
-
-    def __str__(self) -> str:
-        return (
-            f"plugin {self.name!r} ({self.distribution} {self.version})" if self.distribution else self.name
-        )
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from toolkit.component import Component, Owner, describe
+from toolkit.component import Component, describe
 from toolkit.errors import PluginError, RecipeError, nearest
+from toolkit.installed import Owner
 from toolkit.recipe.toml import printable
 from toolkit.tables import Completion, Construction, Path, Where
 
@@ -20,11 +21,13 @@ class Registry:
     """Components by kind and name. A kind is its interface class.
 
     A component is filed under the nearest kind in the bases of its interface; an interface that has none
-    above it becomes a kind when something is first added to it.
+    above it becomes a kind when something is first added to it. `beyond` gives the registry that there would
+    be if no plugin were switched off.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, beyond: "Callable[[], Registry] | None" = None) -> None:
         self.failures: dict[Owner, str] = {}  # plugins that could not be loaded, and why
+        self._beyond = beyond
         self._kinds: list[type] = []
         self._added: list[Component] = []
         self._owner = Owner("toolkit")
@@ -104,6 +107,8 @@ class Registry:
         """
         found = self._named(interface)
         if name not in found:
+            if self._beyond and (off := self._beyond()._named(interface).get(name)):
+                raise PluginError(f"type {name!r} belongs to {off.owner}, which is switched off.")
             usable = [name for name, component in found.items() if component.error is None]
             listed = (
                 f" Installed: {', '.join(map(repr, sorted(usable)))}." if usable else " None is installed."

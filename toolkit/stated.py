@@ -57,7 +57,10 @@ def read_stated(path: Path, what: type[S], plugins: Plugins) -> S:
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise CheckpointError(f"{path}: is damaged, or of another version: {where}: {first['msg']}") from None
     working = {report.name for report in plugins.reports if report.error is None}
+    off = {owner.name for owner in plugins.switched_off}
     for name, source in stated.plugins.items():
+        if name in off:
+            raise PluginError(f"{path.parent}: needs plugin {name!r} of {source}, which is switched off.")
         if name not in working:
             raise PluginError(
                 f"{path.parent}: needs plugin {name!r} of {source}, which is not installed, or broken "

@@ -1,4 +1,4 @@
-"""`toolkit plugins`: what is installed, and what every component takes."""
+"""`toolkit plugins`: what is installed, what every component takes, and what is wrong."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -7,14 +7,18 @@ import click
 
 if TYPE_CHECKING:
     from toolkit.component import Component
+    from toolkit.doctor import Examination
     from toolkit.plugins import PluginReport, Plugins
     from toolkit.signature import Option
 
 
-@click.command(short_help="List plugins and every component that they add.")
+@click.group(invoke_without_command=True, short_help="List plugins and their components, or examine them.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
-def plugins(as_json: bool) -> None:
+@click.pass_context
+def plugins(ctx: click.Context, as_json: bool) -> None:
     """List plugins with their distributions, and every component by kind, with its options."""
+    if ctx.invoked_subcommand is not None:
+        return
     from toolkit.plugins import load
 
     loaded = load()
@@ -24,11 +28,48 @@ def plugins(as_json: bool) -> None:
         _print(loaded)
 
 
+@plugins.command()
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Say what every plugin registers, what is wrong with it, and what to try; exit with 1 if anything is."""
+    from toolkit.doctor import examine
+    from toolkit.plugins import load
+
+    loaded = load()
+    examined = examine(loaded)
+    for examination in examined:
+        _print_examination(examination)
+    _print_switched_off(loaded)
+    ailing = [examination.report.name for examination in examined if examination.ailments]
+    click.echo(f"\nlook at: {', '.join(ailing)}" if ailing else "\nall is well")
+    ctx.exit(1 if ailing else 0)
+
+
+def _print_examination(examination: "Examination") -> None:
+    report = examination.report
+    mark = click.style("!!", fg="red") if examination.ailments else click.style("ok", fg="green")
+    source = f"{report.distribution} {report.version}" if report.distribution else "the core"
+    api = f", interface {report.api}" if report.api is not None else ""
+    counts = [f"{number} {kind}" for kind, number in examination.counts.items()]
+    registers = ", ".join([*counts, *report.observers]) or "nothing"
+    click.echo(f"{mark} {click.style(report.name, bold=True)} ({source}{api}) registers {registers}")
+    for ailment in examination.ailments:
+        click.echo(f"     {ailment.text}\n       try: {ailment.remedy}")
+    for note in examination.notes:
+        click.echo(f"     note: {note}")
+
+
+def _print_switched_off(loaded: "Plugins") -> None:
+    if loaded.switched_off:
+        click.echo(f"switched off: {', '.join(owner.name for owner in loaded.switched_off)}")
+
+
 def _plugin(report: "PluginReport") -> dict[str, Any]:
     return {
         "name": report.name,
         "distribution": report.distribution,
         "version": report.version,
+        "api": report.api,
         "error": report.error,
         "components": [_component(component) for component in report.components],
     }
@@ -68,6 +109,7 @@ def _print(loaded: "Plugins") -> None:
         problem = report.error or "; ".join(broken)
         table.add_row(report.name, report.distribution, report.version, Text(problem, style="red"))
     console.print(table)
+    _print_switched_off(loaded)
     for kind in loaded.registry.kinds():
         console.print(f"\n[bold]{kind.__qualname__}[/bold]")
         for name, component in loaded.registry.components(kind).items():

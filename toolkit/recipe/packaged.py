@@ -1,11 +1,12 @@
 """Recipes that come with the toolkit or with a plugin, found by name without importing anything."""
 
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from toolkit.errors import RecipeError, nearest
+from toolkit.installed import Discovered, switched
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,14 @@ class Packaged:
 
 
 def packaged() -> tuple[Packaged, ...]:
-    """All packaged recipes, the toolkit's own first."""
+    """All packaged recipes but those of plugins that are switched off, the toolkit's own first."""
+    return _in_folders([("toolkit", _own_folder()), *_plugin_folders(switched()[0])])
+
+
+def _in_folders(folders: Iterable[tuple[str, Path]]) -> tuple[Packaged, ...]:
     return tuple(
         Packaged(path.stem, path, plugin)
-        for plugin, folder in (("toolkit", _own_folder()), *_plugin_folders())
+        for plugin, folder in folders
         for path in sorted(folder.glob("*.toml"))
     )
 
@@ -45,6 +50,9 @@ def find(name: str) -> Path:
         paths = " and ".join(str(recipe.path) for recipe in found)
         raise RecipeError(f"there are several recipes {name!r}: {paths}. Give the path of one.")
     if not found:
+        for off in _in_folders(_plugin_folders(switched()[1])):
+            if off.name == name:
+                raise RecipeError(f"recipe {name!r} belongs to plugin {off.plugin!r}, which is switched off.")
         hint = nearest(name, [recipe.name for recipe in recipes]) or " `toolkit recipes` lists them."
         raise RecipeError(f"there is no packaged recipe {name!r}; a file's name ends in .toml.{hint}")
     return found[0].path
@@ -56,16 +64,16 @@ def _own_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "recipes"
 
 
-def _plugin_folders() -> list[tuple[str, Path]]:
-    """The `recipes` folders in the packages of plugins' entry points."""
+def _plugin_folders(plugins: Iterable[Discovered]) -> list[tuple[str, Path]]:
+    """The `recipes` folders in the packages of plugins."""
     folders: dict[Path, str] = {}
-    for entry in metadata.entry_points(group="toolkit"):
-        package, *inner = entry.module.split(".")
+    for plugin in plugins:
+        package, *inner = plugin.module.split(".")
         try:
             spec = importlib.util.find_spec(package)  # of the outermost package: further down it would import
         except (ImportError, ValueError):
             continue
         for location in (spec.submodule_search_locations or ()) if spec else ():
             for depth in range(len(inner) + 1):
-                folders.setdefault(Path(location, *inner[:depth]) / "recipes", entry.name)
-    return sorted((plugin, folder) for folder, plugin in folders.items())
+                folders.setdefault(Path(location, *inner[:depth]) / "recipes", plugin.owner.name)
+    return sorted((name, folder) for folder, name in folders.items())

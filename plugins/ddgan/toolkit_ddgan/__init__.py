@@ -15,6 +15,8 @@ toolkit_run_started = _watch.toolkit_run_started
 toolkit_step_done = _watch.toolkit_step_done
 toolkit_run_ended = _watch.toolkit_run_ended
 
+toolkit_api = 1
+
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:

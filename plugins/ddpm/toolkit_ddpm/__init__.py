@@ -6,6 +6,8 @@ from toolkit_ddpm.legacy import ClampedAncestral
 from toolkit_ddpm.objective import DDPM, Simple
 from toolkit_ddpm.points import MLPDenoiser
 
+toolkit_api = 1
+
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:

@@ -3,12 +3,12 @@
 from toolkit import FeatureExtractor, Metric, Registry, hookimpl
 from toolkit_fidelity.extractors import VGG16, Inception
 from toolkit_fidelity.metrics import FID, IS, KID, Precision, Recall
-from toolkit_fidelity.torchvision import define_missing_operators
+
+toolkit_api = 1
 
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
-    define_missing_operators()
     registry.add(FeatureExtractor, "inception", Inception)
     registry.add(FeatureExtractor, "vgg16", VGG16)
     registry.add(Metric, "fid", FID)

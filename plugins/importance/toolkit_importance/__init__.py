@@ -3,6 +3,8 @@
 from toolkit import Registry, Timesteps, hookimpl
 from toolkit_importance.second_moment import SecondMoment
 
+toolkit_api = 1
+
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:

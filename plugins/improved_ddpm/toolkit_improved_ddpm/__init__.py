@@ -5,6 +5,8 @@ from toolkit_improved_ddpm.losses import VLB, Hybrid
 from toolkit_improved_ddpm.nll import NLL
 from toolkit_improved_ddpm.schedule import cosine
 
+toolkit_api = 1
+
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:

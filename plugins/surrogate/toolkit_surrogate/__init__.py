@@ -3,6 +3,8 @@
 from toolkit import Initialiser, Registry, hookimpl
 from toolkit_surrogate.initialiser import Surrogate
 
+toolkit_api = 1
+
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
