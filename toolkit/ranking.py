@@ -1,0 +1,177 @@
+"""Runs by their scores: which scores can be compared, what differs between those that cannot, who is best."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from toolkit.differences import Difference, differences
+from toolkit.errors import RunError, nearest
+from toolkit.summary import RunSummary, ScoreFile
+
+MARKS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One named value of a metric, of every run that has it.
+
+    Attributes:
+        name: of the value, e.g. "fid_inception".
+        better: "higher", "lower", or None for a value that ranks nothing.
+        scores: by the run's place in the list; one for each run at most.
+    """
+
+    name: str
+    better: str | None
+    scores: Mapping[int, ScoreFile]
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the protocols, in the order of the runs; scores can be compared where there is only one."""
+        return tuple(dict.fromkeys(score.fingerprint for score in self.scores.values()))
+
+    @property
+    def key(self) -> str:
+        """What `--by` calls it where there are several of that name."""
+        return f"{self.name}@{self.fingerprints[0]}"
+
+    def value(self, run: int) -> float | None:
+        return self.scores[run].values.get(self.name) if run in self.scores else None
+
+    def text(self, run: int) -> str:
+        """The value with its deviation and its mark; empty for a run without it."""
+        value = self.value(run)
+        if value is None:
+            return ""
+        values = self.scores[run].values
+        error = values.get(f"{self.name}_std")
+        if error is None and self.name == next(iter(values)):
+            error = values.get("standard_error")
+        mark = self.mark(run)
+        return (
+            f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "") + (f" ({mark})" if mark else "")
+        )
+
+    def mark(self, run: int) -> str:
+        """A letter for the protocol, where the column has several."""
+        several, score = self.fingerprints, self.scores.get(run)
+        return MARKS[several.index(score.fingerprint) % 26] if score and len(several) > 1 else ""
+
+    @property
+    def best(self) -> int | None:
+        """The place of the best run; None where scores cannot be compared, or only one run has any."""
+        order = self.order()
+        comparable = self.better is not None and len(self.fingerprints) == 1 and len(order) > 1
+        return order[0] if comparable else None
+
+    def order(self) -> list[int]:
+        """Places of the runs that have a number here, best first."""
+        numbers = {run: value for run in self.scores if (value := self.value(run)) is not None}
+        sign = -1 if self.better == "higher" else 1
+        return sorted((r for r, v in numbers.items() if math.isfinite(v)), key=lambda r: sign * numbers[r])
+
+    def protocols(self) -> list[Difference]:
+        """What differs between the protocols, one value for each of the fingerprints."""
+        first = {score.fingerprint: score.protocol for score in reversed(list(self.scores.values()))}
+        return list(differences([first[fingerprint] for fingerprint in self.fingerprints]))
+
+    def footnote(self) -> str:
+        """Which protocols a column mixes, and what each of them has where they differ."""
+        metric = next(iter(self.scores.values())).metric
+        keys = (
+            f"{d.key} is " + ", ".join(f"{text} in ({MARKS[i % 26]})" for i, text in enumerate(d.shown()))
+            for d in self.protocols()
+        )
+        return f"Scores of {metric} by different protocols, not to be compared: {'; '.join(keys)}."
+
+
+def columns(runs: Sequence[RunSummary], *, anyway: bool) -> list[Column]:
+    """The scores of runs, where there are several by one protocol the newest of each run.
+
+    A protocol that all runs with that metric have in common makes columns of its own; scores by others are
+    left out then. Where they have none in common, the newest of each run stand together, if `anyway`.
+
+    Raises:
+        RunError: if scores of one metric have different fingerprints, and not `anyway`.
+    """
+    newest: dict[str, dict[int, dict[str, ScoreFile]]] = {}
+    for place, run in enumerate(runs):
+        for score in run.scores:
+            held = newest.setdefault(score.metric, {}).setdefault(place, {})
+            held.pop(score.fingerprint, None)  # so that the last one is the one measured last
+            held[score.fingerprint] = score
+    found: list[Column] = []
+    for metric, by_run in newest.items():
+        shared = [f for f in next(iter(by_run.values())) if all(f in held for held in by_run.values())]
+        groups = [{place: held[f] for place, held in by_run.items()} for f in reversed(shared)]
+        mixed = {place: list(held.values())[-1] for place, held in by_run.items()}
+        if not shared and not anyway:
+            raise RunError(_refusal(metric, mixed, runs))
+        for scores in groups or [mixed]:
+            found += _of_group(scores)
+    return found
+
+
+def _of_group(scores: Mapping[int, ScoreFile]) -> Iterator[Column]:
+    """A column for each value that ranks, or for every value but deviations where none does."""
+    names = dict.fromkeys(name for score in scores.values() for name in score.values)
+    ranking = {name: way for score in scores.values() for name, way in score.better.items()}
+    shown = ranking or [
+        n for n in names if n != "standard_error" and n.removesuffix("_std") not in names.keys() - {n}
+    ]
+    for name in shown:
+        held = {place: score for place, score in scores.items() if name in score.values}
+        yield Column(name, ranking.get(name), held)
+
+
+def _refusal(metric: str, scores: Mapping[int, ScoreFile], runs: Sequence[RunSummary]) -> str:
+    whose = ", ".join(f"{runs[place].name} {score.fingerprint}" for place, score in scores.items())
+    lines = [
+        f"scores of {metric} have different fingerprints ({whose}): they cannot be ranked. What differs:"
+    ]
+    tables = [score.protocol for score in scores.values()]
+    lines += [f"  {d.key}: {' and '.join(dict.fromkeys(d.shown()))}" for d in differences(tables)]
+    return "\n".join([*lines, "Evaluate the runs alike, or give --anyway to see the scores side by side."])
+
+
+def chosen(found: Sequence[Column], by: str | None) -> Column | None:
+    """The column that `by` names, or the first that ranks; None if there is no score at all.
+
+    Raises:
+        RunError: if there is no such value, if several protocols have it, or if it ranks nothing.
+    """
+    if by is None:
+        return next((column for column in found if column.better), None)
+    named = [column for column in found if by in (column.name, column.key)]
+    if not named:
+        known = [column.name for column in found if column.better]
+        scores = f" They have {', '.join(dict.fromkeys(known))}." if known else " They have none."
+        raise RunError(f"--by {by}: no score that ranks these runs.{nearest(by, known)}{scores}")
+    if len(named) > 1:
+        keys = " or ".join(column.key for column in named)
+        raise RunError(f"--by {by}: was measured by several protocols: state {keys}")
+    if named[0].better is None:
+        raise RunError(
+            f"--by {by}: its metric does not say whether higher or lower is better (Score.better); "
+            "scores of an earlier version of the toolkit have to be measured again"
+        )
+    return named[0]
+
+
+def ranked(runs: Sequence[RunSummary], column: Column | None) -> list[int]:
+    """Places of all runs, best first; those without a number there come last, in the order given."""
+    order = column.order() if column else []
+    return [*order, *(place for place in range(len(runs)) if place not in order)]
+
+
+def labels(runs: Sequence[RunSummary]) -> list[str]:
+    """A name for each run: its folder's, with as many parents as it takes to tell them apart."""
+    parts = [run.path.resolve().parts for run in runs]
+    names = []
+    for own in parts:
+        others = [other for other in parts if other != own]
+        depth = next(
+            (n for n in range(1, len(own)) if all(own[-n:] != other[-n:] for other in others)), len(own)
+        )
+        names.append("/".join(own[-depth:]))
+    return names

@@ -1,0 +1,1 @@
+"""One HTML file, or a folder of pictures, about several runs."""
