@@ -77,7 +77,7 @@ def run(method: str, seed: int, steps: int, chosen: argparse.Namespace) -> dict[
         "images.real": chosen.num,
     }
     flags = [f"--set={key}={value}" for key, value in stated.items()]
-    sampled = ["--sampler", "ddim", "--steps", "25", "--features", "classifier"]
+    sampled = ["--sampler", "ddim", "--steps", "20", "--features", "classifier"]
     toolkit(["evaluate", str(out), "--metrics", "nll,fid", *sampled, *flags], standalone_mode=False)
     summary = read_run(out)
     values: dict[str, float] = {
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--turns", type=int, default=20, help="of the cost measurement")
-    parser.add_argument("--num", type=int, default=2000, help="samples of a Frechet distance")
+    parser.add_argument("--num", type=int, default=1000, help="samples of a Frechet distance")
     parser.add_argument("--nll-images", type=int, default=64)
     chosen = parser.parse_args()
 
@@ -115,6 +115,7 @@ def main() -> None:
                 values = kept(path, partial(run, method, seed, steps, chosen))
                 print(path.stem, values, flush=True)
     table(results)
+    plot(results, Path(chosen.out) / "matched_compute.png")
 
 
 def kept(path: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
@@ -147,6 +148,38 @@ def table(results: Path) -> None:
                     f"{name} {statistics.mean(values):.4f} ({statistics.mean(gaps):+.4f} +- {error:.4f})"
                 )
             print(f"{title:28}{rows[0]['steps']:6} steps  {'  '.join(cells)}")
+
+
+def plot(results: Path, path: Path) -> None:
+    """Each method's difference from DDPM at the same seed: a dot a seed, a bar for the mean."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    read = {path.stem: json.loads(path.read_text()) for path in results.glob("*-*.json")}
+    seeds = sorted({int(name.split("-")[1]) for name in read})
+    scores = {"bits_per_dim": "bits/dim of held-out images", "fid": "Frechet distance"}
+    figure, panels = pyplot.subplots(2, 2, figsize=(10, 6), sharex="col", sharey="row", layout="constrained")
+    for column, point in enumerate(("steps", "time")):
+        for row, (score, title) in enumerate(scores.items()):
+            axes = panels[row][column]
+            for x, method in enumerate(list(METHODS)[1:]):
+                gaps = [
+                    value_of(read[f"{method}-{seed}-{point}"], score)
+                    - value_of(read[f"ddpm-{seed}-{point}"], score)
+                    for seed in seeds
+                ]
+                axes.scatter([x] * len(gaps), gaps, s=24, color="#0072B2")
+                axes.hlines(statistics.mean(gaps), x - 0.25, x + 0.25, color="#D55E00")
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.grid(axis="y", alpha=0.3)
+            axes.set_xticks(range(len(METHODS) - 1), list(METHODS.values())[1:], rotation=25, ha="right")
+            if column == 0:
+                axes.set_ylabel(f"{title}\nless DDPM's")
+        panels[0][column].set_title(f"after the same {point}")
+    figure.suptitle("Below 0 is better than DDPM; a dot is a seed")
+    figure.savefig(path, dpi=120)
 
 
 def value_of(row: dict[str, float], name: str) -> float:

@@ -82,7 +82,7 @@ def main() -> None:
     for stated in chosen.surrogates:
         name, _, folder = stated.partition("=")
         handover = "shared" if name.endswith("-shared") else "full"
-        for t_mid in T_MIDS:
+        for t_mid in T_MIDS[:-1] if handover == "shared" else T_MIDS:  # at T there is nothing to share
             started: dict[str, Any] = {"surrogate": str(Path(folder).resolve()), "handover": handover}
             row(f"{name}-{t_mid}", refiner.with_initialiser("surrogate", t_mid=t_mid, **started))
     plot(rows, Path(chosen.out) / "surrogate.png")
@@ -97,7 +97,7 @@ def plot(rows: dict[str, dict[str, float]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for kind in dict.fromkeys(name.rpartition("-")[0] for name in rows if name != "noise"):
-        points = [(t, rows[f"{kind}-{t}"]) for t in T_MIDS]
+        points = [(t, rows[f"{kind}-{t}"]) for t in T_MIDS if f"{kind}-{t}" in rows]
         axes.plot(
             [r["relative_speed"] for _, r in points], [r["fid"] for _, r in points], marker="o", label=kind
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.hookspecs import hookimpl
 
 __version__ = "0.1.0"
+API_VERSION = 1  # of the interface to plugins, which state it as `toolkit_api`; raised when older ones break
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +81,8 @@ _WHERE = {
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "Batch", "Batches", "CheckpointError", "DataError", "DataSource", "Default", "Denoiser", "DenoisingLoss",
+    "API_VERSION", "Batch", "Batches", "CheckpointError", "DataError", "DataSource", "Default", "Denoiser",
+    "DenoisingLoss",
     "Draws", "FeatureExtractor", "Features", "Importer", "Initialiser", "LRSchedule", "Loss", "Metric",
     "Network", "NoiseSchedule", "Objective", "Pipeline", "PipelineOutput", "PluginError", "Prediction",
     "RecipeError", "Records", "Registry", "RunError", "Sampler", "SavedNetwork", "Score", "Step", "Subject",

@@ -1,7 +1,7 @@
 """The two sets of a comparison, generated and real, and their features; all of it kept on disk.
 
-Work is cut into chunks of examples. A chunk that is there is not made again, so an evaluation that was
-stopped goes on, one with more images adds to those it has, and processes share the chunks out.
+Work is cut into chunks of examples. What is there is not made again, so an evaluation that was stopped goes
+on, one with more images adds to those it has, and processes share the chunks out.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -25,15 +26,20 @@ from toolkit.pipeline import Pipeline
 
 CHUNK = 500
 Progress = Callable[[str, int, int], None]
+Read = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which of the chunks are this process's, and how it waits for the others."""
+    """Which of the chunks are this process's.
+
+    Attributes:
+        together: does work on every process and waits for all; what stops one of them stops all.
+    """
 
     rank: int = 0
     count: int = 1
-    wait: Callable[[], None] = lambda: None
+    together: Callable[[Callable[[], None]], None] = lambda work: work()
 
 
 @dataclass(frozen=True)
@@ -63,18 +69,25 @@ class Comparison:
     share: Share
     cache: Path
 
+    @property
+    def num_generated(self) -> int:
+        """How many are compared: a folder may have fewer than were asked for."""
+        sampled = isinstance(self.generator, Pipeline)
+        return self.options.num if sampled else min(self.options.num, len(self.generator))  # type: ignore[arg-type]
+
+    @property
+    def num_real(self) -> int:
+        return min(self.options.real or len(self.source), len(self.source))
+
     def generated(self) -> Iterator[Tensor]:
         """Chunks of generated examples: uint8 (n, C, H, W) as a picture file would have them, or float32."""
-        if isinstance(self.generator, DataSource):
-            yield from read_in_chunks(self.generator, self.options.num)
-            return
-        self._sample(self.generator)
-        for first, n in chunks(self.options.num):
-            yield read_tensors(self._sampled(first), RunError)["samples"][:n]
+        read = self._reader()
+        for first, n in chunks(self.num_generated):
+            yield read(first, n)
 
     def real(self) -> Iterator[Tensor]:
         """Chunks of real examples, as `generated`."""
-        return read_in_chunks(self.source, self.options.real or len(self.source))
+        return read_in_chunks(self.source, self.num_real)
 
     def features(self) -> tuple[Features, Features]:
         """Features of the generated and of the real images.
@@ -82,46 +95,67 @@ class Comparison:
         Raises:
             RunError: if there is no extractor.
         """
+        return self._both
+
+    @cached_property
+    def _both(self) -> tuple[Features, Features]:
         if self.extractor is None:
             raise RunError("this metric compares features: state --features, e.g. --features inception")
-        generated = self._all_features("generated", self.generated, self.options.num)
-        return generated, self._all_features("real", self.real, self.options.real or len(self.source))
+        generated = self._all_features("generated", self._reader(), self.num_generated)
+        return generated, self._all_features("real", reader(self.source), self.num_real)
 
-    def _all_features(self, what: str, examples: Callable[[], Iterator[Tensor]], total: int) -> Features:
-        rank, count = self.share.rank, self.share.count
-        if count > 1:  # each process its share first; then all of them find everything in the cache
-            for chunk in itertools.islice(examples(), rank, None, count):
-                self._features(chunk)
-            self.share.wait()
-        parts: list[Features] = []
-        for i, chunk in enumerate(examples()):
-            parts.append(self._features(chunk))
-            self.progress(f"features of {what} images", i * CHUNK + len(chunk), total)
+    def _reader(self) -> Read:
+        """What reads a chunk of generated examples, all of which are there then."""
+        if isinstance(self.generator, DataSource):
+            return reader(self.generator)
+        pipeline = self.generator
+        self.share.together(lambda: self._sample(pipeline))
+        return lambda first, n: read_tensors(self._sampled(first), RunError)["samples"][:n]
+
+    def _all_features(self, what: str, read: Read, total: int) -> Features:
+        found: dict[int, Features] = {}
+
+        def extract() -> None:
+            for first, n in itertools.islice(chunks(total), self.share.rank, None, self.share.count):
+                found[first] = self._features(read(first, n))
+                self.progress(f"features of {what} images", first + n, total)
+
+        self.share.together(extract)
+        for first, n in chunks(total):
+            if first not in found:  # another process has left it in the cache
+                found[first] = self._features(read(first, n))
+        parts = [found[first] for first, _ in chunks(total)]
         logits = [part.logits for part in parts if part.logits is not None]
         return Features(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
 
     def _sampled(self, first: int) -> Path:
-        digest = hashlib.sha256(f"{self.identity} {self.options.seed}".encode()).hexdigest()
-        return self.folder / f"samples-{digest[:8]}" / f"{first:06d}.safetensors"
+        # Generators of another kind of device draw other numbers for the same seed.
+        drawn_by = f"{self.identity} {self.options.seed} {self.device.type}"
+        digest = hashlib.sha256(drawn_by.encode()).hexdigest()
+        return self.folder / f"samples-{digest[:16]}" / f"{first:06d}.safetensors"
 
     def _sample(self, pipeline: Pipeline) -> None:
-        """Make the chunks of samples that are not there."""
-        total = self.options.num
+        """Make those of this process's samples that are not there; whatever stops it loses one batch."""
+        total = self.num_generated
         for first, n in itertools.islice(chunks(total), self.share.rank, None, self.share.count):
             path = self._sampled(first)
-            if _rows(path) >= n:
+            kept = _kept(path)
+            if (have := sum(map(len, kept))) >= n:
                 continue
 
-            def told(done: int, batch: int, calls: int, first: int = first) -> None:
+            def told(done: int, batch: int, calls: int, first: int = first + have) -> None:
                 share = calls / max(pipeline.calls, 1)
                 self.progress("sampling", first + done + int(batch * share), total)
 
-            batches = pipeline.sample(
-                n, seed=self.options.seed, first=first, batch_size=self.options.batch_size, progress=told
-            )
-            samples = torch.cat([batch.cpu() for batch in batches])
-            write_tensors(path, {"samples": to_uint8(samples) if samples.ndim == 4 else samples})
-        self.share.wait()
+            for batch in pipeline.sample(
+                n - have,
+                seed=self.options.seed,
+                first=first + have,
+                batch_size=self.options.batch_size,
+                progress=told,
+            ):
+                kept.append(to_uint8(batch).cpu() if batch.ndim == 4 else batch.cpu())
+                write_tensors(path, {"samples": torch.cat(kept)})
 
     def _features(self, images: Tensor) -> Features:
         """Features of a chunk, kept by its content: another set of the same name finds nothing."""
@@ -147,16 +181,41 @@ def chunks(total: int) -> Iterator[tuple[int, int]]:
         yield first, min(CHUNK, total - first)
 
 
+def reader(source: DataSource) -> Read:
+    """What reads a chunk of a source."""
+    return lambda first, n: source.read(torch.arange(first, first + n))[0]
+
+
 def read_in_chunks(source: DataSource, num: int) -> Iterator[Tensor]:
     """The first `num` examples of a source, or all if it has fewer."""
+    read = reader(source)
     for first, n in chunks(min(num, len(source))):
-        yield source.read(torch.arange(first, first + n))[0]
+        yield read(first, n)
 
 
 def identity_of(pipeline: Pipeline) -> str:
-    """A hash of all that its samples depend on, the seed aside: weights and how they are sampled."""
-    tables = {kind: pipeline.description.tables[kind] for kind in ("schedule", "sampler", "initialiser")}
-    return sha256_of_state(pipeline.denoiser.state_dict(), tables)
+    """A hash of all that samples depend on, the seed aside: weights, what they mean, how they are sampled.
+
+    A pipeline that the initialiser samples counts by its own identity, wherever its folder is.
+    """
+    tables = pipeline.description.tables
+    facts = {kind: tables[kind] for kind in ("schedule", "network", "sampler")}
+    return sha256_of_state(pipeline.denoiser.state_dict(), {**facts, "initialiser": start_of(pipeline)})
+
+
+def start_of(pipeline: Pipeline) -> dict[str, object]:
+    """The table of its initialiser, with identities of the pipelines in it instead of their folders."""
+    inner = pipeline.initialiser.pipelines()
+    return pipeline.description.tables["initialiser"] | {name: identity_of(p) for name, p in inner.items()}
+
+
+def identity_of_images(source: DataSource, num: int) -> str:
+    """A hash of the first `num` examples."""
+    digest = hashlib.sha256()
+    for images in read_in_chunks(source, num):
+        digest.update(f"{tuple(images.shape)}".encode())
+        digest.update(images.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:
@@ -165,7 +224,9 @@ def cache_folder() -> Path:
     return Path(base) / "diffusion-toolkit" / "features"
 
 
-def _rows(path: Path) -> int:
-    if not path.exists():
-        return 0
-    return len(read_tensors(path, RunError)["samples"])
+def _kept(path: Path) -> list[Tensor]:
+    """The samples in a chunk's file; none in one that is absent or damaged."""
+    try:
+        return [read_tensors(path, CheckpointError)["samples"]] if path.exists() else []
+    except CheckpointError:
+        return []

@@ -19,6 +19,7 @@ from toolkit.sampler import DDIM, Ancestral, Sampler
 from toolkit.schedule import NoiseSchedule, linear, stated_betas
 from toolkit.solvers import DiffusersSampler
 from toolkit.timesteps import Timesteps, Uniform
+from toolkit.torchvision import define_missing_operators
 from toolkit.unet import UNet
 
 # The core's kinds. Declared before anything is added, so that a Timesteps, which is a module too, is not
@@ -32,6 +33,7 @@ KINDS = (
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
+    define_missing_operators()  # before anything imports diffusers
     registry.declare(*KINDS)
     registry.add(DataSource, "digits", Digits)
     registry.add(DataSource, "datasets", HubDataset)

@@ -110,11 +110,12 @@ class SamplingDisplay:
 
 
 @contextmanager
-def evaluating_display() -> Iterator[Callable[[str, int, int], None]]:
+def evaluating_display(*, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for each metric, told how many of how many parts of its work are done."""
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("ETA"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        TextColumn("ETA"), TimeRemainingColumn(), console=console,
+        disable=not (shown and console.is_terminal),
     ) as progress:  # fmt: skip
         tasks: dict[str, TaskID] = {}
 

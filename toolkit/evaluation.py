@@ -10,7 +10,15 @@ from typing import Any, Literal
 
 import torch
 
-from toolkit.comparison import Comparison, Progress, Share, cache_folder, identity_of
+from toolkit.comparison import (
+    Comparison,
+    Progress,
+    Share,
+    cache_folder,
+    identity_of,
+    identity_of_images,
+    start_of,
+)
 from toolkit.data.source import DataSource
 from toolkit.errors import RecipeError
 from toolkit.features import FeatureExtractor
@@ -35,7 +43,7 @@ PROTOCOL = (
 class Scored:
     """A score, the protocol without which it means nothing, and whose it is.
 
-    `model` says which weights ("identity") after how many steps; it is empty for images that were there.
+    `model` says which weights ("identity") after how many steps, or of images that were there, which ones.
     """
 
     metric: str
@@ -50,13 +58,14 @@ class Scored:
 
     def write(self, folder: Path) -> Path:
         """A JSON file of its own for every protocol and model: none replaces another's score."""
-        whose = str(self.model.get("identity", "images"))[:8]
-        path = folder / f"{self.metric}-{self.fingerprint}-{whose}.json"
+        path = folder / f"{self.metric}-{self.fingerprint}-{self.model['identity'][:8]}.json"
         curves = {name: list(curve) for name, curve in self.score.curves.items()}
         write_json(path, {
             "metric": self.metric,
             "values": dict(self.score.values),
             "curves": curves,
+            "better": dict(self.score.better),
+            "notes": list(self.score.notes),
             "fingerprint": self.fingerprint,
             "protocol": self.protocol,
             "model": self.model,
@@ -134,11 +143,13 @@ def evaluate(
     }
     options: EvaluationOptions = protocol.common(("images",))
     identity = identity_of(model) if model else ""
-    num_real = min(options.real or len(source), len(source))
     comparison = Comparison(
         subject, identity, source, options, extractor, device, folder, progress, share or Share(),
         cache_folder(),
     )  # fmt: skip
+    if not isinstance(subject, Pipeline):
+        identity = identity_of_images(subject, comparison.num_generated)
+    pictures = len(shape) == 3
     for name, metric in metrics.items():
 
         def told(done: int, total: int, name: str = name) -> None:
@@ -148,11 +159,15 @@ def evaluate(
         yield Scored(name, score, {
             "metric": protocol.tables["metrics"][name],
             "extractor": extractor and {"name": extractor.name, "identity": extractor.identity},
-            "real": {"data": protocol.component(("data",)), "split": chosen, "num": num_real},
-            "generated": {"num": options.num, "seed": options.seed, "quantised": "to 8 bits, rounded"},
+            "real": {"data": protocol.component(("data",)), "split": chosen, "num": comparison.num_real},
+            "generated": {
+                "num": comparison.num_generated,
+                "seed": options.seed if model else None,
+                "quantised": "to 8 bits, rounded" if pictures else None,
+            },
             "sampling": _sampling(model),
             "toolkit": importlib.metadata.version("diffusion-toolkit"),
-        }, {"identity": identity, **model.description.about} if model else {})  # fmt: skip
+        }, {"identity": identity, **(model.description.about if model else {})})  # fmt: skip
 
 
 def _sampling(model: Pipeline | None) -> dict[str, Any] | None:
@@ -161,7 +176,7 @@ def _sampling(model: Pipeline | None) -> dict[str, Any] | None:
         return None
     tables = model.description.tables
     weights = model.description.about.get("weights", "")
-    return {"sampler": tables["sampler"], "initialiser": tables["initialiser"], "weights": weights}
+    return {"sampler": tables["sampler"], "initialiser": start_of(model), "weights": weights}
 
 
 def real_examples(protocol: Recipe, split: Split | None) -> tuple[DataSource, Split]:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,12 +20,18 @@ class Score:
     """What a metric found.
 
     Attributes:
-        values: named numbers, the one that people quote first.
+        values: named numbers, the one that people quote first. `<name>_std` is the deviation of `<name>`, and
+            `standard_error` that of the first one; they are shown behind them, after a +-.
         curves: named lists of numbers, e.g. one a timestep.
+        notes: what to know before the numbers are believed.
+        better: the values by which models can be ranked, and which of them is better: a deviation, say, is
+            not among them.
     """
 
     values: Mapping[str, float]
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    better: Mapping[str, Literal["higher", "lower"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

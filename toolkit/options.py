@@ -5,7 +5,7 @@ read from these classes by `toolkit.signature`, descriptions from their docstrin
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -52,6 +52,19 @@ class RunOptions:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
             )
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """What `RunOptions` says of machines, for work that is no run.
+
+    Args:
+        device: "auto" takes the accelerator if there is one.
+        precision: of networks.
+    """
+
+    device: Literal["auto", "cpu"] = "auto"
+    precision: Literal["float32", "bf16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -141,11 +154,16 @@ class TrackerOptions:
 
     Args:
         names: any of tensorboard, wandb, trackio, mlflow; their packages must be installed.
-        project: the project's name there.
+        project: the project's name there; TensorBoard's is a folder in the run's trackers/.
     """
 
     names: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = field(default_factory=list)
     project: str = "toolkit"
+
+    def __post_init__(self) -> None:
+        project = PurePath(self.project)
+        if "tensorboard" in self.names and (project.is_absolute() or ".." in project.parts):
+            raise ValueError(f"project {self.project!r} is a folder outside the run")
 
 
 @dataclass(frozen=True)

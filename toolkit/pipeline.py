@@ -48,6 +48,7 @@ class Pipeline:
         self.denoiser, self.schedule = denoiser, schedule
         self.sampler, self.initialiser = sampler, initialiser
         self.description, self._registry = description, registry
+        self.card: str | None = None  # the README.md of the folder that it was loaded from
 
     @classmethod
     def from_description(cls, description: Description, registry: Registry, where: str) -> Self:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from toolkit.build import Built
+from toolkit.card import refresh_card
 from toolkit.checkpoint import folder_name
 from toolkit.description import Description
 from toolkit.grid import save_samples
@@ -65,6 +66,7 @@ class Previews:
         pipeline = self.pipeline(step, average=True)
         if pipeline is not None:
             pipeline.save_pretrained(run / "pipeline")
+            refresh_card(run / "pipeline", run)
             return
         for role, saved in self.networks(step).items():
             save_network(saved, run / "networks" / role, self._registry)

@@ -1,4 +1,4 @@
-"""The processes of a run, through Accelerate: who am I, add, gather, agree."""
+"""The processes of a run or an evaluation, through Accelerate: who am I, add, gather, agree."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ from accelerate.utils import broadcast, gather
 from torch import Tensor, nn
 
 from toolkit.errors import RunError, ToolkitError, TrainingError
-from toolkit.options import RunOptions, TrackerOptions
+from toolkit.options import ComputeOptions, RunOptions, TrackerOptions
 
 ONE_PROCESS_FOR_CPU = (
     "accelerate launch --cpu starts one process whatever --num_processes says (several need mpirun there). "
@@ -28,10 +28,13 @@ SHARDED = {
 
 
 class Processes:
-    """All processes of the run, one of them this one; with one process every method is almost free."""
+    """All processes, one of them this one; with one process every method is almost free."""
 
     def __init__(
-        self, options: RunOptions, trackers: TrackerOptions | None = None, folder: Path | None = None
+        self,
+        options: RunOptions | ComputeOptions,
+        trackers: TrackerOptions | None = None,
+        folder: Path | None = None,
     ) -> None:
         on_cpu = options.device == "cpu" or not torch.accelerator.is_available()
         refuse_unsupported_launch(options.precision)

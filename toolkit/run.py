@@ -4,6 +4,7 @@ recipe.toml       resolved, with every default        environment.json   version
 metrics.jsonl     one record every run.log_every steps   run.json        status and step
 samples/          grids, raw and EMA                   checkpoints/      see toolkit.checkpoint
 pipeline/         the trained model       scores/            what `toolkit evaluate` measured
+cost.json         what `toolkit cost` measured
 networks/         instead of a pipeline, by role, if nothing samples
 """
 
@@ -29,7 +30,7 @@ from toolkit.recipe import Recipe
 from toolkit.summary import LOCK
 
 Status = Literal["running", "finished", "stopped", "failed"]
-FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json")
+FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json", "cost.json")
 FOLDERS = ("samples", "checkpoints", "pipeline", "networks", "scores", "trackers")
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import statistics
 import time
 import tomllib
 from collections.abc import Mapping
@@ -16,7 +17,12 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """A score as `toolkit evaluate` wrote it."""
+    """A score as `toolkit evaluate` wrote it.
+
+    Attributes:
+        better: the values by which models can be ranked, and whether "higher" or "lower" is better; empty in
+            files that were written before it was.
+    """
 
     metric: str
     values: Mapping[str, float]
@@ -24,6 +30,7 @@ class ScoreFile:
     fingerprint: str
     protocol: Mapping[str, Any]
     model: Mapping[str, Any]
+    better: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class RunSummary:
         status: running, finished, stopped, failed, or killed (nobody holds the folder any more).
         step: the last one that is known of.
         scores: in the order in which they were measured.
+        cost: what the model costs, as its cost.json says; None without one.
+        pipeline: what its saved pipeline says of itself; None for a run without one.
         age: seconds since something was last written.
         records: the lines of metrics.jsonl.
     """
@@ -45,6 +54,8 @@ class RunSummary:
     recipe: Mapping[str, Any] = field(repr=False)
     records: tuple[Mapping[str, Any], ...] = field(repr=False)
     scores: tuple[ScoreFile, ...] = field(repr=False)
+    cost: Mapping[str, Any] | None = field(default=None, repr=False)
+    pipeline: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -53,6 +64,19 @@ class RunSummary:
     def last(self, name: str) -> float | None:
         """The last recorded value of that name."""
         return next((r[name] for r in reversed(self.records) if r.get(name) is not None), None)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Median of the recorded training speeds: single ones are slowed by whatever else ran."""
+        speeds = [record["images_per_second"] for record in self.records if "images_per_second" in record]
+        return statistics.median(speeds) if speeds else None
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Wall time of training; of a resumed run, whose clock begins anew, that of all its parts."""
+        clock = [record["seconds"] for record in self.records if "seconds" in record]
+        ends = [now for now, after in zip(clock, [*clock[1:], 0.0], strict=False) if after < now]
+        return sum(ends) if clock else None
 
 
 def read_run(folder: Path) -> RunSummary:
@@ -72,12 +96,24 @@ def read_run(folder: Path) -> RunSummary:
         raise RunError(f"{folder}: its recipe.toml or run.json cannot be read: {error}") from None
     records = tuple(_records(folder / "metrics.jsonl"))
     if status == "running":
-        step = max([step, *(int(record["step"]) for record in records)])
+        step = max([step, *(int(record.get("step", 0)) for record in records)])
         status = "running" if _held(folder / LOCK) else "killed"
     if (folder / "metrics.jsonl").exists():
         written = max(written, (folder / "metrics.jsonl").stat().st_mtime)
-    files = sorted((folder / "scores").glob("*.json"), key=lambda path: path.stat().st_mtime)
-    return RunSummary(folder, status, step, time.time() - written, recipe, records, tuple(map(_score, files)))
+    return RunSummary(
+        folder, status, step, time.time() - written, recipe, records, scores_of(folder),
+        cost=_stated(folder / "cost.json"), pipeline=_stated(folder / "pipeline" / "pipeline.json"),
+    )  # fmt: skip
+
+
+def scores_of(run: Path) -> tuple[ScoreFile, ...]:
+    """The scores in a run folder, in the order in which they were measured.
+
+    Raises:
+        RunError: if one cannot be read.
+    """
+    files = sorted((run / "scores").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return tuple(map(_score, files))
 
 
 def runs_in(folder: Path) -> list[RunSummary]:
@@ -94,18 +130,35 @@ def runs_in(folder: Path) -> list[RunSummary]:
 
 def _records(path: Path) -> list[dict[str, Any]]:
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
-            found.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
+            record = None
+        if not isinstance(record, dict):
             break  # the last line of a run that was killed while it wrote
+        found.append(record)
     return found
+
+
+def _stated(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None if there is no file."""
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(stated, dict):
+        raise RunError(f"{path}: is no JSON object")
+    return stated
 
 
 def _score(path: Path) -> ScoreFile:
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
-        return ScoreFile(**{field.name: stated[field.name] for field in fields(ScoreFile)})
+        required = {f.name: stated[f.name] for f in fields(ScoreFile) if f.name != "better"}
+        return ScoreFile(**required, better=stated.get("better", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is no score of toolkit evaluate: {error}") from None
 

@@ -1,10 +1,9 @@
-"""torch-fidelity needs torchvision, of which some platforms have only builds for GPUs.
+"""torch-fidelity, an extra, needs torchvision, of which some platforms have only builds for GPUs.
 
 Such a build dies when it is imported beside a CPU build of torch ("operator torchvision::nms does not
 exist"), and diffusers, which imports it where it is installed, with it. Two schemas are all that it lacks.
 """
 
-import importlib.metadata
 import importlib.util
 from pathlib import Path
 

@@ -1,5 +1,6 @@
 """`toolkit evaluate`: scores of a trained model, or of a folder of images."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ def evaluate(
 
     A score is written with the protocol that it was measured by; a score by another protocol stays beside it.
     Samples are kept beside the scores, and an evaluation that was stopped goes on with them.
+
+    On several GPUs: accelerate launch -m toolkit evaluate RUN ... On two CPU processes: torchrun
+    --nproc_per_node 2 -m toolkit evaluate RUN ...
     """
     names = [name for name in (part.strip() for part in metrics.split(",")) if name]
     if not names:
@@ -52,26 +56,59 @@ def evaluate(
     flags = [f"{key}={value}" for key, value in shorthands.items() if value is not None]
 
     from toolkit import plugins
-    from toolkit.cli.device import chosen_device
+    from toolkit.card import CARD, refresh_card
+    from toolkit.cli.device import several_processes
     from toolkit.cli.sample import choose_sampler
+    from toolkit.comparison import Share
     from toolkit.console import evaluating_display, say
     from toolkit.data.folder import ImageFolder
+    from toolkit.evaluation import Scored, read_protocol
     from toolkit.evaluation import evaluate as score
-    from toolkit.evaluation import read_protocol
     from toolkit.pipeline import Pipeline
 
     protocol = read_protocol(recipe, names, [*flags, *overrides], plugins.load().registry)
-    where = chosen_device(device)
-    subject: Any
-    if holds_images(Path(source)):
-        subject = ImageFolder(Path(source))
-    else:
-        subject = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing).to(where)
-    with evaluating_display() as progress:
-        for scored in score(subject, protocol, folder, device=where, split=split, progress=progress):
-            for name, value in scored.score.values.items():
-                say(f"{scored.metric:<12} {name:<28} {value:.6g}")
-            say(f"written to {scored.write(folder)}")
+    with several_processes(device) as (processes, where):
+        subject: Any
+        if holds_images(Path(source)):
+            subject = ImageFolder(Path(source))
+        else:
+            subject = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing).to(where)
+        share = Share(processes.rank, processes.count, processes.together)
+        with evaluating_display(shown=processes.is_main) as progress:
+            for scored in score(
+                subject, protocol, folder, device=where, split=split, progress=progress, share=share
+            ):
+
+                def tell(scored: Scored = scored) -> None:
+                    written = scored.write(folder)
+                    for line in lines(scored.score.values):
+                        say(f"{line}   protocol {scored.fingerprint}")
+                    for note in scored.score.notes:
+                        say(note, "note")
+                    say(f"written to {written}")
+
+                processes.on_main(tell)
+        run = run_with(source)
+        if run is not None and folder == run / "scores" and (run / "pipeline").is_dir():
+
+            def renew() -> None:
+                if not refresh_card(run / "pipeline", run):
+                    say(f"{run / 'pipeline' / CARD}: was edited, and stays as it is", "note")
+
+            processes.on_main(renew)
+
+
+def lines(values: Mapping[str, float]) -> list[str]:
+    """A line for each number, with its deviation if there is one."""
+    first = next(iter(values), "")
+    of = {name: "standard_error" if name == first else "" for name in values}
+    of |= {name: f"{name}_std" for name in values if f"{name}_std" in values}
+    shown = []
+    for name, value in values.items():
+        if name not in of.values():
+            error = f" \N{PLUS-MINUS SIGN} {values[of[name]]:.2g}" if of[name] in values else ""
+            shown.append(f"{name:<34} {value:.6g}{error}")
+    return shown
 
 
 def places(source: str, data: str | None, out: str | None) -> tuple[Path, str]:
@@ -80,12 +117,17 @@ def places(source: str, data: str | None, out: str | None) -> tuple[Path, str]:
     Raises:
         RunError: if one has to be stated.
     """
-    run = next((p for p in (Path(source), Path(source).parent) if (p / "recipe.toml").is_file()), None)
+    run = run_with(source)
     if run is None and data is None:
         raise RunError(f"{source}: is no run, which would know its data: state --data RECIPE")
     if run is None and out is None:
         raise RunError(f"{source}: is no run, which would keep its scores: state --out FOLDER")
     return (Path(out) if out else Path(str(run)) / "scores"), data or str(Path(str(run)) / "recipe.toml")
+
+
+def run_with(source: str) -> Path | None:
+    """The run folder that a command names, itself or by the pipeline in it."""
+    return next((p for p in (Path(source), Path(source).parent) if (p / "recipe.toml").is_file()), None)
 
 
 def holds_images(folder: Path) -> bool:

@@ -33,6 +33,7 @@ class ClassifierFeatures(FeatureExtractor):
         self._classifier = saved.network
         self.identity = hashlib.sha256(f"{saved.identity} {PREPARATION}".encode()).hexdigest()
         self.name = f"classifier_{self.identity[:8]}"
+        self.channels = saved.network.image_shape[0]
 
     def extract(self, images: Tensor, device: torch.device) -> Features:
         channels, *size = self._classifier.image_shape

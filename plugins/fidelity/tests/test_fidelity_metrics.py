@@ -169,3 +169,17 @@ def test_too_few_images_are_refused_in_words(subject) -> None:
         Precision().measure(few)
     with pytest.raises(RunError, match="cannot be split into 10 parts"):
         IS().measure(few)
+
+
+@pytest.mark.parametrize(("n", "warned"), [(16, True), (17, False)])
+def test_a_distance_of_fewer_images_than_features_comes_with_a_warning(subject, n: int, warned: bool) -> None:
+    """n images span n - 1 directions about their mean, and the projections are 16."""
+    score = FID().measure(subject(noise(n, 0), noise(40, 1)))
+    said = ["FID of 16 images by 16 features: too few, a covariance is singular"]
+    assert list(score.notes) == (said if warned else [])
+
+
+def test_smaller_subsets_than_were_asked_for_are_said(subject) -> None:
+    few = KID().measure(subject(noise(30, 0), noise(40, 1)))
+    assert list(few.notes) == ["KID of subsets of 30 images: there are no more"]
+    assert list(KID(subset_size=30).measure(subject(noise(30, 0), noise(40, 1))).notes) == []

@@ -40,7 +40,11 @@ class FID(Metric):
         # float64, because means over many images lose digits in float32.
         statistics = [fid.fid_features_to_statistics(s.features.double()) for s in (generated, real)]
         value = fid.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
-        return Score({f"fid_{subject.extractor}": value})
+        name = f"fid_{subject.extractor}"
+        fewest, width = min(len(generated.features), len(real.features)), generated.features.shape[1]
+        notes = [f"FID of {fewest:,} images by {width:,} features: too few, a covariance is singular"]
+        notes = notes if fewest <= width else []
+        return Score({name: value}, notes=notes, better={name: "lower"})
 
 
 class KID(Metric):
@@ -63,7 +67,8 @@ class KID(Metric):
         )
         name = f"kid_{subject.extractor}"
         mean, std = found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
-        return Score({name: mean, f"{name}_std": std})
+        notes = [] if size == self.subset_size else [f"KID of subsets of {size} images: there are no more"]
+        return Score({name: mean, f"{name}_std": std}, notes=notes, better={name: "lower"})
 
 
 class IS(Metric):
@@ -87,7 +92,8 @@ class IS(Metric):
             generated.logits, splits=self.splits, shuffle=True, rng_seed=self.seed
         )
         name = f"is_{subject.extractor}"
-        return Score({name: found["inception_score_mean"], f"{name}_std": found["inception_score_std"]})
+        mean, std = found["inception_score_mean"], found["inception_score_std"]
+        return Score({name: mean, f"{name}_std": std}, better={name: "higher"})
 
 
 class Precision(Metric):
@@ -101,9 +107,9 @@ class Precision(Metric):
         self.neighborhood = neighborhood
 
     def measure(self, subject: Subject) -> Score:
-        return Score(
-            {f"precision_{subject.extractor}": neighbourhoods(subject, self.neighborhood)["precision"]}
-        )
+        name = f"precision_{subject.extractor}"
+        found = neighbourhoods(subject, self.neighborhood)
+        return Score({name: found["precision"]}, better={name: "higher"})
 
 
 class Recall(Metric):
@@ -117,7 +123,9 @@ class Recall(Metric):
         self.neighborhood = neighborhood
 
     def measure(self, subject: Subject) -> Score:
-        return Score({f"recall_{subject.extractor}": neighbourhoods(subject, self.neighborhood)["recall"]})
+        name = f"recall_{subject.extractor}"
+        found = neighbourhoods(subject, self.neighborhood)
+        return Score({name: found["recall"]}, better={name: "higher"})
 
 
 def neighbourhoods(subject: Subject, neighborhood: int) -> dict[str, Any]:

@@ -123,6 +123,7 @@ class NLL(Metric):
                 "bits_per_dim": (bits / n).tolist(),
                 "noise_mse": (errors / n).tolist(),
             },
+            better={"bits_per_dim": "lower"},
         )
 
     def _rows(
