@@ -1,4 +1,4 @@
-.PHONY: check test
+.PHONY: check test docs
 
 check:
 	ruff check .
@@ -7,3 +7,6 @@ check:
 
 test:
 	python -m pytest
+
+docs:	# needs the extra "docs"; any warning is an error
+	sphinx-build -W --keep-going -b html docs docs/_build/html

@@ -91,7 +91,8 @@ def test_a_run_saves_the_averaged_weights(runs: Path) -> None:
 def test_saving_replaces_an_earlier_pipeline_as_a_whole(runs: Path) -> None:
     toolkit.load(runs / "ddpm").save_pretrained("copy")
     toolkit.load(runs / "ddgan").save_pretrained("copy")
-    assert sorted(path.name for path in Path("copy").iterdir()) == ["pipeline.json", "weights.safetensors"]
+    written = ["README.md", "pipeline.json", "weights.safetensors"]
+    assert sorted(path.name for path in Path("copy").iterdir()) == written
 
 
 def test_saving_never_replaces_a_folder_with_other_files(runs: Path) -> None:
@@ -214,10 +215,11 @@ def test_push_to_hub_uploads_exactly_the_files_of_the_folder(
             assert options == {"private": True, "exist_ok": True}
             return f"https://hub/{repo_id}"
 
-        def upload_folder(self, *, repo_id: str, folder_path: Path) -> None:
+        def upload_folder(self, *, repo_id: str, folder_path: Path, **options: object) -> None:
             files = (path for path in Path(folder_path).rglob("*") if path.is_file())
             uploaded[repo_id] = {path.relative_to(folder_path).as_posix() for path in files}
 
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     assert toolkit.load(runs / "ddpm").push_to_hub("me/digits", private=True) == "https://hub/me/digits"
     there = (path for path in (runs / "ddpm" / "pipeline").rglob("*") if path.is_file())

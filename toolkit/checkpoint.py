@@ -11,7 +11,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from toolkit.errors import CheckpointError
 from toolkit.files import new_folder, read_json, read_tensors, sha256_of, write_json, write_tensors
+from toolkit.recipe.toml import printable
 from toolkit.trainer import Training
 
 FORMAT = 1
@@ -76,6 +77,12 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     state = read_json(path / "state.json")
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is of format {state.get('format')}, this version reads {FORMAT}")
+    for key in ("facts", "untrained", "ema_updates"):
+        if not isinstance(state.get(key), dict):
+            raise CheckpointError(f"{path}: state.json does not state {key}")
+    updates = {role: state["ema_updates"].get(role) for role in training.averages}
+    if state.get("step") != _step(path) or not all(isinstance(number, int) for number in updates.values()):
+        raise CheckpointError(f"{path}: state.json is of another step, or of another recipe")
     for name, value in facts.items():
         if state["facts"].get(name) != value:
             raise CheckpointError(f"{path}: made with {name} = {state['facts'].get(name)}, not {value}")
@@ -92,7 +99,7 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     for name, module in objects.items():
         module.load_state_dict(tensors[name])
     for role, ema in training.averages.items():
-        ema.updates = state["ema_updates"][role]
+        ema.updates = updates[role]
     for role, optimizer in training.optimizers.items():
         _load_optimizer(optimizer, moments[role])
     return int(state["step"])
@@ -138,6 +145,8 @@ def verify(path: Path) -> None:
         raise CheckpointError(f"{path}: manifest.json is none of a checkpoint, it does not list state.json")
     for name, stated in manifest.items():
         file = path / name
+        if ".." in PurePosixPath(name).parts or not file.is_relative_to(path):
+            raise CheckpointError(f"{path}: manifest.json lists {printable(name)}, which is outside")
         if not file.is_file():
             raise CheckpointError(f"{path}: {name} is missing")
         stated = stated if isinstance(stated, dict) else {}
@@ -197,6 +206,8 @@ def _read_optimizer(folder: Path, role: str) -> dict[int, dict[str, Any]]:
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in read_tensors(folder / f"{role}.safetensors").items():
         index, _, name = key.partition(".")
+        if not index.isdecimal():
+            raise CheckpointError(f"{folder}: the state of {role!r} has {printable(key)}, of no parameter")
         state.setdefault(int(index), {})[name] = tensor
     for index, values in read_json(folder / f"{role}.json").items():
         state.setdefault(int(index), {}).update(values)

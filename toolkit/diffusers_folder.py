@@ -11,9 +11,15 @@ from toolkit.errors import CheckpointError
 from toolkit.files import read_json, read_tensors
 from toolkit.pipeline import Pipeline
 from toolkit.pipeline_folder import UNET_WEIGHTS, fill
+from toolkit.recipe.toml import printable
 from toolkit.registry import Registry
 
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
+PARTS = {
+    "unet": (["diffusers", "UNet2DModel"],),
+    "scheduler": tuple(["diffusers", name] for name in SCHEDULERS),
+}
 # What these options do to a sample, ours do not; keys, and the values that leave them without effect.
 UNSUPPORTED_UNET = {"center_input_sample": False, "class_embed_type": None, "num_class_embeds": None}
 UNSUPPORTED_DDPM = {"thresholding": False, "clip_sample_range": 1.0, "steps_offset": 0}
@@ -43,6 +49,9 @@ def load_diffusers(folder: Path, registry: Registry) -> Pipeline:
             f"{folder}: is a {name} with unet {unet}; only {' and '.join(PIPELINES)} with diffusers' own "
             "UNet2DModel can be read"
         )
+    for part, module in index.items():
+        if not part.startswith("_") and module not in PARTS.get(part, ([None, None],)):
+            raise CheckpointError(f"{folder}: its {printable(part)} is {module!r}, which is not read")
     # Older folders have the parts at the top.
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
     scheduler_folder = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
@@ -81,8 +90,8 @@ def betas_of(stated: dict[str, Any], folder: Path) -> list[float]:
     import diffusers
 
     name = stated.get("_class_name", "DDPMScheduler")
-    if name not in ("DDPMScheduler", "DDIMScheduler"):
-        raise CheckpointError(f"{folder}: has a {name}; only DDPMScheduler and DDIMScheduler can be read")
+    if name not in SCHEDULERS:
+        raise CheckpointError(f"{folder}: has a {name}; only {' and '.join(SCHEDULERS)} can be read")
     betas: torch.Tensor = getattr(diffusers, name).from_config(stated).betas
     return [float(beta) for beta in betas.double()]
 

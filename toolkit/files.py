@@ -114,6 +114,8 @@ def read_json(path: Path) -> dict[str, Any]:
         stated = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    except RecursionError:
+        raise CheckpointError(f"{path}: cannot be read: it is nested too deep") from None
     if not isinstance(stated, dict):
         raise CheckpointError(f"{path}: is no JSON object")
     return stated

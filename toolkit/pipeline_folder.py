@@ -5,6 +5,7 @@ weights.safetensors      the network's state, less what lies in unet/
 unet/                    a UNet2DModel in diffusers' own format, for a denoiser that is one
 scheduler/, model_index.json   only if diffusers.DDPMPipeline would sample it right
 initialiser/             pipelines that the initialiser samples, each such a folder
+README.md                a model card, see toolkit.card
 
 Paths in pipeline.json are relative to the folder, which can be moved as a whole.
 """
@@ -16,19 +17,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from toolkit.card import CARD, card_of, kept_card
 from toolkit.denoiser import Denoiser
 from toolkit.description import Description
 from toolkit.errors import CheckpointError, RunError
-from toolkit.files import new_folder, read_tensors, write_json, write_tensors
+from toolkit.files import new_folder, read_tensors, write_json, write_tensors, write_text
 from toolkit.initialiser import Initialiser, Noise
 from toolkit.pipeline import Pipeline
+from toolkit.recipe.toml import printable
 from toolkit.registry import Registry
 from toolkit.sampler import Sampler
 from toolkit.schedule import NoiseSchedule
 from toolkit.stated import FORMAT, StatedPipeline, read_stated
 
 INNER = "initialiser"
-FILES = ("pipeline.json", "weights.safetensors", "unet", "scheduler", "model_index.json", INNER)
+FILES = ("pipeline.json", "weights.safetensors", "unet", "scheduler", "model_index.json", CARD, INNER)
 KINDS = {"schedule": NoiseSchedule, "network": nn.Module, "sampler": Sampler, "initialiser": Initialiser}
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -57,6 +60,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path, registry: Registry) -> None:
         write_tensors(temporary / "weights.safetensors", own)
         if (unet := pipeline.denoiser.unet()) is not None:
             _save_for_diffusers(pipeline, unet, temporary)
+        write_text(temporary / CARD, kept_card(folder) or pipeline.card or card_of(temporary))
 
 
 def refuse_to_replace(folder: Path) -> None:
@@ -111,15 +115,35 @@ def load_pipeline(path: str | Path) -> Pipeline:
     stated.initialiser = beneath(folder, stated.initialiser, registry)
     pipeline = Pipeline.from_description(stated.description(*KINDS), registry, str(folder / "pipeline.json"))
     read_weights(folder, pipeline.denoiser, CheckpointError)
+    if (folder / CARD).is_file():
+        pipeline.card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
     return pipeline
 
 
 def beneath(folder: Path, table: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """The initialiser's table with paths that are relative to `folder` made whole."""
+    """The initialiser's table with paths, which are relative to `folder`, made whole.
+
+    Raises:
+        CheckpointError: if one leads out of the folder, or to the folder itself, which would never end.
+    """
     component = registry.components(Initialiser).get(str(table.get("type")))
     paths = {option.name for option in component.options if option.annotation is Path} if component else set()
     stated = {name: value for name, value in table.items() if name in paths and isinstance(value, str)}
-    return table | {name: str(folder / value) for name, value in stated.items()}
+    return table | {name: str(inside(folder, value, f"initialiser.{name}")) for name, value in stated.items()}
+
+
+def inside(folder: Path, stated: str, key: str) -> Path:
+    """What pipeline.json means by a path, links followed: a saved folder holds all that it is made of."""
+    whole = folder.resolve()
+    try:
+        found = (whole / stated).resolve()
+        found.exists()  # asks the system whether there can be such a name
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a null byte
+        found = whole
+    if whole not in found.parents:
+        file, shown = folder / "pipeline.json", printable(stated)
+        raise CheckpointError(f"{file}: {key} must be a folder inside this one, not {shown!r}")
+    return found
 
 
 def locate(path: str | Path) -> Path:
@@ -215,11 +239,9 @@ def push_pipeline(pipeline: Pipeline, repo_id: str, registry: Registry, *, priva
     """Upload the folder that `save_pipeline` writes."""
     import tempfile
 
-    from huggingface_hub import HfApi
+    from toolkit.publish import publish
 
     with tempfile.TemporaryDirectory() as temporary:
-        save_pipeline(pipeline, Path(temporary) / "pipeline", registry)
-        api = HfApi()
-        address = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=Path(temporary) / "pipeline")
-    return str(address)
+        folder = Path(temporary) / "pipeline"
+        save_pipeline(pipeline, folder, registry)
+        return publish(folder, repo_id, private=private)

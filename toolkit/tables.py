@@ -1,5 +1,6 @@
 """Tables against signatures: fill in what they leave out, say what is wrong, build what they describe."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ _NEEDED = {
     "sample_shape": "the shape of samples",
     "params": "parameters to optimise",
 }
+# How torch says that there can be no such tensor; it has an exception of its own only on accelerators.
+_TOO_LARGE = re.compile("allocate memory|out of memory|overflow", re.IGNORECASE)
 
 
 class Catalogue(Protocol):
@@ -165,6 +168,10 @@ class Construction:
             return factory(**arguments)
         except ValueError as error:
             raise RecipeError(f"{self.where(path)} {' '.join(str(error).split())}") from error
+        except (MemoryError, OverflowError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _TOO_LARGE.search(str(error)):
+                raise
+            raise RecipeError(f"{self.where(path)} asks for more than there is memory for.") from error
 
     def _argument(self, option: Option, value: Any, path: Path) -> Any:
         nested = option.nested

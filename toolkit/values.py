@@ -28,6 +28,9 @@ _LIMITS = {
 }
 
 
+_LARGEST = 2**63 - 1  # of torch's int64
+
+
 class Mismatch(Exception):
     """A value that its type does not allow; the message is `not <value>`, with a hint if there is one."""
 
@@ -54,7 +57,23 @@ def parse(annotation: Any, value: Any) -> Any:
 def _check(annotation: Any, value: Any) -> Any:
     # Strict JSON mode is the one that takes 1 for a float and a list for a tuple, but no "1" or true for 1.
     adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
-    return adapter.validate_json(json.dumps(value))
+    checked = adapter.validate_json(json.dumps(value))
+    if any(map(_impossible, _leaves(checked))):
+        raise TypeError(f"nothing can be made of {checked!r}")
+    return checked
+
+
+def _impossible(value: Any) -> bool:
+    """Whether torch has no such number, or the system no such path."""
+    return isinstance(value, int) and abs(value) > _LARGEST or isinstance(value, Path) and "\0" in str(value)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(inner)
+    else:
+        yield value
 
 
 def _fits(annotation: Any, value: Any) -> bool:

@@ -123,7 +123,7 @@ def _load(path: str, config: str | None) -> "DatasetDict":
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(str(folder.resolve()) if local else path, config)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         if local or not isinstance(error, OSError):
             raise DataError(f"{path} cannot be loaded by datasets: {reason}") from error

@@ -48,6 +48,8 @@ def read_layers(source: str | Path, overrides: Sequence[str] = ()) -> Layers:
         RecipeError: if a file is missing or no TOML, or a flag no assignment.
     """
     path = _located(str(source), Path())
+    if not path.stem.strip("."):  # the run folder has this name, and ".." is another folder
+        raise RecipeError(f"{_shown(path)} needs a name before .toml.")
     files: dict[Path, Layer] = {}
     _linearise(path, files, ())
     layers = [*files.values(), _flags(overrides)]

@@ -1,6 +1,7 @@
 """From merged layers to a recipe: every section complete, or all that is wrong in one error."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from toolkit.recipe.writer import dotted
 if TYPE_CHECKING:
     from toolkit.registry import Registry
     from toolkit.tables import Completion
+
+ROLE = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 
 def resolve(layers: Layers, registry: "Registry", sections: Sequence[Section] = SECTIONS) -> Recipe:
@@ -54,6 +57,10 @@ def _complete(section: Section, stated: Any, completion: "Completion") -> dict[s
 
     if not section.per_role or not isinstance(stated, dict):
         return complete(stated, section.name)
+    for name in stated:
+        if not ROLE.fullmatch(name):  # it becomes the name of a file
+            text = f"a name here has letters, digits and _ only, not {printable(name)!r}."
+            completion.problems.append(Problem((section.name, name), text))
     if section.required and not stated:
         completion.problems.append(Problem((section.name,), f"needs {section.header}."))
     return {role: complete(table, section.name, role) for role, table in stated.items()}

@@ -1,0 +1,370 @@
+"""What comes from others executes nothing, and nothing is written but where it belongs.
+
+Pipeline folders, checkpoints and recipes are what people pass on. What test_importer.py says of pickles,
+test_pipeline_folder.py of a plugin that is missing, and test_pipeline_diffusers.py of pickled weights belongs
+here too.
+"""
+
+import builtins
+import json
+import pickle
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+from small_runs import content, refused, train
+
+import toolkit
+from toolkit.cli import main
+from toolkit.errors import CheckpointError, PluginError, ToolkitError
+
+Write = Callable[..., Path]
+Edit = Callable[..., None]
+
+
+@pytest.fixture
+def run(runs: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(runs / "ddpm", tmp_path / "run"))
+
+
+@pytest.fixture
+def saved(run: Path) -> Path:
+    return run / "pipeline"
+
+
+@pytest.fixture
+def edit(saved: Path) -> Edit:
+    """Change what pipeline.json says."""
+
+    def change(alter: Callable[[dict[str, Any]], object]) -> None:
+        stated = json.loads((saved / "pipeline.json").read_text())
+        alter(stated)
+        (saved / "pipeline.json").write_text(json.dumps(stated))
+
+    return change
+
+
+@pytest.fixture
+def imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names that are imported from here on; whatever unpickles fails."""
+    toolkit.load  # noqa: B018
+    found: list[str] = []
+    known = builtins.__import__
+
+    def spy(name: str, *arguments: Any, **more: Any) -> Any:
+        found.append(name)
+        return known(name, *arguments, **more)
+
+    def never(*arguments: object, **more: object) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(builtins, "__import__", spy)
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, never)
+    yield found
+
+
+def refusal(folder: Path | str, kind: type[ToolkitError] = CheckpointError) -> str:
+    with pytest.raises(kind) as caught:
+        toolkit.load(folder)
+    assert "\n" not in str(caught.value) and str(caught.value).isprintable()
+    return str(caught.value)
+
+
+class Trap:
+    """Unpickling it leaves a file."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("sprung").absolute(),)
+
+
+# Loading a pipeline
+
+
+def test_loading_unpickles_nothing_and_imports_nothing_from_the_folder(
+    saved: Path, imported: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pipeline", "evil", "toolkit_evil"):
+        (saved / f"{name}.py").write_text("raise SystemExit")
+    for name in ("weights.bin", "weights.pt", "pytorch_model.bin", "unet/diffusion_pytorch_model.bin"):
+        (saved / name).write_bytes(pickle.dumps(Trap()))
+    monkeypatch.chdir(saved)  # the folder that Python looks in first, too
+    pipeline = toolkit.load(".")
+    assert pipeline.draw(None, 1).shape == (1, 1, 8, 8)
+    assert {name.partition(".")[0] for name in imported}.isdisjoint({"pipeline", "evil", "toolkit_evil"})
+    assert not Path("sprung").exists()
+
+
+@pytest.mark.parametrize("ending", ["bin", "pt", "ckpt", "pkl"])
+def test_pickled_weights_do_not_stand_in_for_safetensors(
+    saved: Path, imported: list[str], ending: str
+) -> None:
+    pickled = pickle.dumps(Trap())
+    (saved / "weights.safetensors").rename(saved / f"weights.{ending}")
+    (saved / f"weights.{ending}").write_bytes(pickled)
+    assert "weights.safetensors: cannot be read" in refusal(saved)
+    (saved / "weights.safetensors").write_bytes(pickled)
+    assert "weights.safetensors: cannot be read" in refusal(saved)
+    assert not Path("sprung").exists()
+
+
+@pytest.mark.parametrize("kind", ["network", "sampler", "schedule", "initialiser"])
+@pytest.mark.parametrize("name", ["os.system", "subprocess:run", "evil", "../evil", "torch.nn.Linear"])
+def test_a_component_that_no_plugin_registered_is_refused_by_name(
+    saved: Path, edit: Edit, imported: list[str], kind: str, name: str
+) -> None:
+    Path("evil.py").write_text("raise SystemExit")
+    edit(lambda stated: stated[kind].update(type=name))
+    assert f"'{name}' is not installed" in refusal(saved, ToolkitError)
+    assert "evil" not in imported
+
+
+def test_a_plugin_that_is_stated_is_not_imported_by_its_name(
+    saved: Path, edit: Edit, imported: list[str]
+) -> None:
+    Path("evil.py").write_text("raise SystemExit")
+    edit(lambda stated: stated["plugins"].update(evil="evil 1.0"))
+    assert "needs plugin 'evil' of evil 1.0" in refusal(saved, PluginError)
+    assert "evil" not in imported
+
+
+@pytest.mark.parametrize(("part", "module"), [
+    ("scheduler", ["evil", "Scheduler"]),
+    ("scheduler", ["diffusers", "PNDMScheduler"]),
+    ("unet", ["evil", "UNet2DModel"]),
+    ("custom_pipeline", "someone/evil"),
+    ("safety_checker", ["evil", "Checker"]),
+    ("_class_name", ["evil", "DDPMPipeline"]),
+])  # fmt: skip
+def test_a_foreign_folder_that_names_other_classes_is_refused_by_name(
+    saved: Path, imported: list[str], part: str, module: object
+) -> None:
+    (saved / "pipeline.json").unlink()
+    for place in (saved, saved / "unet", saved / "scheduler"):
+        (place / "evil.py").write_text("raise SystemExit")
+    index = json.loads((saved / "model_index.json").read_text()) | {part: module}
+    (saved / "model_index.json").write_text(json.dumps(index))
+    message = refusal(saved)
+    assert all(name in message for name in ([module] if isinstance(module, str) else module))  # type: ignore[attr-defined]
+    assert "evil" not in imported
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ("[" * 200_000, "nested too deep"),
+    ('{"a":' * 200_000, "nested too deep"),
+    ("1" * 10_000, "cannot be read"),
+    ("[]", "is no JSON object"),
+    ('{"format": 1, "format": 2}', "of another version"),
+    ("\udcff", "cannot be read"),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["pipeline.json", "model_index.json"])
+def test_absurd_json_is_refused_with_the_name_of_the_file(
+    saved: Path, name: str, text: str, reason: str
+) -> None:
+    (saved / "pipeline.json").unlink()
+    (saved / name).write_bytes(text.encode(errors="surrogateescape"))
+    message = refusal(saved)
+    assert name in message and reason in message or "is a None" in message
+
+
+def header(stated: object, length: int | None = None, rest: bytes = b"") -> bytes:
+    text = json.dumps(stated).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + rest
+
+
+@pytest.mark.parametrize("absurd", [
+    header({}, 2**63), header({}, 2**40), header({}, 0), b"", b"\0" * 7,
+    header({"a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 4]}}, rest=b"\0" * 4),
+    header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 2**60]}}),
+    header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, rest=b"\0" * 4),
+    header({"a": {"dtype": "PY", "shape": [1], "data_offsets": [0, 4]}}, rest=b"\0" * 4),
+    header({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, rest=b"\0"),
+    header({"a": {"dtype": "F8_E8M0", "shape": [1], "data_offsets": [0, 1]}}, rest=b"\0"),
+    header([[[[]]]]), b"\x10" + b"\0" * 7 + b"[" * 16,
+], ids=lambda absurd: repr(absurd[:60]))  # fmt: skip
+def test_absurd_safetensors_are_refused(saved: Path, absurd: bytes) -> None:
+    (saved / "weights.safetensors").write_bytes(absurd)
+    assert str(saved) in refusal(saved)
+
+
+# Pipelines within a pipeline
+
+
+@pytest.fixture
+def started(saved: Path, edit: Edit) -> Callable[[str], None]:
+    """Make the pipeline start at the samples of another."""
+
+    def start(path: str) -> None:
+        table = {"type": "surrogate", "t_mid": 3, "surrogate": path, "data": None, "handover": "full"}
+        edit(lambda stated: stated.update(initialiser=table))
+
+    return start
+
+
+@pytest.mark.parametrize("path", [
+    ".", "", "..", "../other", "initialiser/../../other", "/other", "a\0b", "x" * 5000, "initialiser/link",
+    "initialiser/loop", "initialiser/home", "~",
+])  # fmt: skip
+def test_an_inner_pipeline_lies_inside_or_is_refused(
+    saved: Path, started: Callable[[str], None], imported: list[str], path: str
+) -> None:
+    """A saved folder is whole, so a path out of it is a mistake or worse; one to itself would never end."""
+    other = Path(shutil.copytree(saved, saved.parent / "other"))
+    (saved / "initialiser").mkdir()
+    (saved / "initialiser" / "link").symlink_to(other)
+    (saved / "initialiser" / "loop").symlink_to(saved / "initialiser" / "loop")
+    (saved / "initialiser" / "home").symlink_to(saved)
+    started(str(other) if path == "/other" else path)
+    message = refusal(saved, ToolkitError)
+    if path == "~":  # a name like any other
+        assert "no such folder" in message
+    else:
+        assert "pipeline.json: initialiser.surrogate must be a folder inside this one" in message
+
+
+def test_an_inner_pipeline_that_names_an_outer_one_is_refused(
+    saved: Path, started: Callable[[str], None]
+) -> None:
+    started("..")
+    inner = shutil.copytree(saved, saved.parent / "copy")
+    started("initialiser/surrogate")
+    shutil.copytree(inner, saved / "initialiser" / "surrogate")
+    assert "initialiser/surrogate/pipeline.json: initialiser.surrogate must be" in refusal(
+        saved, ToolkitError
+    )
+
+
+def test_examples_that_a_pipeline_starts_from_execute_no_script(
+    saved: Path, edit: Edit, tmp_path: Path
+) -> None:
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    (folder / "examples.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
+    (folder / "examples.pkl").write_bytes(pickle.dumps(Trap()))
+    table = {"type": "surrogate", "t_mid": 3, "data": {"type": "datasets", "path": str(folder)}}
+    edit(lambda stated: stated.update(initialiser=table))
+    refusal(saved, ToolkitError)
+    assert not Path("sprung").exists()
+
+
+def test_saving_over_a_pipeline_leaves_alone_what_its_links_point_to(saved: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("years of work")
+    pipeline = toolkit.load(saved)
+    shutil.rmtree(saved / "scheduler")
+    (saved / "scheduler").symlink_to(Path("mine").absolute())
+    pipeline.save_pretrained(saved)
+    assert not (saved / "scheduler").is_symlink()
+    assert Path("mine/notes.txt").read_text() == "years of work"
+
+
+# Checkpoints
+
+
+def newest(run: Path) -> Path:
+    return sorted((run / "checkpoints").glob("step-*"))[-1]
+
+
+def restate(checkpoint: Path, **files: Callable[[Path], object]) -> None:
+    """Alter files and have the manifest agree, as an adversary would."""
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    for name, alter in files.items():
+        file = checkpoint / name.replace("__", "/").replace("_dot_", ".")
+        alter(file)
+        found = {"bytes": file.stat().st_size, "sha256": sha256(file.read_bytes()).hexdigest()}
+        manifest[file.relative_to(checkpoint).as_posix()] = found
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "networks/../../secret", "..", "a\0b"])
+def test_a_manifest_that_lists_what_is_outside_is_refused(run: Path, name: str) -> None:
+    checkpoint = newest(run)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    (checkpoint / "manifest.json").write_text(json.dumps({name: {"bytes": 1, "sha256": ""}, **manifest}))
+    error = refused(train("run/recipe.toml", "run.out=run", "run.steps=6", flags=("--resume",)))
+    assert "manifest.json lists " in error or "is missing" in error
+
+
+def test_a_pickle_in_a_checkpoint_is_not_unpickled(run: Path) -> None:
+    restate(newest(run), networks__denoiser_dot_safetensors=lambda f: f.write_bytes(pickle.dumps(Trap())))
+    error = refused(train("run/recipe.toml", "run.out=run", "run.steps=6", flags=("--resume",)))
+    assert "denoiser.safetensors: cannot be read" in error and not Path("sprung").exists()
+
+
+@pytest.mark.parametrize("alter", [
+    lambda stated: stated.pop("facts"),
+    lambda stated: stated.update(facts=3),
+    lambda stated: stated.pop("step"),
+    lambda stated: stated.update(step=1),
+    lambda stated: stated.update(ema_updates={}),
+    lambda stated: stated.pop("untrained"),
+])  # fmt: skip
+def test_a_checkpoint_whose_state_is_incomplete_is_refused_by_name(
+    run: Path, alter: Callable[[dict[str, Any]], object]
+) -> None:
+    def change(file: Path) -> None:
+        stated = json.loads(file.read_text())
+        alter(stated)
+        file.write_text(json.dumps(stated))
+
+    restate(newest(run), state_dot_json=change)
+    error = refused(train("run/recipe.toml", "run.out=run", "run.steps=6", flags=("--resume",)))
+    assert "state.json" in error
+
+
+def test_optimizer_state_of_no_parameter_is_refused(run: Path) -> None:
+    def rename(file: Path) -> None:
+        save_file({f"x{name}": tensor for name, tensor in load_file(file).items()}, file)
+
+    restate(newest(run), optimizers__denoiser_dot_safetensors=rename)
+    error = refused(train("run/recipe.toml", "run.out=run", "run.steps=6", flags=("--resume",)))
+    assert "of no parameter" in error
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("section", ["networks", "optimizers", "ema"])
+@pytest.mark.parametrize("role", ["../x", "/x", "a/b", "..", "", "a\\nb", "x" * 300])
+def test_a_role_that_is_no_name_is_refused_with_its_line(write: Write, section: str, role: str) -> None:
+    recipe = write().read_text() + f'\n[{section}."{role}"]\ntype = "unet"\n'
+    error = refused(train(write(recipe)))
+    assert "a name here has letters, digits and _ only" in error
+    assert f"tiny.toml:{len(recipe.splitlines()) - 1}: [{section}" in error
+    assert sorted(path.name for path in Path().iterdir()) == ["tiny.toml"]
+
+
+@pytest.mark.parametrize("name", ["../x", "x/../../x"])
+def test_a_metric_that_is_no_name_writes_no_score(run: Path, name: str) -> None:
+    before = content(Path())
+    for stated in ([name], ["nll", "--set", f'metrics."{name}".type=nll']):
+        error = refused(CliRunner().invoke(main, ["evaluate", "run", "--metrics", *stated]))
+        assert name in error
+    assert content(Path()) == before
+
+
+@pytest.mark.parametrize("name", ["..toml", "...toml"])
+def test_a_recipe_that_would_name_another_folder_is_refused(write: Write, name: str) -> None:
+    """runs/.. is no folder for a run."""
+    assert f"{name} needs a name before .toml" in refused(train(write(name=name)))
+
+
+@pytest.mark.parametrize("project", ["../../x", "/x", "a/../../../x"])
+def test_a_tracker_writes_inside_the_run(write: Write, project: str, tmp_path: Path) -> None:
+    stated = ('trackers.names=["tensorboard"]', f"trackers.project={project}")
+    assert "is a folder outside the run" in refused(train(write(), *stated))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.toml"]
+
+
+def test_everything_that_a_run_writes_is_in_its_folder(write: Write, tmp_path: Path) -> None:
+    recipe = write()
+    assert train(recipe, "run.out=somewhere/run").exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["somewhere", "tiny.toml"]
+    assert [path.name for path in (tmp_path / "somewhere").iterdir()] == ["run"]
