@@ -230,16 +230,13 @@ def test_functions_are_components_too():
         ("k", 2.0, "must be a whole number of at least 1, not 2.0 (write 2)"),
         ("k", True, "must be a whole number of at least 1, not true"),
         ("k", float("inf"), "must be a whole number of at least 1, not inf"),
-        ("k", 10**400, None),
+        ("k", 10**400, "must be a whole number of at least 1, not 1000"),  # torch has none so large
         ("timesteps", "uniform", "must be a table, not \"uniform\""),
         ("timesteps", {"type": 3}, "needs a type, one of: 'uniform', 'weighted'"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_told_with_what_was_expected(option, value, said):
     table = {"type": "simple", "k": 1, option: value}
-    if said is None:
-        registry().resolve(Method, table)
-        return
     with pytest.raises(RecipeError) as error:
         registry().resolve(Method, table)
     assert said in str(error.value)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from toolkit import values
 from toolkit.component import Component
-from toolkit.errors import PluginError, Problem, RecipeError, nearest
+from toolkit.errors import DataError, PluginError, Problem, RecipeError, nearest
 from toolkit.recipe.toml import printable
 from toolkit.signature import REQUIRED, Option, Signature, read_signature
 
@@ -168,6 +168,10 @@ class Construction:
             return factory(**arguments)
         except ValueError as error:
             raise RecipeError(f"{self.where(path)} {' '.join(str(error).split())}") from error
+        except DataError as error:
+            raise DataError(f"{self.where(path)} {error}") from error
+        except OSError as error:  # a path that the system refuses: too long, or not ours to read
+            raise RecipeError(f"{self.where(path)} cannot be read: {error.strerror or error}.") from error
         except (MemoryError, OverflowError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _TOO_LARGE.search(str(error)):
                 raise

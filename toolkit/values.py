@@ -4,6 +4,7 @@ import enum
 import inspect
 import json
 import math
+import os
 import tomllib
 import types
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from toolkit.recipe.toml import FlagValue, printable
 
+NAME_MAX, PATH_MAX = 255, 4095  # bytes, on the systems that this runs on
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 _LIMITS = {
     "ge": "of at least {}",
@@ -65,7 +67,10 @@ def _check(annotation: Any, value: Any) -> Any:
 
 def _impossible(value: Any) -> bool:
     """Whether torch has no such number, or the system no such path."""
-    return isinstance(value, int) and abs(value) > _LARGEST or isinstance(value, Path) and "\0" in str(value)
+    if isinstance(value, Path):
+        names = [len(os.fsencode(part)) for part in value.absolute().parts]
+        return "\0" in str(value) or max(names) > NAME_MAX or sum(names) + len(names) > PATH_MAX
+    return isinstance(value, int) and abs(value) > _LARGEST
 
 
 def _leaves(value: Any) -> Iterator[Any]:

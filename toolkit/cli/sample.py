@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from toolkit.cli.device import chosen_device
 from toolkit.cli.flags import TakesInitialiser, stated
 from toolkit.errors import RunError, ToolkitError
 
@@ -76,7 +77,7 @@ def sample(
     pipeline = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing)
     if init is not None:
         pipeline = pipeline.with_initialiser(init, **stated(options))
-    move(pipeline, device)
+    pipeline.to(chosen_device(device))
     classes = pipeline.num_classes
     if label is not None and (classes is None or label >= classes):
         known = "is not conditional" if classes is None else f"has classes 0..{classes - 1}"
@@ -120,14 +121,3 @@ def choose_sampler(  # type: ignore[no-untyped-def]
             raise ToolkitError(f"--sampler {sampler} needs --steps, the number of the scheduler's steps")
         return pipeline.with_sampler("diffusers", scheduler=sampler, **options)
     return pipeline.with_sampler(sampler, **options)
-
-
-def move(pipeline, device: str | None) -> None:  # type: ignore[no-untyped-def]
-    """Move the pipeline to that device, or to an accelerator if there is one."""
-    import torch
-
-    try:
-        pipeline.to(device or torch.accelerator.current_accelerator() or "cpu")
-    except (RuntimeError, AssertionError) as error:  # torch's ways to say that it has no such device
-        reason = str(error).splitlines()[0]
-        raise ToolkitError(f"--device {device}: {reason}") from None
