@@ -217,11 +217,13 @@ def test_calls_counts_those_of_schedulers_that_take_several_a_step(scheduler: st
     assert pipeline.calls == len(done)
 
 
-def test_another_sampler_has_the_same_weights_and_forgets_the_first_ones_options() -> None:
+def test_another_sampler_has_the_same_weights_and_keeps_the_options_that_both_have() -> None:
     pipeline = make()
     other = pipeline.with_sampler("ddim", num_inference_steps=5)
     assert other.denoiser is pipeline.denoiser
-    assert other.description.tables["sampler"]["clip"] is False
+    table = other.description.tables["sampler"]
+    assert table["clip"] is True and "variance" not in table  # that is ancestral's alone
+    assert pipeline.with_sampler("ddim", clip=False).description.tables["sampler"]["clip"] is False
     assert pipeline.with_sampler(num_inference_steps=5).description.tables["sampler"]["clip"] is True
 
 

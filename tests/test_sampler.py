@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit import Denoiser, NoiseSchedule, Prediction, Sampler, randn
+from toolkit import Denoiser, NoiseSchedule, Prediction, RunError, Sampler, randn
 from toolkit.sampler import DDIM, Ancestral
 from toolkit.schedule import linear
 from toolkit.solvers import DiffusersSampler
@@ -253,3 +253,11 @@ def test_the_clean_image_of_a_velocity_does_not_depend_on_what_was_read_first() 
     prediction = Prediction(schedule, x_t, t, velocity=velocity)
     assert torch.equal(prediction.noise, x_t)
     assert torch.equal(prediction.x0, -velocity)
+
+
+@pytest.mark.parametrize("scheduler", ["PNDMScheduler", "HeunDiscreteScheduler"])
+def test_a_scheduler_whose_steps_hang_together_is_not_started_halfway(scheduler: str) -> None:
+    schedule = linear(100, 1e-3, 0.2)
+    sampler = DiffusersSampler(schedule, scheduler, 10)
+    with pytest.raises(RunError, match=f"{scheduler} cannot begin below the top of the chain"):
+        sampler.sample(Gaussian(schedule, draws=False), torch.zeros(2, 1), start=50)

@@ -125,8 +125,8 @@ class Pipeline:
         """The same weights under another sampler, or under the same with other options.
 
         Args:
-            type: a registered sampler's name, e.g. "ddim"; None keeps the present one and its options.
-            options: of that sampler, e.g. num_inference_steps=50.
+            type: a registered sampler's name, e.g. "ddim"; None keeps the present one.
+            options: of that sampler, e.g. num_inference_steps=50; others that both have keep their values.
 
         Raises:
             RecipeError: if there is no such sampler or option.
@@ -150,7 +150,10 @@ class Pipeline:
     def _other(self, kind: type, name: str, chosen: str | None, options: Any) -> tuple[Any, Description]:
         """Another part of that kind, and the description with it."""
         present = self.description.tables[name]
-        base = present if chosen in (None, present["type"]) else {"type": chosen}
+        another = chosen not in (None, present["type"])
+        component = self._registry.components(kind).get(str(chosen)) if another else None
+        shared = {o.name for o in component.options} & present.keys() if component else set()
+        base = {"type": chosen, **{option: present[option] for option in shared}} if another else present
 
         def located(path: tuple[str, ...]) -> str:
             return bracketed((name, *path))

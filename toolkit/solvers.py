@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from toolkit.denoiser import Denoiser
-from toolkit.errors import nearest
+from toolkit.errors import RunError, nearest
 from toolkit.options import Positive
 from toolkit.sampler import Draws, Sampler
 from toolkit.schedule import NoiseSchedule
+
+STATELESS = ("DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler")
 
 
 class DiffusersSampler(Sampler):
@@ -33,10 +35,12 @@ class DiffusersSampler(Sampler):
         self._scheduler.set_timesteps(num_inference_steps)
         visited = torch.as_tensor(self._scheduler.timesteps)
         if bool((visited != visited.round()).any()):
-            raise ValueError(
-                f"{scheduler} asks for timesteps between those of the chain at {num_inference_steps} steps: "
-                'set options.timestep_spacing = "leading"'
+            leading = (options or {}).get("timestep_spacing", "leading") == "leading"
+            advice = "" if leading else ': set options.timestep_spacing = "leading"'
+            asked = (
+                f"{scheduler} asks for timesteps between those of the chain at {num_inference_steps} steps"
             )
+            raise ValueError(asked + advice)
         self.num_inference_steps = num_inference_steps
         self.timesteps = visited.long().sort().values  # Heun and others visit one more than once
 
@@ -51,8 +55,8 @@ class DiffusersSampler(Sampler):
         first = int((visited >= start).sum())  # a chain that starts lower leaves out the first ones
         if first == len(visited):
             return x
-        if first and "set_begin_index" in dir(scheduler):  # those without keep no place in the list
-            scheduler.set_begin_index(first)
+        if first:
+            start_at(scheduler, first)
         if float(scheduler.init_noise_sigma) != 1.0:
             # Such a scheduler works on x_t / sqrt(abar_t) = x_0 + sigma noise.
             x = x * (scheduler.sigmas[first] ** 2 + 1).sqrt()
@@ -64,6 +68,22 @@ class DiffusersSampler(Sampler):
             if progress is not None:
                 progress(call + 1)
         return x
+
+
+def start_at(scheduler: Any, first: int) -> None:
+    """Have a scheduler begin at a later one of its steps.
+
+    Raises:
+        RunError: if it cannot: its samples would be wrong without a word.
+    """
+    name = type(scheduler).__name__
+    if name in STATELESS:
+        return
+    if "set_begin_index" not in dir(scheduler) or scheduler.order != 1:
+        raise RunError(
+            f"[sampler] {name} cannot begin below the top of the chain: its steps depend on those before"
+        )
+    scheduler.set_begin_index(first)
 
 
 def make_scheduler(schedule: NoiseSchedule, name: str, options: dict[str, bool | int | float | str]) -> Any:
@@ -78,7 +98,8 @@ def make_scheduler(schedule: NoiseSchedule, name: str, options: dict[str, bool |
     known = [n for n in dir(diffusers) if n.endswith("Scheduler") and not n.startswith("Flax")]
     found = getattr(diffusers, name, None) if name in known else None
     if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
-        raise ValueError(f"diffusers has no scheduler {name!r}.{nearest(name, known)}")
+        hint = " It lacks a package here." if name in known else nearest(name, known)
+        raise ValueError(f"diffusers has no scheduler {name!r}.{hint}")
     takes = set(inspect.signature(found).parameters)
     if "trained_betas" not in takes:
         raise ValueError(f"{name} takes no betas, so it cannot follow this schedule")

@@ -71,7 +71,7 @@ def test_the_simple_loss_is_the_squared_error_of_the_noise_a_row(schedule: Noise
 
 def test_the_loss_is_weighted_and_what_is_observed_is_not(schedule: NoiseSchedule) -> None:
     learner, denoiser, x0 = Learner(), Off(schedule), torch.randn(ROWS, 1, 2, 2)
-    objective = DDPM(learner, Simple(schedule))
+    objective = DDPM(schedule, learner, Simple(schedule))
     (turn,) = objective.turns()
     loss = turn.loss(Batch(x0, None, 0), step(denoiser))
     objective.observe(turn.name, loss.records)
@@ -82,7 +82,7 @@ def test_the_loss_is_weighted_and_what_is_observed_is_not(schedule: NoiseSchedul
 
 def test_extra_draws_are_passes_without_gradient_that_only_the_history_sees(schedule: NoiseSchedule) -> None:
     learner, denoiser = Learner(), Off(schedule)
-    objective = DDPM(learner, Simple(schedule))
+    objective = DDPM(schedule, learner, Simple(schedule))
     (turn,) = objective.turns()
     loss = turn.loss(Batch(torch.randn(ROWS, 1, 2, 2), None, 0), step(denoiser))
     objective.observe(turn.name, loss.records)
@@ -91,7 +91,7 @@ def test_extra_draws_are_passes_without_gradient_that_only_the_history_sees(sche
 
 
 def test_nothing_is_gathered_for_timesteps_that_learn_nothing(schedule: NoiseSchedule) -> None:
-    (turn,) = DDPM(Uniform(), Simple(schedule)).turns()
+    (turn,) = DDPM(schedule, Uniform(), Simple(schedule)).turns()
     denoiser = Off(schedule)
     assert turn.loss(Batch(torch.randn(ROWS, 1, 2, 2), None, 0), step(denoiser)).records == {}
     assert denoiser.modes == [True]

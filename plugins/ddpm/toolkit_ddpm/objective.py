@@ -53,11 +53,12 @@ class DDPM(Objective):
 
     def __init__(
         self,
+        schedule: NoiseSchedule,
         timesteps: Annotated[Timesteps, Default("uniform")],
         loss: Annotated[DenoisingLoss, Default("simple")],
     ) -> None:
         super().__init__()
-        self.timesteps, self.loss = timesteps, loss
+        self.timesteps, self.loss, self._kept = timesteps, loss, schedule.timesteps
 
     def turns(self) -> tuple[Turn, ...]:
         return (Turn("denoiser", trains=("denoiser",), loss=self._train),)
@@ -79,9 +80,10 @@ class DDPM(Objective):
         return Loss((weight * losses).mean(), logs, self.timesteps.records(t, losses, again))
 
     def _measure(self, batch: Batch, step: Step) -> Loss:
-        # Measured as it would be without importance sampling, so that runs can be compared.
-        t, weight = self.timesteps.draw(len(batch.images), step.device)
-        return Loss((weight * self._losses(batch, step, t)).mean())
+        # At uniform timesteps, the same for every run whatever it learns from, so that runs can be compared.
+        kept = self._kept.to(step.device)
+        t = kept[torch.randint(len(kept), (len(batch.images),), device=step.device)]
+        return Loss(self._losses(batch, step, t).mean())
 
     def _losses(self, batch: Batch, step: Step, t: Tensor) -> Tensor:
         noise = torch.randn_like(batch.images)

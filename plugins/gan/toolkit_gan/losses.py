@@ -32,7 +32,10 @@ def generator_loss(kind: Adversarial, fake: Tensor) -> Tensor:
 
 
 def slope_at(x: Tensor, judge: Judge) -> Tensor:
-    """The gradient of each row's logit with respect to it (B, D), differentiable in the judge's weights."""
+    """The gradient of each row's logit with respect to it (B, D), differentiable in the judge's weights.
+
+    Batch normalisation mixes rows, and with them their gradients: penalties want a judge without.
+    """
     x = x.detach().requires_grad_()
     (slope,) = torch.autograd.grad(judge(x).sum(), x, create_graph=True)
     return slope.flatten(1)

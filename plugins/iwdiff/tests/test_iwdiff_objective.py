@@ -109,7 +109,7 @@ def test_nothing_is_recorded_when_nothing_learns(denoiser: Linear) -> None:
 def test_held_out_loss_is_measured_as_without_the_method(denoiser: Linear) -> None:
     one = objective(k=5, scale="sum")
     losses = []
-    for measured in (one, DDPM(one.timesteps, one.loss)):
+    for measured in (one, DDPM(chain(), one.timesteps, one.loss)):
         torch.manual_seed(3)
         (measure,) = measured.measures()
         losses.append(measure.loss(batch(), step(denoiser)).total.item())

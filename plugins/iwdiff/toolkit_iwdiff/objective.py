@@ -53,7 +53,7 @@ class IWDiff(Objective):
     clipping would act on every step. At k = 1 this is the objective `ddpm`, bit for bit.
 
     Memory does not grow with k: samples are taken in chunks whose rows are no more than the samples of the
-    micro-batch, and each chunk is differentiated at once.
+    micro-batch (or the k rows of one sample), and each chunk is differentiated at once.
 
     With `selective`, a pass without gradient over all draws finds the weights, then only draws that count
     (weight above `threshold`) are passed again with gradient. What is dropped weighs at most (k - 1) *
@@ -108,7 +108,7 @@ class IWDiff(Objective):
                 f"selective = true with threshold {threshold:g} may drop every draw of a sample: "
                 f"it must be below 1 / k = {1 / k:g}"
             )
-        self.timesteps, self.loss = timesteps, loss
+        self.timesteps, self.loss, self._kept = timesteps, loss, schedule.timesteps
         self.k, self.detach, self.selective, self.threshold = k, detach, selective, threshold
         softmax = weights == "softmax"
         self.weights = DrawWeights(schedule, prod(sample_shape), sign, scale if softmax else 0.0)
@@ -188,8 +188,8 @@ class IWDiff(Objective):
         return losses, self.weights(losses, draws.t)
 
     def _measure(self, batch: Batch, step: Step) -> Loss:
-        # One draw, as the objective `ddpm` measures it, so that runs can be compared.
-        t, weight = self.timesteps.draw(len(batch.images), step.device)
-        draws = Draws.of(batch, t, 1)
+        # One draw at uniform timesteps, as the objective `ddpm` measures it, so that runs can be compared.
+        kept = self._kept.to(step.device)
+        t = kept[torch.randint(len(kept), (len(batch.images),), device=step.device)]
         rows = torch.arange(len(t), device=step.device)
-        return Loss((weight * draws.losses(self.loss, step.networks["denoiser"], rows)).mean())
+        return Loss(Draws.of(batch, t, 1).losses(self.loss, step.networks["denoiser"], rows).mean())

@@ -96,7 +96,7 @@ def test_data_as_a_surrogate_is_saved_as_its_table():
     pipeline.save_pretrained("here")
     assert torch.equal(together(toolkit.load("here"), 3), together(pipeline, 3))
     assert sorted(path.name for path in Path("here").iterdir()) == [
-        "pipeline.json", "unet", "weights.safetensors"
+        "README.md", "pipeline.json", "unet", "weights.safetensors"
     ]  # fmt: skip
 
 

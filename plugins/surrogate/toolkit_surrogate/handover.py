@@ -13,14 +13,14 @@ from toolkit import Denoiser, NoiseSchedule, Prediction
 class Handover(Denoiser):
     """A denoiser that is called at timesteps from `last` up, and below repeats its last estimate of x_0.
 
-    A sampler whose estimates no longer change ends at the estimate itself, so that it hands over x_0 without
-    knowing that it was stopped.
+    Attributes:
+        x0: that estimate (n, ...), for whoever sampled.
     """
 
     def __init__(self, denoiser: Denoiser, schedule: NoiseSchedule, last: int) -> None:
         super().__init__()
         self.denoiser, self._schedule, self._last = denoiser, schedule, last
-        self._x0 = torch.empty(0)
+        self.x0 = torch.empty(0)
 
     def latent(self, n: int, generators: Sequence[torch.Generator] | None) -> Tensor | None:
         return self.denoiser.latent(n, generators)
@@ -29,7 +29,7 @@ class Handover(Denoiser):
         self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
     ) -> Prediction:
         if int(t[0]) < self._last:
-            return Prediction(self._schedule, x_t, t, x0=self._x0)
+            return Prediction(self._schedule, x_t, t, x0=self.x0)
         prediction: Prediction = self.denoiser(x_t, t, label, latent)
-        self._x0 = prediction.x0
+        self.x0 = prediction.x0
         return prediction

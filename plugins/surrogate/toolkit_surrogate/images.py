@@ -42,15 +42,19 @@ class Samples(Images):
         self.shape = tuple(pipeline.description.sample_shape)
         self.calls = pipeline.initialiser.calls + called
         self._classes, self._pipeline = pipeline.num_classes, pipeline
+        self._handover: Handover | None = None
         if last > 0:
             if not called:
                 raise ValueError(f"the surrogate has no step at or above {last}, so nothing to hand over")
             self._pipeline = copy.copy(pipeline)
-            self._pipeline.denoiser = Handover(pipeline.denoiser, pipeline.schedule, last)
+            self._handover = Handover(pipeline.denoiser, pipeline.schedule, last)
+            self._pipeline.denoiser = self._handover
 
     def draw(self, n: int, generators: Generators, device: torch.device) -> Tensor:
         label = None if self._classes is None else picks(self._classes, n, generators).to(device)
-        return self._pipeline.to(device).draw(generators, n, label=label)
+        images = self._pipeline.to(device).draw(generators, n, label=label)
+        # Samplers that look back at earlier estimates end near the last one, and not quite at it.
+        return images if self._handover is None else self._handover.x0.clamp(-1, 1)
 
 
 @final
