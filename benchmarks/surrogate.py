@@ -105,16 +105,7 @@ def plot(rows: dict[str, dict[str, float]], path: Path) -> None:
             axes.annotate(
                 str(t), (r["relative_speed"], r["fid"]), textcoords="offset points", xytext=(4, 4), fontsize=7
             )
-    noise = rows["noise"]
-    axes.scatter(
-        [noise["relative_speed"]],
-        [noise["fid"]],
-        marker="*",
-        s=120,
-        color="black",
-        label="from noise",
-        zorder=3,
-    )
+    axes.scatter(1.0, rows["noise"]["fid"], marker="*", s=120, color="black", label="from noise", zorder=3)
     axes.set(xscale="log", yscale="log", xlabel="samples/s relative to the refiner from noise")
     axes.set(ylabel="Frechet distance of classifier features", title="Numbers at the points are t_mid")
     axes.grid(alpha=0.3)
