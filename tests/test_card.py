@@ -70,6 +70,16 @@ def test_what_a_model_costs_is_on_its_card(run: Path) -> None:
     assert f"| flops per image | {found['flops_per_image']:,} |" in text
 
 
+def test_the_cost_of_training_is_that_of_all_its_parts(run: Path) -> None:
+    assert cost(run).exit_code == 0
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 5, "seconds": 1e4}) + "\n")
+    assert refresh_card(run / "pipeline", run)
+    assert "| train seconds | 1e+04 |" in (run / "pipeline" / "README.md").read_text().replace(
+        "10,000", "1e+04"
+    )
+
+
 def test_an_edited_card_stays_and_that_is_said(run: Path) -> None:
     path = run / "pipeline" / "README.md"
     path.write_text(path.read_text().replace("# ddpm", "# My digits"))

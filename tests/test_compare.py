@@ -1,6 +1,5 @@
 """`toolkit compare`: runs ranked by scores that can be compared, and where their recipes differ."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -31,19 +30,23 @@ def pair(runs: Path, tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "runs" / "ddpm", tmp_path / "runs" / "ddgan"
 
 
+def weights(run: Path, identity: str = "aa") -> dict[str, Any]:
+    """Whose a score is, of the run as it stands."""
+    stated = read_run(run).pipeline
+    assert stated is not None
+    return {"identity": identity, "steps": stated["steps"], "weights": stated["weights"]}
+
+
 @pytest.fixture
 def measured() -> Measure:
     """Write a score into a run, by a protocol that has `steps` and `split`."""
-    clock = iter(range(10**6, 10**7, 10))
 
     def measure(
         run: Path, better: dict[str, Any], steps: int = 50, split: str = "held_out", **values: float
     ) -> None:
         protocol = {**PROTOCOL, "real": {"split": split}, "sampling": {"sampler": {"steps": steps}}}
         name = next(iter(values)).partition("_")[0]
-        path = Scored(name, Score(values, better=better), protocol, {"identity": "aa"}).write(run / "scores")
-        now = next(clock)
-        os.utime(path, (now, now))
+        Scored(name, Score(values, better=better), protocol, weights(run)).write(run / "scores")
 
     return measure
 
@@ -80,9 +83,10 @@ def test_a_score_that_states_no_direction_ranks_nothing(pair: tuple[Path, Path],
 def test_only_the_newest_score_by_a_protocol_counts(pair: tuple[Path, Path], measured: Measure) -> None:
     for run, value in zip(pair, (8.0, 5.0), strict=True):
         measured(run, {"m_x": "lower"}, m_x=value)
-    trained_further = Scored("m", Score({"m_x": 1.0}, better={"m_x": "lower"}), {}, {"identity": "bb"})
-    trained_further = dataclasses.replace(trained_further, protocol=PROTOCOL)
-    trained_further.write(pair[0] / "scores")
+    (earlier,) = (pair[0] / "scores").iterdir()
+    again = Scored("m", Score({"m_x": 1.0}, better={"m_x": "lower"}), PROTOCOL, weights(pair[0], "bb"))
+    again.write(pair[0] / "scores")
+    os.utime(earlier, (2e9, 2e9))  # as a copy of the folder may do
     assert ranking(*pair)[0] == "ddpm*" and "8" not in compare(*pair).output.split("recipes")[0]
 
 
@@ -102,10 +106,37 @@ def test_scores_with_different_fingerprints_are_refused_and_what_differs_is_said
 def test_anyway_shows_them_marked_and_names_none_the_best(pair: tuple[Path, Path], measured: Measure) -> None:
     for run, steps, value in zip(pair, (50, 100), (8.0, 5.0), strict=True):
         measured(run, {"m_x": "lower"}, steps, m_x=value)
-    assert ranking(*pair, "--anyway") == ["ddgan", "ddpm"]
+    assert ranking(*pair, "--anyway") == ranking(*pair, "--anyway", "--by", "m_x") == ["ddpm", "ddgan"]
     shown = compare(*pair, "--anyway").output
+    assert "Not ranked" in shown and "Ranked by" not in shown
     assert "8 (a)" in shown and "5 (b)" in shown
     assert "sampling.sampler.steps is 50 in (a), 100 in (b)" in shown
+
+
+@pytest.mark.parametrize("flags", [(), ("--anyway",)])
+def test_a_metric_that_cannot_be_compared_does_not_keep_another_from_ranking(
+    pair: tuple[Path, Path], measured: Measure, flags: tuple[str, ...]
+) -> None:
+    for run, steps, value in zip(pair, (50, 100), (1.0, 2.0), strict=True):
+        measured(run, {"a_x": "lower"}, steps, a_x=value)
+        measured(run, {"m_x": "higher"}, m_x=value)
+    assert ranking(*pair, *flags) == ranking(*pair, "--by", "m_x", *flags) == ["ddgan*", "ddpm"]
+    shown = compare(*pair, *flags).output
+    assert "Scores of a by different protocols" in shown
+    assert ("--anyway shows them" in shown) != bool(flags) and ("1 (a)" in shown) == bool(flags)
+    assert "scores of a have different fingerprints" in refused(compare(*pair, "--by", "a_x"))
+
+
+def test_scores_of_earlier_weights_are_left_out_and_named(pair: tuple[Path, Path], measured: Measure) -> None:
+    for run, value in zip(pair, (8.0, 5.0), strict=True):
+        measured(run, {"m_x": "lower"}, m_x=value)
+    pipeline = pair[1] / "pipeline" / "pipeline.json"
+    stated = json.loads(pipeline.read_text())
+    pipeline.write_text(json.dumps(stated | {"steps": stated["steps"] + 1}))  # as a resumed run does
+    assert ranking(*pair) == ["ddpm", "ddgan"]
+    assert f"ddgan: left out scores of earlier weights: m at step {stated['steps']}" in compare(*pair).output
+    listed = CliRunner(env={"COLUMNS": "200"}).invoke(main, ["runs", str(pair[0].parent)]).output
+    assert "(1 of earlier weights)" in listed and "m_x 5" not in listed and "m_x 8" in listed
 
 
 def test_a_protocol_that_all_runs_share_is_compared_and_others_are_left_out(

@@ -83,3 +83,23 @@ def test_what_is_no_run_has_no_place_for_it(runs: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(runs / "ddpm" / "pipeline", tmp_path / "elsewhere")
     done = cost(moved)
     assert done.exit_code == 2 and "is no run" in done.stderr
+
+
+def test_attention_counts_on_a_cpu_too(runs: Path) -> None:
+    """Two products of 6 by 6 by 8 for each of 4 heads in every network call."""
+    pipeline = toolkit.load(runs / "ddpm")
+    without, heads = flops(pipeline), torch.ones(1, 4, 6, 8)
+
+    def attend(*told: object) -> None:
+        torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
+
+    next(pipeline.denoiser.children()).register_forward_hook(attend)
+    assert flops(pipeline) - without == pipeline.calls * 2 * (2 * 6 * 6 * 8) * 4
+
+
+def test_a_pipeline_beside_the_runs_own_leaves_its_cost_alone(runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs / "ddpm", tmp_path / "run"))
+    shutil.copytree(run / "pipeline", run / "fast")
+    done = cost(run / "fast")
+    assert done.exit_code == 2 and "is no run" in done.stderr and not (run / "cost.json").exists()
+    assert cost(run / "pipeline").exit_code == 0 and (run / "cost.json").exists()

@@ -1,5 +1,6 @@
 """`toolkit report`: one page that needs nothing but itself, and its pictures as files."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,13 +14,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from small_runs import refused
 
 from toolkit.cli import main
 from toolkit.evaluation import Scored
 from toolkit.metric import Score
-from toolkit.report.facts import number, time_unit
-from toolkit.report.figures import styles
+from toolkit.report.facts import number, time_unit, train_seconds, train_speed
+from toolkit.report.figures import Picture, styles, write
 from toolkit.report.plots import series, spans_decades
 from toolkit.summary import read_run
 
@@ -93,9 +95,11 @@ def kinds(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(runs / "ddpm", folder / "other")
     shutil.rmtree(folder / "other" / "pipeline")
     for name, value, split in (("ddpm", 12.5, "held_out"), ("ddgan", 4.25, "held_out")):
-        sampler = read_run(folder / name).pipeline["sampler"]  # type: ignore[index]
-        protocol = {"real": {"split": split}, "sampling": {"sampler": sampler}}
-        Scored("fid", Score({"fid_x": value}, better={"fid_x": "lower"}), protocol, {"identity": "a"}).write(
+        stated = read_run(folder / name).pipeline
+        assert stated is not None
+        model = {"identity": "a", "steps": stated["steps"], "weights": stated["weights"]}
+        protocol = {"real": {"split": split}, "sampling": {"sampler": stated["sampler"]}}
+        Scored("fid", Score({"fid_x": value}, better={"fid_x": "lower"}), protocol, model).write(
             folder / name / "scores"
         )
         card = {"parameters": {"denoiser": 10**6}, "samples_per_second": value, "network_calls": 7,
@@ -157,7 +161,8 @@ def test_the_samples_are_those_of_the_command_line_for_the_same_seeds(
 ) -> None:
     sampled = ["sample", str(kinds / "ddpm"), "--num", "4", "--out", str(tmp_path / "s.png")]
     assert CliRunner().invoke(main, sampled).exit_code == 0
-    assert (tmp_path / "s.png").read_bytes() == (made[1] / "samples-ddpm.png").read_bytes()
+    with Image.open(tmp_path / "s.png") as own, Image.open(made[1] / "samples-ddpm.png") as theirs:
+        assert own.size == theirs.size and own.tobytes() == theirs.tobytes()
 
 
 def test_scores_by_other_protocols_are_shown_marked_with_what_differs(kinds: Path, tmp_path: Path) -> None:
@@ -203,9 +208,37 @@ def test_names_are_text_and_no_markup(kinds: Path, tmp_path: Path) -> None:
 def test_a_report_replaces_an_earlier_one_and_nothing_else(kinds: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert report(kinds / "ddpm", "--out", tmp_path / "r.html", "--samples", "0").exit_code == 0
-    (tmp_path / "mine.html").write_text("mine")
+    mine = "mine, about a diffusion-toolkit report"
+    (tmp_path / "mine.html").write_text(mine)
     said = refused(report(kinds / "ddpm", "--out", tmp_path / "mine.html", "--samples", "0"))
-    assert "is already there, and is no report" in said and (tmp_path / "mine.html").read_text() == "mine"
+    assert "is already there, and is no report" in said and (tmp_path / "mine.html").read_text() == mine
+    assert "cannot write" in refused(report(kinds / "ddpm", "--out", "x" * 300, "--samples", "0"))
+
+
+def test_pictures_replace_those_of_an_earlier_report_and_nothing_else(kinds: Path, tmp_path: Path) -> None:
+    given = (kinds / "ddpm", "--out", tmp_path / "r.html", "--samples", "0", "--png", tmp_path / "png")
+    for _ in range(2):
+        assert report(*given).exit_code == 0
+    mine = tmp_path / "png" / "loss-denoiser.png"
+    mine.write_bytes(b"mine")
+    assert f"--png {mine}: is already there" in refused(report(*given)) and mine.read_bytes() == b"mine"
+
+
+def test_pictures_of_equal_names_are_numbered(tmp_path: Path) -> None:
+    named = [("samples-a", b"1"), ("samples-A", b"2"), ("samples-a-2", b"3")]
+    write([Picture(name, png, 1, "") for name, png in named], tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "samples-a.png": b"1", "samples-A-2.png": b"2", "samples-a-2-2.png": b"3",
+    }  # fmt: skip
+
+
+def test_what_a_run_recorded_counts_more_than_an_old_cost_card(kinds: Path) -> None:
+    resumed = dataclasses.replace(
+        read_run(kinds / "ddpm"), records=({"step": 9, "seconds": 600.0, "images_per_second": 50.0},)
+    )
+    assert (train_seconds(resumed), train_speed(resumed)) == (600.0, 50.0)
+    unrecorded = dataclasses.replace(resumed, records=())
+    assert (train_seconds(unrecorded), train_speed(unrecorded)) == (60.0, 9.0)
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
@@ -275,8 +308,6 @@ def test_a_click_on_a_heading_sorts_by_it_and_blanks_stay_last(
 
 
 def test_a_browser_draws_the_page(browser: str, made: tuple[Path, Path], tmp_path: Path) -> None:
-    from PIL import Image
-
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     size = "--window-size=1200,3000"
     target = f"--screenshot={tmp_path / 'page.png'}"

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from small_runs import checkpoints, content, finished, metrics, refused, resumed
 
 from toolkit import plugins
 from toolkit.recipe import read_layers, resolve
+from toolkit.run import RunFolder
 
 Write = Callable[..., Path]
 
@@ -109,6 +111,16 @@ def test_a_folder_that_another_process_uses_is_refused_and_the_process_named(wri
         lock.write("4711")
         lock.flush()
         assert f"{run.relative_to(Path.cwd())}: is in use by process 4711" in refused(train(write()))
+
+
+def test_a_glance_at_the_lock_keeps_no_run_from_starting(write: Write, run: Path) -> None:
+    run.mkdir(parents=True)
+    with (run / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # as `toolkit runs` does
+        folder = RunFolder(run)
+        threading.Timer(0.1, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
+        folder.claim(resume=False, overwrite=False)
+        folder.release()
 
 
 def test_what_a_kill_left_half_written_is_removed_and_in_nobodys_way(write: Write, run: Path) -> None:

@@ -44,7 +44,8 @@ def test_a_run_is_running_as_long_as_somebody_holds_it(run: Path) -> None:
 def test_runs_are_listed_with_losses_scores_and_age_newest_first(run: Path) -> None:
     values = {"fid_mine": 12.5, "other": 1.0}
     score = {"metric": "fid", "values": values, "curves": {}, "fingerprint": "ab", "protocol": {}}
-    score["model"] = {}
+    stated = json.loads((run / "pipeline" / "pipeline.json").read_text())
+    score["model"] = {"steps": stated["steps"], "weights": stated["weights"]}
     (run / "scores").mkdir()
     (run / "scores" / "fid-ab.json").write_text(json.dumps(score))
     older = run.parent / "older"
@@ -61,11 +62,42 @@ def test_runs_are_listed_with_losses_scores_and_age_newest_first(run: Path) -> N
     assert "stopped" in old and "3 h" in old
 
 
-@pytest.mark.parametrize("name", ["recipe.toml", "run.json"])
-def test_a_damaged_run_is_named(run: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["recipe.toml", "run.json", "scores/fid.json"])
+def test_a_damaged_run_is_named_beside_the_others(run: Path, name: str) -> None:
+    shutil.copytree(run, run.parent / "sound")
+    (run / "scores").mkdir(exist_ok=True)
     (run / name).write_text("{")
-    done = CliRunner().invoke(main, ["runs", str(run.parents[1])])
-    assert done.exit_code == 2 and str(run) in done.stderr
+    done = CliRunner(env={"COLUMNS": "400"}).invoke(main, ["runs", str(run.parents[1])])
+    assert done.exit_code == 0, done.output
+    damaged, sound = (
+        next(x for x in done.output.splitlines() if f"group/{n} " in x) for n in ("mine", "sound")
+    )
+    assert f"unreadable: {run}" in damaged and "finished" in sound
+
+
+def test_a_loss_that_was_never_finite_is_left_out(run: Path) -> None:
+    lines = ['{"step": 4, "denoiser/loss": 1.5}', '{"step": 4, "held_out/denoiser/loss": null}']
+    (run / "metrics.jsonl").write_text("\n".join(lines))
+    done = CliRunner(env={"COLUMNS": "160"}).invoke(
+        main, ["runs", str(run.parents[1])], catch_exceptions=False
+    )
+    assert "denoiser/loss 1.5" in done.output and "held_out" not in done.output
+
+
+def test_names_are_text_and_no_markup(run: Path) -> None:
+    run.rename(run.with_name("[red]mine"))
+    assert (
+        "group/[red]mine"
+        in CliRunner(env={"COLUMNS": "160"}).invoke(main, ["runs", str(run.parents[1])]).output
+    )
+
+
+def test_a_lock_that_cannot_be_looked_at_leaves_open_whether_the_run_is_running(run: Path) -> None:
+    state(run, "running")
+    (run / ".lock").unlink(missing_ok=True)
+    assert read_run(run).status == "killed"
+    (run / ".lock").mkdir()
+    assert read_run(run).status == "running or unknown"
 
 
 def test_a_missing_folder_is_named() -> None:

@@ -181,3 +181,14 @@ def test_another_number_of_steps_is_refused_for_a_network_that_knows_only_its_ow
 def test_points_are_written_as_an_array_beside_the_name() -> None:
     save_samples(torch.ones(3, 2), Path("points.png"))
     assert np.array_equal(np.load("points.npy"), np.ones((3, 2)))
+
+
+def test_existing_points_are_replaced_only_on_request() -> None:
+    recipe = "ddpm_25gaussians"
+    trained = CliRunner().invoke(main, ["train", recipe, "--set=run.steps=1", "--set=run.out=points"])
+    assert trained.exit_code == 0, trained.output
+    Path("samples.npy").write_text("mine")
+    assert "samples.npy: is already there; give --overwrite" in refusal("points", "--num", 2)
+    assert Path("samples.npy").read_text() == "mine"
+    assert sample("points", "--num", 2, "--overwrite").exit_code == 0
+    assert np.load("samples.npy").shape == (2, 2)

@@ -14,7 +14,8 @@ from typing import Any
 
 from toolkit.errors import RunError
 from toolkit.files import read_json, write_text
-from toolkit.summary import ScoreFile, scores_of
+from toolkit.report.facts import train_seconds, train_speed
+from toolkit.summary import ScoreFile, read_run, scores_of
 
 CARD = "README.md"
 PATH = re.compile(r"[/~\\]|\.\.?/|[A-Za-z]:\\")  # and not the id of a data set on the Hub
@@ -124,8 +125,7 @@ def _scores(run: Path | None, stated: Mapping[str, Any]) -> str:
         found = scores_of(run) if run else ()
     except RunError:
         found = ()  # it is reported where scores are asked for
-    facts = ("steps", "weights")
-    rows = [_row(s) for s in found if all(s.model.get(name) == stated.get(name) for name in facts)]
+    rows = [_row(score) for score in found if score.is_of(stated)]
     if not rows:
         return ""
     head = ["| score | value | generated | real | sampler | protocol |", "|---|---|---|---|---|---|"]
@@ -138,9 +138,9 @@ def _row(score: ScoreFile) -> str:
     protocol = score.protocol
     generated, real = (protocol.get(name, {}) for name in ("generated", "real"))
     sampler = (protocol.get("sampling") or {}).get("sampler", {})
-    against = f"{real.get('num')} {real.get('data', {}).get('type')}, {real.get('split')}"
+    against = f"{real.get('num', '-')} {real.get('data', {}).get('type')}, {real.get('split')}"
     return (
-        f"| {'<br>'.join(score.values)} | {values} | {generated.get('num')} | {against} | "
+        f"| {'<br>'.join(score.values)} | {values} | {generated.get('num', '-')} | {against} | "
         f"`{sampler.get('type')}` {_options(sampler)} | {score.fingerprint} |"
     )
 
@@ -149,8 +149,19 @@ def _cost(run: Path | None) -> str:
     if run is None or not (run / "cost.json").is_file():
         return ""
     cost = json.loads((run / "cost.json").read_text(encoding="utf-8"))
+    cost |= _training(run, cost)
     rows = [f"| {name.replace('_', ' ')} | {_number(value)} |" for name, value in cost.items()]
     return "\n".join(["## Cost", "", "| | |", "|---|---|", *rows, ""])
+
+
+def _training(run: Path, cost: Mapping[str, Any]) -> dict[str, float | None]:
+    """What training cost so far, which is more than the cost card says if the run was resumed."""
+    try:
+        summary = read_run(run)
+    except RunError:
+        return {}  # it is reported where the run is asked for
+    now = {"train_seconds": train_seconds(summary), "train_images_per_second": train_speed(summary)}
+    return {name: value for name, value in now.items() if name in cost}
 
 
 def _number(value: Any) -> str:

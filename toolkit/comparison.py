@@ -5,9 +5,12 @@ on, one with more images adds to those it has, and processes share the chunks ou
 """
 
 import hashlib
+import importlib.metadata
 import itertools
+import json
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +26,8 @@ from toolkit.files import read_tensors, sha256_of_state, write_tensors
 from toolkit.grid import to_uint8
 from toolkit.options import EvaluationOptions
 from toolkit.pipeline import Pipeline
+from toolkit.pipeline_folder import plugins_of
+from toolkit.registry import Registry
 
 CHUNK = 500
 Progress = Callable[[str, int, int], None]
@@ -48,7 +53,7 @@ class Comparison:
 
     Attributes:
         generator: a model, which is sampled, or a folder of images, whose first `options.num` are taken.
-        identity: of the model and how it is sampled (`identity_of`); "" for a folder.
+        identity: of the model and what samples it (`sampled_by`); "" for a folder.
         source: the real examples.
         options: how many of each, and the seed.
         extractor: None if no metric compares features.
@@ -161,17 +166,23 @@ class Comparison:
         """Features of a chunk, kept by its content: another set of the same name finds nothing."""
         assert self.extractor is not None
         content = hashlib.sha256(images.numpy().tobytes())
-        content.update(f"{tuple(images.shape)} {self.extractor.identity} {platform.machine()}".encode())
+        computed_by = (
+            f"{self.extractor.name} {self.extractor.identity} {platform.machine()} {self.device.type}"
+        )
+        content.update(f"{tuple(images.shape)} {computed_by}".encode())
         path = self.cache / f"{content.hexdigest()}.safetensors"
         try:
             kept = read_tensors(path, CheckpointError) if path.exists() else None
-        except CheckpointError:
-            kept = None  # damaged: it is only a cache
+        except (CheckpointError, OSError):
+            kept = None  # damaged, or not ours to read: it is only a cache
         if kept is None:
             found = self.extractor.extract(images, self.device)
             logits = {} if found.logits is None else {"logits": found.logits.cpu()}
             kept = {"features": found.features.cpu(), **logits}
-            write_tensors(path, kept)
+            try:
+                write_tensors(path, kept)
+            except RunError:
+                warnings.warn(f"features are not kept: {self.cache} cannot be written", stacklevel=1)
         return Features(kept["features"], kept.get("logits"))
 
 
@@ -201,6 +212,20 @@ def identity_of(pipeline: Pipeline) -> str:
     tables = pipeline.description.tables
     facts = {kind: tables[kind] for kind in ("schedule", "network", "sampler")}
     return sha256_of_state(pipeline.denoiser.state_dict(), {**facts, "initialiser": start_of(pipeline)})
+
+
+def sampled_by(pipeline: Pipeline, identity: str, registry: Registry) -> str:
+    """What finds a pipeline's samples again: its identity, its examples, and the code that makes them."""
+    packages = {
+        name: importlib.metadata.version(name) for name in ("diffusion-toolkit", "diffusers", "torch")
+    }
+    drawn = [identity, list(pipeline.description.sample_shape), pipeline.num_classes, packages]
+    return json.dumps([*drawn, _plugins_of(pipeline, registry)], sort_keys=True)
+
+
+def _plugins_of(pipeline: Pipeline, registry: Registry) -> list[object]:
+    inner = [_plugins_of(other, registry) for other in pipeline.initialiser.pipelines().values()]
+    return [plugins_of(pipeline.description, registry), *inner]
 
 
 def start_of(pipeline: Pipeline) -> dict[str, object]:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +18,14 @@ from toolkit.comparison import (
     cache_folder,
     identity_of,
     identity_of_images,
+    sampled_by,
     start_of,
 )
 from toolkit.data.source import DataSource
 from toolkit.errors import RecipeError
 from toolkit.features import FeatureExtractor
 from toolkit.files import write_json
+from toolkit.installed import OWN
 from toolkit.metric import Metric, Score, Subject
 from toolkit.options import EvaluationOptions
 from toolkit.pipeline import Pipeline
@@ -62,6 +65,7 @@ class Scored:
         curves = {name: list(curve) for name, curve in self.score.curves.items()}
         write_json(path, {
             "metric": self.metric,
+            "time": time.time(),
             "values": dict(self.score.values),
             "curves": curves,
             "better": dict(self.score.better),
@@ -143,8 +147,9 @@ def evaluate(
     }
     options: EvaluationOptions = protocol.common(("images",))
     identity = identity_of(model) if model else ""
+    drawn_by = sampled_by(model, identity, protocol.registry) if model else ""
     comparison = Comparison(
-        subject, identity, source, options, extractor, device, folder, progress, share or Share(),
+        subject, drawn_by, source, options, extractor, device, folder, progress, share or Share(),
         cache_folder(),
     )  # fmt: skip
     if not isinstance(subject, Pipeline):
@@ -155,19 +160,35 @@ def evaluate(
         def told(done: int, total: int, name: str = name) -> None:
             progress(name, done, total)
 
-        score = metric.measure(Subject(model, source, told, comparison))
+        asked = Subject(model, source, told, comparison)
+        score = metric.measure(asked)
+        # What a metric did not ask for changes nothing, so it does not make another protocol.
+        compares, looks = bool(asked.used), "features" in asked.used
+        real = {"data": protocol.component(("data",)), "split": chosen}
+        others = _strangers(protocol, ("metrics", name), *[("features",)] * looks)
         yield Scored(name, score, {
             "metric": protocol.tables["metrics"][name],
-            "extractor": extractor and {"name": extractor.name, "identity": extractor.identity},
-            "real": {"data": protocol.component(("data",)), "split": chosen, "num": comparison.num_real},
+            "extractor": {"name": extractor.name, "identity": extractor.identity}
+            if extractor and looks else None,
+            "real": {**real, "num": comparison.num_real} if compares else real,
             "generated": {
                 "num": comparison.num_generated,
                 "seed": options.seed if model else None,
                 "quantised": "to 8 bits, rounded" if pictures else None,
-            },
+            } if compares else {},
             "sampling": _sampling(model),
             "toolkit": importlib.metadata.version("diffusion-toolkit"),
+            **({"plugins": others} if others else {}),
         }, {"identity": identity, **(model.description.about if model else {})})  # fmt: skip
+
+
+def _strangers(protocol: Recipe, *tables: tuple[str, ...]) -> dict[str, str]:
+    """The plugins of these tables that do not come with the toolkit, and so have versions of their own."""
+    kinds = {"metrics": Metric, "features": FeatureExtractor}
+    owners = [
+        protocol.registry.component(kinds[path[0]], protocol.component(path)["type"]).owner for path in tables
+    ]
+    return {o.name: f"{o.distribution} {o.version}" for o in owners if o.distribution not in ("", OWN)}
 
 
 def _sampling(model: Pipeline | None) -> dict[str, Any] | None:

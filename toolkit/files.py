@@ -38,10 +38,15 @@ def writing(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write {shown}: {reason}") from error
 
 
+def temporary_for(path: Path) -> Path:
+    """A name beside `path` that no other writer of it has, in this process or another."""
+    return path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
+
+
 @contextmanager
 def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes `target` when the block ends well, and vanishes when it does not."""
-    temporary = target.with_name(f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}")
+    temporary = temporary_for(target)
     with writing(target):
         temporary.mkdir(parents=True)
         old = target.with_name(f"{REPLACED}{target.name}")
@@ -81,7 +86,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         seen.add(storage)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+        temporary = temporary_for(path)
         try:
             save_file(held, temporary, metadata={"format": "pt"})
             temporary.chmod(0o666 & ~_umask())  # safetensors writes mode 0600, which colleagues cannot read
@@ -98,10 +103,13 @@ def write_text(path: Path, text: str) -> None:
     """A text file, replaced as a whole."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{TEMPORARY}{path.name}")
-        temporary.write_text(text, encoding="utf-8")
-        _flush(temporary)
-        temporary.replace(path)
+        temporary = temporary_for(path)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            _flush(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from toolkit.files import TEMPORARY, writing
+from toolkit.files import temporary_for, writing
 
 OutputType = Literal["pil", "np", "pt"]
 TILE = 64  # pixels that a tile should have at least: an 8x8 digit is unreadable at its own size
@@ -60,13 +60,14 @@ def save_samples(samples: Tensor, path: Path) -> Path:
     """A grid as PNG, or samples that are no pictures as .npy beside that name; returns what was written."""
     if samples.ndim != 4:
         path = path.with_suffix(".npy")
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    temporary = temporary_for(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if samples.ndim == 4:
             to_grid(samples).save(temporary, format="PNG")
         else:
-            np.save(temporary, samples.cpu().numpy(), allow_pickle=False)
+            with temporary.open("wb") as file:  # given a name, numpy would add its own suffix
+                np.save(file, samples.cpu().numpy(), allow_pickle=False)
         temporary.replace(path)
     return path
 

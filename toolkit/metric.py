@@ -43,12 +43,14 @@ class Subject:
         source: the real examples; never mirrored.
         progress: is told how many of how many parts of the metric's work are done.
         comparison: samples and features, made when a metric first asks for them and shared by all.
+        used: what of those the metric asked for, "samples" or "features": it is part of the score's protocol.
     """
 
     model: Pipeline | None
     source: DataSource
     progress: Callable[[int, int], None]
     comparison: Comparison | None = None
+    used: set[str] = field(default_factory=set)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -71,6 +73,7 @@ class Subject:
     def samples(self) -> tuple[Tensor, Tensor]:
         """All generated and all real examples of the protocol, uint8 if they are pictures, else float32."""
         compared = self._compared()
+        self.used.add("samples")
         return torch.cat(list(compared.generated())), torch.cat(list(compared.real()))
 
     def features(self) -> tuple[Features, Features]:
@@ -79,7 +82,9 @@ class Subject:
         Raises:
             RunError: if the protocol names no feature extractor.
         """
-        return self._compared().features()
+        compared = self._compared()
+        self.used.add("features")
+        return compared.features()
 
     @property
     def extractor(self) -> str:

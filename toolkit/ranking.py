@@ -31,9 +31,17 @@ class Column:
         return tuple(dict.fromkeys(score.fingerprint for score in self.scores.values()))
 
     @property
+    def comparable(self) -> bool:
+        return len(self.fingerprints) == 1
+
+    @property
     def key(self) -> str:
         """What `--by` calls it where there are several of that name."""
         return f"{self.name}@{self.fingerprints[0]}"
+
+    @property
+    def metric(self) -> str:
+        return next(iter(self.scores.values())).metric
 
     def value(self, run: int) -> float | None:
         return self.scores[run].values.get(self.name) if run in self.scores else None
@@ -55,13 +63,13 @@ class Column:
     def mark(self, run: int) -> str:
         """A letter for the protocol, where the column has several."""
         several, score = self.fingerprints, self.scores.get(run)
-        return MARKS[several.index(score.fingerprint) % 26] if score and len(several) > 1 else ""
+        return MARKS[several.index(score.fingerprint) % 26] if score and not self.comparable else ""
 
     @property
     def best(self) -> int | None:
         """The place of the best run; None where scores cannot be compared, or only one run has any."""
         order = self.order()
-        comparable = self.better is not None and len(self.fingerprints) == 1 and len(order) > 1
+        comparable = self.better is not None and self.comparable and len(order) > 1
         return order[0] if comparable else None
 
     def order(self) -> list[int]:
@@ -77,22 +85,18 @@ class Column:
 
     def footnote(self) -> str:
         """Which protocols a column mixes, and what each of them has where they differ."""
-        metric = next(iter(self.scores.values())).metric
         keys = (
             f"{d.key} is " + ", ".join(f"{text} in ({MARKS[i % 26]})" for i, text in enumerate(d.shown()))
             for d in self.protocols()
         )
-        return f"Scores of {metric} by different protocols, not to be compared: {'; '.join(keys)}."
+        return f"Scores of {self.metric} by different protocols, not to be compared: {'; '.join(keys)}."
 
 
-def columns(runs: Sequence[RunSummary], *, anyway: bool) -> list[Column]:
+def columns(runs: Sequence[RunSummary]) -> list[Column]:
     """The scores of runs, where there are several by one protocol the newest of each run.
 
     A protocol that all runs with that metric have in common makes columns of its own; scores by others are
-    left out then. Where they have none in common, the newest of each run stand together, if `anyway`.
-
-    Raises:
-        RunError: if scores of one metric have different fingerprints, and not `anyway`.
+    left out then. Where they have none in common, the newest of each run stand together.
     """
     newest: dict[str, dict[int, dict[str, ScoreFile]]] = {}
     for place, run in enumerate(runs):
@@ -101,12 +105,10 @@ def columns(runs: Sequence[RunSummary], *, anyway: bool) -> list[Column]:
             held.pop(score.fingerprint, None)  # so that the last one is the one measured last
             held[score.fingerprint] = score
     found: list[Column] = []
-    for metric, by_run in newest.items():
+    for by_run in newest.values():
         shared = [f for f in next(iter(by_run.values())) if all(f in held for held in by_run.values())]
         groups = [{place: held[f] for place, held in by_run.items()} for f in reversed(shared)]
         mixed = {place: list(held.values())[-1] for place, held in by_run.items()}
-        if not shared and not anyway:
-            raise RunError(_refusal(metric, mixed, runs))
         for scores in groups or [mixed]:
             found += _of_group(scores)
     return found
@@ -124,8 +126,19 @@ def _of_group(scores: Mapping[int, ScoreFile]) -> Iterator[Column]:
         yield Column(name, ranking.get(name), held)
 
 
-def _refusal(metric: str, scores: Mapping[int, ScoreFile], runs: Sequence[RunSummary]) -> str:
-    whose = ", ".join(f"{runs[place].name} {score.fingerprint}" for place, score in scores.items())
+def stale_notes(runs: Sequence[RunSummary], names: Sequence[str]) -> list[str]:
+    """A sentence for each run that has scores of earlier weights, which are no column's."""
+    return [
+        f"{name}: left out scores of earlier weights: "
+        + ", ".join(f"{score.metric} at step {score.model.get('steps')}" for score in run.stale)
+        for run, name in zip(runs, names, strict=True)
+        if run.stale
+    ]
+
+
+def _refusal(column: Column, names: Sequence[str]) -> str:
+    metric, scores = column.metric, column.scores
+    whose = ", ".join(f"{names[place]} {score.fingerprint}" for place, score in scores.items())
     lines = [
         f"scores of {metric} have different fingerprints ({whose}): they cannot be ranked. What differs:"
     ]
@@ -134,14 +147,28 @@ def _refusal(metric: str, scores: Mapping[int, ScoreFile], runs: Sequence[RunSum
     return "\n".join([*lines, "Evaluate the runs alike, or give --anyway to see the scores side by side."])
 
 
-def chosen(found: Sequence[Column], by: str | None) -> Column | None:
-    """The column that `by` names, or the first that ranks; None if there is no score at all.
+def chosen(found: Sequence[Column], by: str | None, names: Sequence[str], *, anyway: bool) -> Column | None:
+    """The column to rank by: the one that `by` names, or the first that ranks by scores of one protocol.
+
+    None if there is no such score, or if its protocols differ and `anyway` wants to see it: it ranks nothing.
+
+    Args:
+        names: of the runs.
 
     Raises:
-        RunError: if there is no such value, if several protocols have it, or if it ranks nothing.
+        RunError: if there is no such value, if several protocols have it, if it ranks nothing, or if scores
+            have different fingerprints: those of `by`, or all that there are, and not `anyway`.
     """
-    if by is None:
-        return next((column for column in found if column.better), None)
+    candidates = [column for column in found if column.better] or found
+    if by is not None:
+        candidates = [_named(found, by)]
+    comparable = [column for column in candidates if column.comparable]
+    if candidates and not comparable and not anyway:
+        raise RunError(_refusal(candidates[0], names))
+    return next((column for column in comparable if column.better), None)
+
+
+def _named(found: Sequence[Column], by: str) -> Column:
     named = [column for column in found if by in (column.name, column.key)]
     if not named:
         known = [column.name for column in found if column.better]

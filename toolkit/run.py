@@ -66,15 +66,11 @@ class RunFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if _taken(self._lock):
             owner = os.pread(self._lock, 32, 0).decode() or "unknown"
             os.close(self._lock)
             self._lock = None
-            raise RunError(f"{self.path}: is in use by process {owner}") from None
-        except OSError:
-            pass  # a file system without locks, as some clusters have: unguarded is better than unusable
+            raise RunError(f"{self.path}: is in use by process {owner}")
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
         if self.recipe.exists() and not (resume or overwrite):
@@ -156,6 +152,20 @@ class RunFolder:
             except ValueError:
                 break
         write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def _taken(lock: int) -> bool:
+    """Take a lock, or tell that another process has it."""
+    for wait in (0.0, 0.2):  # `toolkit runs` has it for an instant, as it looks who does
+        time.sleep(wait)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            continue
+        except OSError:
+            return False  # a file system without locks, as some clusters have: better unguarded than unusable
+    return True
 
 
 def environment(plugins: Mapping[str, str]) -> dict[str, Any]:

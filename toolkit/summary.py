@@ -22,6 +22,7 @@ class ScoreFile:
     Attributes:
         better: the values by which models can be ranked, and whether "higher" or "lower" is better; empty in
             files that were written before it was.
+        time: when it was measured; of files that were written before it was, when the file changed.
     """
 
     metric: str
@@ -31,6 +32,11 @@ class ScoreFile:
     protocol: Mapping[str, Any]
     model: Mapping[str, Any]
     better: Mapping[str, str] = field(default_factory=dict)
+    time: float = 0.0
+
+    def is_of(self, pipeline: Mapping[str, Any]) -> bool:
+        """Whether it is of the weights that a pipeline.json speaks of: those of another step are others."""
+        return all(self.model.get(name) == pipeline.get(name) for name in ("steps", "weights"))
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,11 @@ class RunSummary:
     """One run folder.
 
     Attributes:
-        status: running, finished, stopped, failed, or killed (nobody holds the folder any more).
+        status: running, finished, stopped, failed, or killed (nobody holds the folder any more); "running or
+            unknown" where that cannot be told; in a list also "unreadable" and why.
         step: the last one that is known of.
-        scores: in the order in which they were measured.
+        scores: of the weights in its pipeline, in the order in which they were measured.
+        stale: scores of earlier weights, from before the run was resumed.
         cost: what the model costs, as its cost.json says; None without one.
         pipeline: what its saved pipeline says of itself; None for a run without one.
         age: seconds since something was last written.
@@ -56,6 +64,7 @@ class RunSummary:
     scores: tuple[ScoreFile, ...] = field(repr=False)
     cost: Mapping[str, Any] | None = field(default=None, repr=False)
     pipeline: Mapping[str, Any] | None = field(default=None, repr=False)
+    stale: tuple[ScoreFile, ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:
@@ -97,12 +106,15 @@ def read_run(folder: Path) -> RunSummary:
     records = tuple(_records(folder / "metrics.jsonl"))
     if status == "running":
         step = max([step, *(int(record.get("step", 0)) for record in records)])
-        status = "running" if _held(folder / LOCK) else "killed"
+        status = _held(folder / LOCK)
     if (folder / "metrics.jsonl").exists():
         written = max(written, (folder / "metrics.jsonl").stat().st_mtime)
+    scores, pipeline = scores_of(folder), _stated(folder / "pipeline" / "pipeline.json")
+    stale = tuple(score for score in scores if pipeline is not None and not score.is_of(pipeline))
     return RunSummary(
-        folder, status, step, time.time() - written, recipe, records, scores_of(folder),
-        cost=_stated(folder / "cost.json"), pipeline=_stated(folder / "pipeline" / "pipeline.json"),
+        folder, status, step, time.time() - written, recipe, records,
+        tuple(score for score in scores if score not in stale),
+        cost=_stated(folder / "cost.json"), pipeline=pipeline, stale=stale,
     )  # fmt: skip
 
 
@@ -112,12 +124,14 @@ def scores_of(run: Path) -> tuple[ScoreFile, ...]:
     Raises:
         RunError: if one cannot be read.
     """
-    files = sorted((run / "scores").glob("*.json"), key=lambda path: path.stat().st_mtime)
-    return tuple(map(_score, files))
+    found = map(_score, sorted((run / "scores").glob("*.json")))
+    return tuple(sorted(found, key=lambda score: score.time))
 
 
 def runs_in(folder: Path) -> list[RunSummary]:
-    """All runs in a folder and below, but not inside one another, newest first.
+    """All runs in a folder and below it, also inside one another, newest first.
+
+    One that cannot be read is there with that as its status.
 
     Raises:
         RunError: if there is no such folder.
@@ -125,7 +139,15 @@ def runs_in(folder: Path) -> list[RunSummary]:
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder")
     found = [path.parent for path in folder.rglob("run.json") if (path.parent / "recipe.toml").is_file()]
-    return sorted(map(read_run, found), key=lambda run: run.age)
+    return sorted(map(_read_or_say, found), key=lambda run: run.age)
+
+
+def _read_or_say(folder: Path) -> RunSummary:
+    try:
+        return read_run(folder)
+    except RunError as error:
+        age = time.time() - (folder / "run.json").stat().st_mtime
+        return RunSummary(folder, f"unreadable: {error}", 0, age, {}, (), ())
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
@@ -157,19 +179,22 @@ def _stated(path: Path) -> dict[str, Any] | None:
 def _score(path: Path) -> ScoreFile:
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
-        required = {f.name: stated[f.name] for f in fields(ScoreFile) if f.name != "better"}
-        return ScoreFile(**required, better=stated.get("better", {}))
+        required = {f.name: stated[f.name] for f in fields(ScoreFile) if f.name not in ("better", "time")}
+        measured = float(stated.get("time", path.stat().st_mtime))
+        return ScoreFile(**required, better=stated.get("better", {}), time=measured)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is no score of toolkit evaluate: {error}") from None
 
 
-def _held(lock: Path) -> bool:
-    """Whether a process holds the run."""
+def _held(lock: Path) -> str:
+    """The status of a run that says it is running: whether a process holds it."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+        return "running"
+    except FileNotFoundError:
+        return "killed"
+    except OSError:  # not ours to open, or a file system without locks
+        return "running or unknown"
+    return "killed"

@@ -18,19 +18,22 @@ runs_argument = click.argument(
 def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
     """Show the scores of each RUN, best first, and where their recipes differ.
 
-    Scores that were measured by different protocols are refused: what differs is named.
+    Scores that were measured by different protocols are left out, and refused if there are no others: what
+    differs is named.
     """
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
     from toolkit.differences import differences
-    from toolkit.ranking import chosen, columns, labels, ranked
+    from toolkit.ranking import chosen, columns, labels, ranked, stale_notes
     from toolkit.summary import read_run
 
     runs = [read_run(folder) for folder in folders]
-    names, found = labels(runs), columns(runs, anyway=anyway)
-    column = chosen(found, by)
+    names, found = labels(runs), columns(runs)
+    column = chosen(found, by, names, anyway=anyway)
+    mixed = [one for one in found if not one.comparable]
+    found = found if anyway else [one for one in found if one.comparable]
     several = {c.name for c in found if sum(other.name == c.name for other in found) > 1}
     table = Table("run", "objective", "steps", box=None)
     for one in found:
@@ -48,7 +51,10 @@ def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
     console.print(table)
     if column is not None:
         console.print(Text(f"Ranked by {column.name}; * is the best of scores that can be compared."))
-    for note in dict.fromkeys(one.footnote() for one in found if len(one.fingerprints) > 1):
+    elif found:
+        console.print(Text("Not ranked: the runs stand in the order given."))
+    left_out = "" if anyway else " They are left out; --anyway shows them."
+    for note in (*dict.fromkeys(one.footnote() + left_out for one in mixed), *stale_notes(runs, names)):
         console.print(Text(note))
     if len(runs) > 1:
         differing = Table(

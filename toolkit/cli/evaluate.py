@@ -46,11 +46,15 @@ def evaluate(
     Samples are kept beside the scores, and an evaluation that was stopped goes on with them.
 
     On several GPUs: accelerate launch -m toolkit evaluate RUN ... On two CPU processes: torchrun
-    --nproc_per_node 2 -m toolkit evaluate RUN ...
+    --nproc_per_node 2 -m -- toolkit evaluate RUN ...
     """
     names = [name for name in (part.strip() for part in metrics.split(",")) if name]
     if not names:
         raise click.BadParameter("names no metric", param_hint="--metrics")
+    if holds_images(Path(source)) and (sampler or steps or spacing):
+        raise RunError(
+            f"{source}: is a folder of images, which --sampler, --steps and --spacing cannot change"
+        )
     folder, recipe = places(source, data, out)
     shorthands = {"images.num": num, "features.type": features}
     flags = [f"{key}={value}" for key, value in shorthands.items() if value is not None]
@@ -127,7 +131,14 @@ def places(source: str, data: str | None, out: str | None) -> tuple[Path, str]:
 
 def run_with(source: str) -> Path | None:
     """The run folder that a command names, itself or by the pipeline in it."""
-    return next((p for p in (Path(source), Path(source).parent) if (p / "recipe.toml").is_file()), None)
+    path = Path(source)
+    if (path / "recipe.toml").is_file():
+        return path
+    # Another pipeline beside it, or in a folder that has a recipe by chance, is not what that run trained.
+    own = path.name == "pipeline" and all(
+        (path.parent / name).is_file() for name in ("recipe.toml", "run.json")
+    )
+    return path.parent if own else None
 
 
 def holds_images(folder: Path) -> bool:

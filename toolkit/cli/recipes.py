@@ -28,12 +28,13 @@ def recipes() -> None:
     """List the recipes that come with the toolkit and its plugins, with what each is for."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from toolkit.recipe.packaged import packaged
 
     table = Table("recipe", "purpose", "from", box=None)
     for recipe in packaged():
-        table.add_row(recipe.name, recipe.purpose, recipe.plugin)
+        table.add_row(*map(Text, (recipe.name, recipe.purpose, recipe.plugin)))
     Console().print(table)
 
 

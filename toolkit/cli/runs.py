@@ -11,22 +11,26 @@ def runs(folder: Path) -> None:
     """List the runs in FOLDER, newest first: status, step, losses, scores, age."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from toolkit.summary import runs_in
 
     table = Table("run", "objective", "status", "step", "losses", "scores", "age", box=None)
     for run in runs_in(folder):
-        losses = dict.fromkeys(n for record in run.records for n in record if n.endswith("/loss"))
+        names = dict.fromkeys(n for record in run.records for n in record if n.endswith("/loss"))
+        losses = [f"{name} {last:.4g}" for name in names if (last := run.last(name)) is not None]
         scores = [f"{n} {v:.4g}" for score in run.scores for n, v in list(score.values.items())[:1]]
-        table.add_row(
+        scores += [f"({len(run.stale)} of earlier weights)"] if run.stale else []
+        cells = (
             str(run.path.relative_to(folder)) if run.path != folder else run.name,
             str(run.recipe.get("objective", {}).get("type", "")),
             run.status,
             f"{run.step:,}",
-            "\n".join(f"{name} {run.last(name):.4g}" for name in losses),
+            "\n".join(losses),
             "\n".join(scores),
             age(run.age),
         )
+        table.add_row(*map(Text, cells))
     Console().print(table)
 
 

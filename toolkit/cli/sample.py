@@ -75,6 +75,8 @@ def sample(
     from toolkit.pipeline import Pipeline
 
     pipeline = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing)
+    if target.suffix == ".png" and len(pipeline.description.sample_shape) != 3:
+        refuse_taken(target.with_suffix(".npy"), overwrite, "--out")  # where what is no picture goes
     if init is not None:
         pipeline = pipeline.with_initialiser(init, **stated(options))
     pipeline.to(chosen_device(device))
@@ -103,6 +105,11 @@ def refuse_to_replace(target: Path, overwrite: bool, flag: str = "--out") -> Non
     """Find out before sampling whether the result may be written."""
     if flag == "--out" and target.suffix not in ("", ".png") and not target.is_dir():
         raise RunError(f"--out {target}: a grid is written as .png, and single images into a folder")
+    refuse_taken(target, overwrite, flag)
+
+
+def refuse_taken(target: Path, overwrite: bool, flag: str) -> None:
+    """Refuse a file, or a folder with something in it, that was not to be overwritten."""
     taken = target.exists() and (target.is_file() or any(target.iterdir()))
     if taken and not overwrite:
         raise RunError(f"{target}: is already there; give --overwrite to replace it, or another {flag}")

@@ -1,4 +1,4 @@
-"""What is known of a run besides its scores: measured by its cost card, or recorded while it trained."""
+"""What is known of a run besides its scores: recorded while it trained, or measured by its cost card."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,13 @@ from toolkit.summary import RunSummary, ScoreFile
 
 
 def train_seconds(run: RunSummary) -> float | None:
-    return number(run.cost, "train_seconds") or run.train_seconds
+    """As recorded: a cost card may be older than the run's last part."""
+    return run.train_seconds or number(run.cost, "train_seconds")
 
 
 def train_speed(run: RunSummary) -> float | None:
     """Images per second."""
-    return number(run.cost, "train_images_per_second") or run.images_per_second
+    return run.images_per_second or number(run.cost, "train_images_per_second")
 
 
 def seconds_per_image(run: RunSummary) -> float | None:

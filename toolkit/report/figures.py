@@ -1,6 +1,7 @@
 """Pictures of a report, and how its plots look."""
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from toolkit.errors import RunError
 from toolkit.files import writing
 from toolkit.grid import to_grid, to_uint8
 from toolkit.report.chains import Strip
@@ -19,6 +22,8 @@ from toolkit.report.chains import Strip
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
+GENERATOR = "diffusion-toolkit report"  # what pages and pictures say made them
+SIGNED = f"Software\0{GENERATOR}".encode()  # as a PNG has it
 DPI = 200  # twice what a page shows, for print and for dense screens
 LOOK: dict[Any, Any] = {
     "font.size": 9,
@@ -64,10 +69,27 @@ class Picture:
     shows: str
     pixels: bool = False
 
-    def write(self, folder: Path) -> None:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{self.name}.png").write_bytes(self.png)
+
+def write(pictures: Sequence[Picture], folder: Path) -> None:
+    """Write them as files, numbered where names are equal; those of an earlier report are replaced.
+
+    Raises:
+        RunError: if another file is at such a place, or they cannot be written.
+    """
+    paths: dict[Path, Picture] = {}
+    taken: set[str] = set()
+    for one in pictures:
+        numbered = (one.name if i == 1 else f"{one.name}-{i}" for i in itertools.count(1))
+        name = next(name for name in numbered if name.casefold() not in taken)
+        taken.add(name.casefold())  # some file systems know no capitals
+        paths[folder / f"{name}.png"] = one
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = [path for path in paths if path.exists() and SIGNED not in path.read_bytes()]
+        if foreign:
+            raise RunError(f"--png {foreign[0]}: is already there, and is no report's: choose another folder")
+        for path, one in paths.items():
+            path.write_bytes(one.png)
 
 
 def styles(names: Sequence[str]) -> list[Style]:
@@ -86,7 +108,7 @@ def figure(width: float, height: float) -> Figure:
 
 def picture(drawn: Figure, name: str, shows: str) -> Picture:
     buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
+    drawn.savefig(buffer, format="png", facecolor="white", metadata={"Software": GENERATOR})
     return Picture(name, buffer.getvalue(), round(drawn.get_figwidth() * 96), shows)
 
 
@@ -101,7 +123,9 @@ def grid(samples: Tensor, name: str, shows: str, look: Style, real: Tensor | Non
         return _cloud(samples, name, shows, look, real)
     buffer = io.BytesIO()
     image = to_grid(samples)
-    image.save(buffer, format="PNG")
+    signed = PngInfo()
+    signed.add_text("Software", GENERATOR)
+    image.save(buffer, format="PNG", pnginfo=signed)
     return Picture(name, buffer.getvalue(), image.width, shows, pixels=True)
 
 

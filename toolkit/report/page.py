@@ -11,8 +11,8 @@ import torch
 
 from toolkit.differences import differences
 from toolkit.errors import RunError
-from toolkit.files import write_text
-from toolkit.ranking import columns, labels
+from toolkit.files import write_text, writing
+from toolkit.ranking import columns, labels, stale_notes
 from toolkit.registry import Registry
 from toolkit.report import facts, figures
 from toolkit.report.samples import Samples
@@ -20,7 +20,7 @@ from toolkit.report.sections import losses, quality
 from toolkit.report.table import summary_table
 from toolkit.summary import RunSummary
 
-GENERATOR = "diffusion-toolkit report"
+META = f'<meta name="generator" content="{figures.GENERATOR} '
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
@@ -40,11 +40,15 @@ def write_report(
         say: is told what is being done.
 
     Raises:
-        RunError: if something else than a report is at `out`, or it cannot be written.
+        RunError: if something else than a report is at `out`, or than its pictures in `png`, or if they
+            cannot be written.
     """
-    if out.exists() and (out.is_dir() or GENERATOR not in out.read_text(encoding="utf-8", errors="replace")):
+    with writing(out):  # looking may be forbidden too
+        ours = out.is_file() and META in out.read_text(encoding="utf-8", errors="replace")
+        foreign = out.exists() and not ours
+    if foreign:
         raise RunError(f"--out {out}: is already there, and is no report: choose another file")
-    names, found = labels(runs), columns(runs, anyway=True)
+    names, found = labels(runs), columns(runs)
     looks = figures.styles(names)
     sampled = Samples(runs, looks, samples, device, registry, say)
     stated = {place: facts.parameters(run) for place, run in enumerate(runs)}
@@ -58,19 +62,20 @@ def write_report(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        generator=GENERATOR,
+        generator=figures.GENERATOR,
         version=importlib.metadata.version("diffusion-toolkit"),
         made=time.strftime("%Y-%m-%d %H:%M"),
         looks=looks,
         table=summary_table(runs, found, parameters),
-        footnotes=list(dict.fromkeys(c.footnote() for c in found if len(c.fingerprints) > 1)),
+        footnotes=[
+            *dict.fromkeys(column.footnote() for column in found if not column.comparable),
+            *stale_notes(runs, names),
+        ],
         differing=[d for d in between if not d.lacking],
         lacking=[d for d in between if d.lacking],
         sections=sections,
         data=lambda picture: base64.b64encode(picture.png).decode("ascii"),
     )
+    if png is not None:
+        figures.write([picture for section in sections for _, picture in section.pictures], png)
     write_text(out, page)
-    for section in sections if png is not None else ():
-        for _, picture in section.pictures:
-            assert png is not None
-            picture.write(png)

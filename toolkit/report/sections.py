@@ -78,7 +78,7 @@ def quality(
                 section.pictures.append((column.name, drawn))
             if missing:
                 section.notes.append(f"{column.name}: no run has a number for {', '.join(missing)}.")
-            if len(column.fingerprints) > 1:
+            if not column.comparable:
                 section.notes.append(column.footnote())
     for section in (time_section, cost_section):
         if not any(column.better for column in found):

@@ -61,7 +61,7 @@ def _data(run: RunSummary) -> str:
 
 def _remark(column: Column) -> str:
     way = f"{column.better} is better" if column.better else ""
-    return way if len(column.fingerprints) == 1 else f"{way}, protocols differ".removeprefix(", ")
+    return way if column.comparable else f"{way}, protocols differ".removeprefix(", ")
 
 
 def _score(column: Column, run: int) -> Cell:

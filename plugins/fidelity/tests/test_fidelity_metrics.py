@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit import DataSource, FeatureExtractor, Features, Metric, RunError, Score, Subject
+from toolkit import (
+    DataSource,
+    FeatureExtractor,
+    Features,
+    Metric,
+    RecipeError,
+    RunError,
+    Score,
+    Subject,
+    plugins,
+)
 from toolkit.comparison import Comparison, Share
 from toolkit.options import EvaluationOptions
 from toolkit_fidelity.metrics import FID, IS, KID, Precision, Recall
@@ -183,3 +193,25 @@ def test_smaller_subsets_than_were_asked_for_are_said(subject) -> None:
     few = KID().measure(subject(noise(30, 0), noise(40, 1)))
     assert list(few.notes) == ["KID of subsets of 30 images: there are no more"]
     assert list(KID(subset_size=30).measure(subject(noise(30, 0), noise(40, 1))).notes) == []
+
+
+def test_one_image_has_no_distribution(subject) -> None:
+    for metric in (FID(), KID()):
+        with pytest.raises(RunError, match="two images"):
+            metric.measure(subject(noise(1, 0), noise(20, 1)))
+
+
+@pytest.mark.parametrize(("name", "option", "value"), [
+    ("kid", "seed", -1), ("is", "seed", -1), ("is", "seed", 2**32), ("kid", "subset_size", 1)
+])  # fmt: skip
+def test_an_option_that_the_arithmetic_cannot_take_is_refused(name: str, option: str, value: int) -> None:
+    with pytest.raises(RecipeError, match=option):
+        plugins.load().registry.resolve(Metric, {"type": name, option: value})
+
+
+def test_another_extractor_of_the_same_weights_finds_no_features_of_the_first(subject) -> None:
+    generated, real, first, other = noise(60, 0), noise(60, 1), Projection(), Projection()
+    other.name = "cropped"
+    subject(generated, real, first).features()
+    subject(generated, real, other).features()
+    assert other.seen == 120

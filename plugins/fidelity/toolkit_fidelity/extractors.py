@@ -1,10 +1,11 @@
 """The published feature networks, as torch-fidelity has them.
 
 Their weights are pickles. A file is first read by torch's restricted loader, which executes nothing, and only
-then handed to torch-fidelity.
+then handed to torch-fidelity, which reads it again without that: nobody else may be able to write it.
 """
 
 import hashlib
+import importlib.metadata
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -89,9 +90,10 @@ def weights_file(stated: Path | None, url: str) -> Path:
 
 
 def identity(path: Path) -> str:
-    """A hash of the weights; how images are resized is the extractor's, and stated by its name."""
+    """A hash of the weights, and the torch-fidelity that resizes images and has the network."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{weights} torch-fidelity {importlib.metadata.version('torch-fidelity')}"
 
 
 def built(extractor: Any, name: str, layers: list[str], path: Path) -> torch.nn.Module:

@@ -8,10 +8,13 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from toolkit import Metric, RunError, Score, Subject
 
 Count = Annotated[int, Field(ge=1)]
+AtLeastTwo = Annotated[int, Field(ge=2)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy's generator takes
 
 
 def fidelity(module: str) -> ModuleType:
@@ -28,6 +31,16 @@ def fidelity(module: str) -> ModuleType:
         raise RunError(f"{error.name} is not installed: pip install 'diffusion-toolkit[metrics]'") from None
 
 
+def needs_two(*sets: Tensor) -> None:
+    """Refuse sets that have no covariance.
+
+    Raises:
+        RunError: if one of them has less than two images.
+    """
+    if min(map(len, sets)) < 2:
+        raise RunError("a distance between sets needs two images of each at least")
+
+
 class FID(Metric):
     """Frechet distance between Gaussians fitted to the features (Heusel et al. 2017); 0 is best.
 
@@ -36,6 +49,7 @@ class FID(Metric):
 
     def measure(self, subject: Subject) -> Score:
         generated, real = subject.features()
+        needs_two(generated.features, real.features)
         fid = fidelity("metric_fid")
         # float64, because means over many images lose digits in float32.
         statistics = [fid.fid_features_to_statistics(s.features.double()) for s in (generated, real)]
@@ -56,11 +70,12 @@ class KID(Metric):
         seed: of the choice of subsets.
     """
 
-    def __init__(self, subsets: Count = 100, subset_size: Count = 1000, seed: int = 2020) -> None:
+    def __init__(self, subsets: Count = 100, subset_size: AtLeastTwo = 1000, seed: Seed = 2020) -> None:
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
 
     def measure(self, subject: Subject) -> Score:
         generated, real = (features.features for features in subject.features())
+        needs_two(generated, real)
         size = min(self.subset_size, len(generated), len(real))
         found = fidelity("metric_kid").kid_features_to_metric(
             generated, real, kid_subsets=self.subsets, kid_subset_size=size, rng_seed=self.seed, verbose=False
@@ -79,7 +94,7 @@ class IS(Metric):
         seed: of the order in which images are split.
     """
 
-    def __init__(self, splits: Count = 10, seed: int = 2020) -> None:
+    def __init__(self, splits: Count = 10, seed: Seed = 2020) -> None:
         self.splits, self.seed = splits, seed
 
     def measure(self, subject: Subject) -> Score:
