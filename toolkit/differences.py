@@ -1,6 +1,7 @@
 """Where tables differ, key by key: recipes of runs, protocols of scores."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,7 @@ def show(value: Any) -> str:
         )
         text = " ".join(inner)
     elif isinstance(value, str):
-        text = value
+        text = f"{value[:8]}…" if re.fullmatch("[0-9a-f]{40,}", value) else value  # a hash
     else:
         text = repr(value) if value is ABSENT else json.dumps(value)
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"

@@ -83,13 +83,25 @@ class Column:
         first = {score.fingerprint: score.protocol for score in reversed(list(self.scores.values()))}
         return list(differences([first[fingerprint] for fingerprint in self.fingerprints]))
 
-    def footnote(self) -> str:
-        """Which protocols a column mixes, and what each of them has where they differ."""
-        keys = (
+    def differing(self) -> str:
+        """What each of the protocols that the column mixes has where they differ."""
+        found = self.protocols()
+        telling = [difference for difference in found if not difference.lacking] or found
+        return "; ".join(
             f"{d.key} is " + ", ".join(f"{text} in ({MARKS[i % 26]})" for i, text in enumerate(d.shown()))
-            for d in self.protocols()
+            for d in telling
         )
-        return f"Scores of {self.metric} by different protocols, not to be compared: {'; '.join(keys)}."
+
+
+def footnotes(mixed: Sequence[Column]) -> list[str]:
+    """Which scores are by different protocols, in one sentence for those whose protocols differ alike."""
+    metrics: dict[str, list[str]] = {}
+    for column in mixed:
+        metrics.setdefault(column.differing(), []).append(column.metric)
+    return [
+        f"Scores of {', '.join(dict.fromkeys(names))} by different protocols, not to be compared: {said}."
+        for said, names in metrics.items()
+    ]
 
 
 def columns(runs: Sequence[RunSummary]) -> list[Column]:

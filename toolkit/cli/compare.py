@@ -26,7 +26,7 @@ def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
     from rich.text import Text
 
     from toolkit.differences import differences
-    from toolkit.ranking import chosen, columns, labels, ranked, stale_notes
+    from toolkit.ranking import chosen, columns, footnotes, labels, ranked, stale_notes
     from toolkit.summary import read_run
 
     runs = [read_run(folder) for folder in folders]
@@ -54,7 +54,7 @@ def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
     elif found:
         console.print(Text("Not ranked: the runs stand in the order given."))
     left_out = "" if anyway else " They are left out; --anyway shows them."
-    for note in (*dict.fromkeys(one.footnote() + left_out for one in mixed), *stale_notes(runs, names)):
+    for note in (*(said + left_out for said in footnotes(mixed)), *stale_notes(runs, names)):
         console.print(Text(note))
     if len(runs) > 1:
         differing = Table(

@@ -12,7 +12,7 @@ import torch
 from toolkit.differences import differences
 from toolkit.errors import RunError
 from toolkit.files import write_text, writing
-from toolkit.ranking import columns, labels, stale_notes
+from toolkit.ranking import columns, footnotes, labels, stale_notes
 from toolkit.registry import Registry
 from toolkit.report import facts, figures
 from toolkit.report.samples import Samples
@@ -68,7 +68,7 @@ def write_report(
         looks=looks,
         table=summary_table(runs, found, parameters),
         footnotes=[
-            *dict.fromkeys(column.footnote() for column in found if not column.comparable),
+            *footnotes([column for column in found if not column.comparable]),
             *stale_notes(runs, names),
         ],
         differing=[d for d in between if not d.lacking],

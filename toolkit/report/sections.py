@@ -79,7 +79,7 @@ def quality(
             if missing:
                 section.notes.append(f"{column.name}: no run has a number for {', '.join(missing)}.")
             if not column.comparable:
-                section.notes.append(column.footnote())
+                section.notes.append("Letters are protocols: scores by different ones cannot be compared.")
     for section in (time_section, cost_section):
         if not any(column.better for column in found):
             section.notes.append("No run has a score that ranks: toolkit evaluate measures them.")
