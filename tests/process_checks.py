@@ -10,6 +10,7 @@ from test_trainer import Points, Recorded, noisy
 from torch import nn
 
 from toolkit import Batch, Batches, Loss, Step, Turn
+from toolkit.__main__ import leave
 from toolkit.ema import EMA
 from toolkit.errors import RunError, TrainingError
 from toolkit.measure import measure
@@ -68,3 +69,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave(0)

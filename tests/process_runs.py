@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from toolkit import plugins
+from toolkit.__main__ import leave
 from toolkit.recipe import read_layers, resolve
 from toolkit.train import train
 
@@ -42,3 +43,4 @@ def main(folder: Path, name: str, batch: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), *sys.argv[2:])
+    leave(0)

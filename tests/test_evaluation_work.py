@@ -70,7 +70,16 @@ def made() -> Counter[str]:
 
 def torchrun(site: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
     # After -- torchrun takes no flag of ours for one of its own, as it would take --num for --numa-binding.
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "--", "toolkit"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "--",
+        "toolkit",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(site)}
     return subprocess.run(
         [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300

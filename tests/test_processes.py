@@ -16,8 +16,17 @@ from toolkit.errors import RunError
 from toolkit.options import RunOptions
 from toolkit.processes import Processes
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
-ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
+# Standalone: on a port of its own, so that suites that run side by side do not meet.
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+ACCELERATE = [
+    sys.executable,
+    "-m",
+    "accelerate.commands.launch",
+    "--main_process_port",
+    "0",
+    "--num_processes",
+    "2",
+]
 DRIVER = Path(__file__).with_name("process_runs.py")
 # All that DDGAN can do at once: R1 in every other step, an average, a second discriminator.
 X0_DDGAN = (

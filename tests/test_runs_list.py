@@ -42,6 +42,7 @@ def test_a_run_is_running_as_long_as_somebody_holds_it(run: Path) -> None:
 
 
 def test_runs_are_listed_with_losses_scores_and_age_newest_first(run: Path) -> None:
+    state(run, "finished", 4)  # just now: the fixture may be of some minutes ago
     values = {"fid_mine": 12.5, "other": 1.0}
     score = {"metric": "fid", "values": values, "curves": {}, "fingerprint": "ab", "protocol": {}}
     stated = json.loads((run / "pipeline" / "pipeline.json").read_text())

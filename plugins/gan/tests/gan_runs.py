@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from click.testing import CliRunner, Result
 
+from toolkit.__main__ import leave
 from toolkit.cli import main
 
 TINY_SNGAN = """
@@ -113,3 +114,4 @@ if __name__ == "__main__":
     all_runs(Path(sys.argv[1]), sys.argv[2])
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+    leave(0)

@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gans")
     for name, text in TINY.items():
         (folder / f"{name}.toml").write_text(text)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = str(Path(__file__).with_name("gan_runs.py"))
     # One thread, as launchers set it: sums of floats may differ between numbers of threads.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -57,7 +57,8 @@ def test_a_pipeline_that_is_renamed_with_its_options_is_refused_for_its_weights(
 
 def test_a_saved_pipeline_holds_nothing_that_diffusers_would_open() -> None:
     pipeline().save_pretrained("saved")
-    assert sorted(path.name for path in Path("saved").iterdir()) == ["pipeline.json", "weights.safetensors"]
+    files = sorted(path.name for path in Path("saved").iterdir())
+    assert files == ["README.md", "pipeline.json", "weights.safetensors"]
     for opener in (diffusers.UNet2DModel, diffusers.DDPMPipeline):
         with pytest.raises(OSError, match="no file named"):
             opener.from_pretrained("saved")
