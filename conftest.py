@@ -1,11 +1,18 @@
-"""For all tests: a torchvision without its operators would take diffusers with it when that is imported."""
+"""For all tests: runs of small recipes, a folder for each test, and nothing asked of the network.
 
-from collections.abc import Iterator
+A torchvision without its operators would take diffusers with it when that is imported: that is mended first.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from tiny import TINY_DDGAN, TINY_DDPM
 
-from toolkit.torchvision import define_missing_operators
+from toolkit.hf.torchvision import define_missing_operators
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask the network for anything
 define_missing_operators()
 
 
@@ -15,3 +22,38 @@ def features_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a recipe, by default tiny DDPM's, and return its path."""
+
+    def write_recipe(text: str = TINY_DDPM, name: str = "tiny.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write_recipe
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test works in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    yield
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with finished runs of the tiny recipes, `ddpm` and `ddgan`; tests copy what they change."""
+    from click.testing import CliRunner
+
+    from toolkit.cli import main
+
+    folder = tmp_path_factory.mktemp("runs")
+    for name, text in (("ddpm", TINY_DDPM), ("ddgan", TINY_DDGAN)):
+        recipe = folder / f"{name}.toml"
+        recipe.write_text(text)
+        done = CliRunner().invoke(main, ["train", str(recipe), "--set", f"run.out={folder / name}"])
+        assert done.exit_code == 0, done.output
+    return folder

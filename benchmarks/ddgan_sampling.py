@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from toolkit import Pipeline, plugins
-from toolkit.pipeline import Description
+from toolkit import Pipeline
+from toolkit.pipeline.folder import Saved
 from toolkit.randomness import generators_for
+from toolkit.registry import load as plugins
 
 AROUND = 10  # batches of DDGAN before, and after, one of DDPM
 
@@ -26,9 +27,11 @@ def pipeline(schedule: dict[str, Any], network: dict[str, Any], shape: tuple[int
         "schedule": schedule,
         "network": network,
         "sampler": {"type": "ancestral"},
-        "initialiser": {"type": "noise"},
+        "start": {"type": "noise"},
     }
-    return Pipeline.from_description(Description(tables, shape, None, {}), plugins.load().registry, "here")
+    return Pipeline.from_saved(
+        Saved(sample_shape=shape, num_classes=None, **tables), plugins.load().registry, "here"
+    )
 
 
 def seconds(drawn_by: Pipeline, batch: int) -> float:

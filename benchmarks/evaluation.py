@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from toolkit import DataSource, plugins
-from toolkit.evaluation import evaluate, read_protocol, real_examples
+from toolkit import DataSource
+from toolkit.evaluation.evaluate import evaluate, read_protocol, real_examples
+from toolkit.registry import load as plugins
 
 
 class Noisy(DataSource):

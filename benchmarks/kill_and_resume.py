@@ -25,11 +25,11 @@ from pathlib import Path
 
 import torch
 
-from toolkit import plugins
-from toolkit.build import build
 from toolkit.cli import main as toolkit
 from toolkit.files import TEMPORARY
 from toolkit.recipe import read_layers, resolve
+from toolkit.registry import load as plugins
+from toolkit.training.build import build
 
 RECIPE = """
 [run]
@@ -197,7 +197,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         recipe, whole = Path(temporary) / "recipe.toml", Path(temporary) / "unbroken"
         recipe.write_text(RECIPE)
-        registry = plugins.load().registry
+        registry = plugins.load().registry.copy()
         build(resolve(read_layers(recipe), registry), torch.device("cpu"))  # imports what a run needs
         length = finish(recipe, whole)
         expected = result(whole)

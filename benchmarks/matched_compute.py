@@ -20,15 +20,14 @@ from functools import partial
 from pathlib import Path
 from time import process_time
 
-from toolkit import plugins
-from toolkit.build import build
 from toolkit.cli import main as toolkit
-from toolkit.data.batches import Batches
-from toolkit.options import DataOptions
-from toolkit.processes import Processes
+from toolkit.data.batches import Batches, DataOptions
 from toolkit.recipe import read_layers, resolve
-from toolkit.summary import read_run
-from toolkit.trainer import Trainer
+from toolkit.registry import load as plugins
+from toolkit.runs.read import read_run
+from toolkit.training.build import build
+from toolkit.training.processes import Processes
+from toolkit.training.trainer import Trainer
 
 METHODS = {
     "ddpm": "DDPM",
@@ -47,7 +46,7 @@ def measured_costs(data: str, turns: int) -> dict[str, float]:
         layers = read_layers(f"{method}_small", [f"data.path={data}", "data.limit=2000", "run.device=cpu"])
         recipe = resolve(layers, registry)
         options = recipe.common(("run",))
-        processes = Processes(options)
+        processes = Processes(options.device, options.precision)
         built = build(recipe, processes.device)
         batches = Batches(built.source, DataOptions(), seed=0, device=processes.device)
         trainers[method] = Trainer(built.training, batches, processes, options)

@@ -26,13 +26,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from toolkit import DataSource, Registry, plugins
-from toolkit.build import build
-from toolkit.data.batches import Batches
-from toolkit.options import DataOptions
-from toolkit.processes import Processes
+from toolkit import DataSource, Registry
+from toolkit.data.batches import Batches, DataOptions
 from toolkit.recipe import read_layers, resolve
-from toolkit.trainer import Trainer
+from toolkit.registry import load as plugins
+from toolkit.training.build import build
+from toolkit.training.processes import Processes
+from toolkit.training.trainer import Trainer
 
 RECIPE = """
 [run]
@@ -107,7 +107,7 @@ def trainer_of(registry: Registry, batch: int, stated: tuple[str, ...]) -> Train
         layers = read_layers(path, [f"run.batch_size={batch}", *stated])
         recipe = resolve(layers, registry)
     options = recipe.common(("run",))
-    processes = Processes(options)
+    processes = Processes(options.device, options.precision)
     built = build(recipe, processes.device)
     batches = Batches(built.source, DataOptions(), seed=0, device=processes.device)
     return Trainer(built.training, batches, processes, options)

@@ -17,15 +17,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from toolkit import plugins
-from toolkit.build import build
-from toolkit.data.batches import Batches
-from toolkit.options import DataOptions
-from toolkit.previews import Previews
-from toolkit.processes import Processes
+from toolkit.data.batches import Batches, DataOptions
 from toolkit.randomness import generators_for
 from toolkit.recipe import read_layers, resolve
-from toolkit.trainer import Trainer
+from toolkit.registry import load as plugins
+from toolkit.training.build import build
+from toolkit.training.processes import Processes
+from toolkit.training.result import Previews
+from toolkit.training.trainer import Trainer
 
 RECIPE = """
 extends = ["quickstart"]
@@ -88,7 +87,7 @@ def main() -> None:
         path = Path(folder) / "overhead.toml"
         path.write_text(RECIPE.replace('unset = ["ema"]\n', "") if chosen.ema else RECIPE)
         recipe = resolve(read_layers(path), plugins.load().registry)
-    processes = Processes(recipe.common(("run",)))
+    processes = Processes("cpu")
     built = build(recipe, processes.device)
     twin = build(recipe, processes.device).training.networks["denoiser"].model
     batches = Batches(built.source, DataOptions(), seed=0, device=processes.device)

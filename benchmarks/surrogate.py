@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from toolkit import Pipeline, load, plugins
-from toolkit.evaluation import evaluate, read_protocol
+from toolkit import Pipeline, load
+from toolkit.evaluation.evaluate import evaluate, read_protocol
+from toolkit.registry import load as plugins
 
 T_MIDS = (0, 250, 500, 750, 1000)
 BATCH = 64
@@ -46,7 +47,7 @@ def measure(pipeline: Pipeline, reference: Pipeline, chosen: argparse.Namespace)
     flags = [f"{key}={value}" for key, value in stated.items()]
     registry = plugins.load().registry
     protocol = read_protocol(chosen.recipe, ["fid", "precision", "recall"], flags, registry)
-    values = {"calls": float(pipeline.calls), "calls_before": float(pipeline.initialiser.calls)}
+    values = {"calls": float(pipeline.calls), "calls_before": float(pipeline.start.calls)}
     values["samples_per_second"], values["relative_speed"] = speed(pipeline, reference)
     for scored in evaluate(pipeline, protocol, Path(chosen.out), device=torch.device("cpu")):
         values |= {name.split("_")[0]: value for name, value in scored.score.values.items()}
@@ -84,7 +85,7 @@ def main() -> None:
         handover = "shared" if name.endswith("-shared") else "full"
         for t_mid in T_MIDS[:-1] if handover == "shared" else T_MIDS:  # at T there is nothing to share
             started: dict[str, Any] = {"surrogate": str(Path(folder).resolve()), "handover": handover}
-            row(f"{name}-{t_mid}", refiner.with_initialiser("surrogate", t_mid=t_mid, **started))
+            row(f"{name}-{t_mid}", refiner.with_start("surrogate", t_mid=t_mid, **started))
     plot(rows, Path(chosen.out) / "surrogate.png")
 
 

@@ -9,12 +9,11 @@ import textwrap
 from pathlib import Path
 
 import toolkit
-from toolkit import plugins
-from toolkit.component import Component
 from toolkit.recipe.sections import SECTIONS
 from toolkit.recipe.writer import write_value
-from toolkit.registry import Registry
-from toolkit.signature import Option, read_signature
+from toolkit.registry import load as plugins
+from toolkit.registry.registry import Component, Registry
+from toolkit.registry.signature import Option, read_signature
 
 
 def write_reference(folder: Path) -> None:

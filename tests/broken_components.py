@@ -12,17 +12,17 @@ from toolkit import (
     Denoiser,
     DenoisingLoss,
     Draws,
-    Initialiser,
     Metric,
     NoiseSchedule,
     Prediction,
     Sampler,
     Score,
+    Start,
     Subject,
-    Timesteps,
+    TimestepSampler,
     randn,
 )
-from toolkit.sampler import Ancestral
+from toolkit.diffusion.sampler import Ancestral
 from toolkit.testing.oracles import MEAN
 
 BETAS = torch.linspace(0.01, 0.9, 20)
@@ -107,7 +107,7 @@ class Squared(DenoisingLoss):
     def forward(
         self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
     ) -> Tensor:
-        error = denoiser(self.schedule.diffuse(x0, t, noise), t, label).noise - noise
+        error = denoiser(self.schedule.diffuse(x0, t, noise), t, label=label).noise - noise
         return self.alter(error.square().flatten(1).mean(1))
 
 
@@ -126,7 +126,7 @@ class Drawing(Squared):
         return rows + 0 * torch.rand(())
 
 
-class Weighted(Timesteps):
+class Weighted(TimestepSampler):
     """Draws t in proportion to t + 1, or to what it was taught, with the right weights."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
@@ -172,7 +172,13 @@ class Net(Denoiser):
         return self.scale * x_t
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         return Prediction(self.schedule, x_t, t, x0=self.x0(x_t))
 
@@ -237,25 +243,25 @@ class Leaking(Points):
         return Points()
 
 
-class Start(Initialiser):
+class FixedStart(Start):
     def __init__(self, schedule: NoiseSchedule) -> None:
-        self.start = schedule.num_train_timesteps
+        self.time = schedule.num_train_timesteps
 
     def draw(self, shape: Sequence[int], generators: Any, timestep: int, device: torch.device) -> Tensor:
         return randn(shape, generators, device)
 
 
-class Beyond(Start):
+class Beyond(FixedStart):
     def __init__(self, schedule: NoiseSchedule) -> None:
-        self.start = schedule.num_train_timesteps + 1
+        self.time = schedule.num_train_timesteps + 1
 
 
-class TooPrecise(Start):
+class TooPrecise(FixedStart):
     def draw(self, shape: Sequence[int], generators: Any, timestep: int, device: torch.device) -> Tensor:
         return super().draw(shape, generators, timestep, device).double()
 
 
-class OneForAll(Start):
+class OneForAll(FixedStart):
     def draw(self, shape: Sequence[int], generators: Any, timestep: int, device: torch.device) -> Tensor:
         return torch.randn(*shape, generator=generators[0])
 

@@ -11,13 +11,13 @@ from torch import nn
 
 from toolkit import Batch, Batches, Loss, Step, Turn
 from toolkit.__main__ import leave
-from toolkit.ema import EMA
+from toolkit.data.batches import DataOptions
 from toolkit.errors import RunError, TrainingError
-from toolkit.measure import measure
-from toolkit.optimizer import Constant, OptimizerOptions, sgd
-from toolkit.options import DataOptions, EMAOptions, RunOptions
-from toolkit.processes import Processes
-from toolkit.trainer import Trainer, Training
+from toolkit.training.ema import EMA, EMAOptions
+from toolkit.training.measure import measure
+from toolkit.training.optimizers import Constant, OptimizerOptions, sgd
+from toolkit.training.processes import Processes
+from toolkit.training.trainer import RunOptions, Trainer, Training
 
 
 class Measured(Recorded):
@@ -31,7 +31,7 @@ def both(batch: Batch, step: Step) -> Loss:
 
 def main() -> None:
     options = RunOptions(8, micro_batch_size=2, steps=1)
-    processes = Processes(options)
+    processes = Processes(options.device, options.precision)
     torch.manual_seed(processes.rank)  # whoever initialises by chance has other weights everywhere
     networks: dict[str, nn.Module] = {"g": nn.Linear(2, 2), "d": nn.Linear(2, 1)}
     objective = Measured(Turn("both", ("g", "d"), both))

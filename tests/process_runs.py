@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from toolkit import plugins
 from toolkit.__main__ import leave
 from toolkit.recipe import read_layers, resolve
-from toolkit.train import train
+from toolkit.registry import load as plugins
+from toolkit.training.loop import train
 
 
 def main(folder: Path, name: str, batch: str) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from toolkit.recipe import Section
-from toolkit.registry import Registry
-from toolkit.signature import Default
+from toolkit.registry.registry import Registry
+from toolkit.registry.signature import Default
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -85,8 +85,8 @@ class Rich(Method):
 
 
 class Layered(Net):
-    def __init__(self, image_shape: tuple[int, ...], width: Positive, classes_of: str = "images") -> None:
-        self.image_shape, self.width = image_shape, width
+    def __init__(self, sample_shape: tuple[int, ...], width: Positive, classes_of: str = "images") -> None:
+        self.sample_shape, self.width = sample_shape, width
 
 
 class Shadow(Net):

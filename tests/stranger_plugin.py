@@ -12,8 +12,6 @@ from torch import Tensor, nn
 import toolkit
 from toolkit import Batch, Denoiser, Loss, NoiseSchedule, Prediction, Records, Registry, Step, Turn
 
-toolkit_api = 1
-
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -60,7 +58,7 @@ class TwoStep(toolkit.Sampler):
 
 
 @final
-class Spread(toolkit.Timesteps):
+class Spread(toolkit.TimestepSampler):
     """Evenly spread draws (Kingma et al. 2021, I.1), more of them where losses have been large.
 
     Args:
@@ -105,7 +103,7 @@ class PseudoHuber(toolkit.DenoisingLoss):
         self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
     ) -> Tensor:
         velocity = self.schedule.signal(t, x0) * noise - self.schedule.sigma(t, x0) * x0
-        error = denoiser(self.schedule.diffuse(x0, t, noise), t, label).velocity - velocity
+        error = denoiser(self.schedule.diffuse(x0, t, noise), t, label=label).velocity - velocity
         return ((error.square() + self.c**2).sqrt() - self.c).flatten(1).mean(1)
 
 
@@ -140,7 +138,7 @@ class Weighed(toolkit.Objective):
 
     def __init__(
         self,
-        timesteps: Annotated[toolkit.Timesteps, toolkit.Default("uniform")],
+        timesteps: Annotated[toolkit.TimestepSampler, toolkit.Default("uniform")],
         loss: Annotated[toolkit.DenoisingLoss, toolkit.Default("stranger_huber")],
     ) -> None:
         super().__init__()
@@ -209,7 +207,7 @@ class Brightness(toolkit.Metric):
 def toolkit_components(registry: Registry) -> None:
     registry.add(NoiseSchedule, "stranger_sigmoid", sigmoid)
     registry.add(toolkit.Sampler, "stranger_two_step", TwoStep)
-    registry.add(toolkit.Timesteps, "stranger_spread", Spread)
+    registry.add(toolkit.TimestepSampler, "stranger_spread", Spread)
     registry.add(toolkit.DenoisingLoss, "stranger_huber", PseudoHuber)
     registry.add(toolkit.Network, "stranger_uncertainty", Uncertainty)
     registry.add(toolkit.Objective, "stranger_weighed", Weighed)

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import TINY_DDPM
+from tiny import TINY_DDPM
 from toolkit.cli import main
 
 LINES = TINY_DDPM.strip().splitlines()

@@ -10,12 +10,12 @@ import torch
 from small_runs import content, finished, refused, resumed, train
 from torch import nn
 
-from toolkit import Objective, Turn, checkpoint
-from toolkit.ema import EMA
+from toolkit import Objective, Turn
 from toolkit.errors import CheckpointError
-from toolkit.optimizer import Constant, OptimizerOptions, adam
-from toolkit.options import EMAOptions
-from toolkit.trainer import Training
+from toolkit.training import checkpoint
+from toolkit.training.ema import EMA, EMAOptions
+from toolkit.training.optimizers import Constant, OptimizerOptions, adam
+from toolkit.training.trainer import Training
 
 Write = Callable[..., Path]
 
@@ -165,11 +165,11 @@ def test_loading_restores_everything_but_the_recipes_rates(tmp_path: Path) -> No
     for parameter in after.networks["net"].parameters():
         nn.init.zeros_(parameter)
     after.optimizers["net"].state.clear()
-    after.averages["net"].updates = 0
+    after.ema["net"].updates = 0
     checkpoint.load(checkpoint.save(tmp_path, before, 3, {}), after, {})
     group = after.optimizers["net"].param_groups[0]
     assert (group["lr"], group["betas"]) == (0.7, (0.1, 0.2))
-    assert after.averages["net"].updates == 1
+    assert after.ema["net"].updates == 1
     again = checkpoint.save(tmp_path / "again", after, 3, {})
     assert content(again) == content(tmp_path / "step-0000003")
 

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft7Validator
 
-from toolkit import plugins
 from toolkit.cli import main
+from toolkit.registry import load as plugins
 
 
 @pytest.fixture(autouse=True)

@@ -6,14 +6,16 @@ import datasets
 import pytest
 from click.testing import CliRunner
 
-from toolkit import PluginError, Timesteps, plugins, testing
+from toolkit import PluginError, TimestepSampler, testing
 from toolkit.cli import main
-from toolkit.component import Component
-from toolkit.installed import OWN, discover
+from toolkit.registry import load as plugins
+from toolkit.registry.discover import OWN, discover
+from toolkit.registry.registry import Component
 from toolkit.testing.package import CORE, cases_of
 
-REGISTRY = plugins.load().registry
-FOUND = [cases_of(p, REGISTRY) for p in (CORE, *discover()) if p.owner.distribution in ("", OWN)]
+REGISTRY = plugins.load().registry.copy()
+OURS = [(one.owner, one.module) for one in discover() if one.owner.distribution == OWN]
+FOUND = [cases_of(owner, module, REGISTRY) for owner, module in ((CORE, ""), *OURS)]
 CASES = [case for cases, _ in FOUND for case in cases]
 WITHOUT: list[tuple[Component, str]] = [pair for _, without in FOUND for pair in without]
 
@@ -32,7 +34,7 @@ def test_no_component_of_a_covered_kind_is_left_without_a_case() -> None:
     left = [(component.name, why) for component, why in WITHOUT if "no checks for this kind" not in why]
     assert left == []
     kinds = {component.kind.__name__ for component, _ in WITHOUT}
-    assert kinds == {"Optimizer", "LRSchedule", "Importer", "FeatureExtractor"}
+    assert kinds == {"Optimizer", "LRSchedule", "Importer", "FeatureExtractor", "Layout"}
 
 
 def test_what_is_declared_is_known() -> None:
@@ -56,7 +58,7 @@ def test_every_check_is_documented(check: str) -> None:
 def test_the_command_line_runs_the_same_checks() -> None:
     result = CliRunner().invoke(main, ["plugin", "test", "importance", "-v"])
     assert result.exit_code == 0, result.output
-    assert "passed: Timesteps second_moment, check_unbiased" in result.output
+    assert "passed: TimestepSampler second_moment, check_unbiased" in result.output
 
 
 def test_a_plugin_that_is_not_installed_is_an_error_of_the_user() -> None:
@@ -67,4 +69,4 @@ def test_a_plugin_that_is_not_installed_is_an_error_of_the_user() -> None:
 
 def test_a_case_cannot_declare_a_check_that_there_is_not() -> None:
     with pytest.raises(PluginError, match="declares 'check_nothing', which is none of"):
-        testing.checks_for(testing.Case(Timesteps, "uniform", declares={"check_nothing": "because"}))
+        testing.checks_for(testing.Case(TimestepSampler, "uniform", declares={"check_nothing": "because"}))

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit.data import Batch, Batches, DataSource, Digits
-from toolkit.data.pictures import UnreadableImages
+from toolkit.data.batches import Batches, DataOptions
+from toolkit.data.source import Batch, DataSource, UnreadableImages
 from toolkit.errors import DataError
-from toolkit.options import DataOptions
+from toolkit.sources.digits import Digits
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from toolkit.data import Batches, DataSource, Digits, ImageFolder
+from toolkit.data.batches import Batches, DataOptions
+from toolkit.data.source import DataSource
 from toolkit.errors import DataError
-from toolkit.options import DataOptions
+from toolkit.sources.digits import Digits
+from toolkit.sources.folder import ImageFolder
 
 
 def paint(path: Path, level: int = 0, size: tuple[int, int] = (8, 8), mode: str = "L") -> None:

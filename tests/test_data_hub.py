@@ -12,9 +12,9 @@ import torch
 from datasets import ClassLabel, Features, Value
 from PIL import Image
 
-from toolkit.data import Batches, HubDataset
+from toolkit.data.batches import Batches, DataOptions
 from toolkit.errors import DataError
-from toolkit.options import DataOptions
+from toolkit.sources.hub import HubDataset
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
 CPU = torch.device("cpu")
@@ -151,7 +151,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path):
 
 
 def test_without_the_hub_the_way_to_a_local_folder_is_told():
-    with pytest.raises(DataError, match="ylecun/mnist is no folder here .* set path to a local folder"):
+    with pytest.raises(DataError, match="ylecun/mnist is not a folder here .* set path to a local folder"):
         HubDataset("ylecun/mnist")
 
 

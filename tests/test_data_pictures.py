@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from toolkit.data.pictures import Canvas, Channels, Encoded, Fit, canvas_for, check, decode
 from toolkit.errors import DataError
+from toolkit.sources.pictures import Canvas, Channels, Encoded, Fit, canvas_for, check, decode
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> Encoded:

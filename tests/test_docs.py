@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 import toolkit
-from toolkit import plugins
 from toolkit.cli import main
 from toolkit.recipe.writer import write_value
+from toolkit.registry import load as plugins
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from toolkit.cli import main
-from toolkit.data.digits import Digits
+from toolkit.sources.digits import Digits
 
 PLUGIN = '''
 import toolkit

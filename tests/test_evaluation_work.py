@@ -15,9 +15,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from toolkit.cli import main
-from toolkit.data.digits import Digits
-from toolkit.evaluation import Scored
-from toolkit.metric import Score
+from toolkit.runs.read import ScoreFile
+from toolkit.sources.digits import Digits
 
 PLUGIN = Path(__file__).with_name("evaluation_plugin.py")
 
@@ -218,7 +217,9 @@ def test_no_two_protocols_have_one_fingerprint(run: Path) -> None:
     kept = json.loads(file.read_text())
 
     def again(**changed: object) -> str:
-        return Scored("distance", Score({}), {**kept["protocol"], **changed}, kept["model"]).fingerprint
+        return ScoreFile.measured(
+            "distance", {}, {}, {**kept["protocol"], **changed}, kept["model"]
+        ).fingerprint
 
     assert again() == prints[""]
     prints["raw"] = again(sampling={**kept["protocol"]["sampling"], "weights": "raw"})

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toolkit import Importer, plugins
+from toolkit import Importer
 from toolkit.errors import CheckpointError
-from toolkit.importer import import_pipeline
+from toolkit.pipeline.importer import import_pipeline
+from toolkit.registry import load as plugins
 
 
 class Renamed(Importer):
@@ -20,7 +21,7 @@ class Renamed(Importer):
         "schedule": {"type": "linear", "num_train_timesteps": 5, "beta_start": 0.1, "beta_end": 0.2},
         "network": {"type": "ddpm_mlp", "width": 4},
         "sampler": {"type": "ancestral"},
-        "initialiser": {"type": "noise"},
+        "start": {"type": "noise"},
     }
 
     def fill(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:

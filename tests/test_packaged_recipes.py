@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from test_pipeline import make
 
-from toolkit import plugins
-from toolkit.build import build
-from toolkit.check import check_recipe
 from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.recipe.packaged import packaged
-from toolkit.run import RunFolder
+from toolkit.registry import load as plugins
+from toolkit.runs.folder import RunFolder
+from toolkit.training.build import build
+from toolkit.training.check import check_recipe
 
 SMALL = (
     "quickstart", "ddgan_digits", "ddpm_mnist", "ddgan_mnist", "ddpm_25gaussians", "ddgan_25gaussians",
@@ -82,11 +82,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(name: str, data: Path, *stated: str) -> Recipe:
-    registry = plugins.load().registry
+    registry = plugins.load().registry.copy()
     tables = resolve(read_layers(name), registry).tables
     table, key = tables["data"], "data.path"
-    if "surrogate" in tables.get("initialiser", {}):
-        stated = (*stated, f"initialiser.surrogate={data / 'model'}")
+    if "surrogate" in tables.get("start", {}):
+        stated = (*stated, f"start.surrogate={data / 'model'}")
     if table["type"] == "stacked_mnist":
         table, key = table["source"], "data.source.path"
     if table["type"] == "datasets":

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toolkit import Denoiser, NoiseSchedule, Pipeline, Prediction, RecipeError, Registry, plugins
-from toolkit.pipeline import Description
+from toolkit import Denoiser, NoiseSchedule, Pipeline, Prediction, RecipeError, Registry
+from toolkit.pipeline.folder import Saved
+from toolkit.registry import load as plugins
 
 UNET = {
     "type": "unet", "block_out_channels": [8, 8], "down_block_types": ["DownBlock2D", "DownBlock2D"],
@@ -32,13 +33,19 @@ class Points(Denoiser):
         self.scale = nn.Parameter(torch.tensor(0.5))
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         return Prediction(self.schedule, x_t, t, x0=self.scale * x_t)
 
 
 def registry() -> Registry:
-    found = plugins.load().registry
+    found = plugins.load().registry.copy()
     found.add(Denoiser, "points", Points)
     return found
 
@@ -49,11 +56,11 @@ def make(shape: tuple[int, ...] = (1, 8, 8), classes: int | None = None, **table
         "schedule": CHAIN,
         "network": UNET,
         "sampler": ANCESTRAL,
-        "initialiser": {"type": "noise"},
+        "start": {"type": "noise"},
         **tables,
     }
     torch.manual_seed(0)
-    return Pipeline.from_description(Description(stated, shape, classes, {}), registry(), "here")
+    return Pipeline.from_saved(Saved(sample_shape=shape, num_classes=classes, **stated), registry(), "here")
 
 
 def make_ddgan() -> Pipeline:
@@ -221,10 +228,10 @@ def test_another_sampler_has_the_same_weights_and_keeps_the_options_that_both_ha
     pipeline = make()
     other = pipeline.with_sampler("ddim", num_inference_steps=5)
     assert other.denoiser is pipeline.denoiser
-    table = other.description.tables["sampler"]
+    table = other.saved.tables["sampler"]
     assert table["clip"] is True and "variance" not in table  # that is ancestral's alone
-    assert pipeline.with_sampler("ddim", clip=False).description.tables["sampler"]["clip"] is False
-    assert pipeline.with_sampler(num_inference_steps=5).description.tables["sampler"]["clip"] is True
+    assert pipeline.with_sampler("ddim", clip=False).saved.tables["sampler"]["clip"] is False
+    assert pipeline.with_sampler(num_inference_steps=5).saved.tables["sampler"]["clip"] is True
 
 
 def test_an_unknown_sampler_or_option_is_named_with_the_nearest() -> None:

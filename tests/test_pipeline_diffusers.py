@@ -200,7 +200,7 @@ def test_what_we_would_sample_otherwise_is_refused_and_named(
 
 def test_a_damaged_foreign_folder_is_refused_by_the_name_of_the_file() -> None:
     folder = foreign("foreign")
-    for text, expected in (("{", "cannot be read"), ("[]", "is no JSON object"), ("{}", "sample_size")):
+    for text, expected in (("{", "cannot be read"), ("[]", "is not a JSON object"), ("{}", "sample_size")):
         (folder / "unet" / "config.json").write_text(text)
         message = refusal(folder)
         assert "unet" in message and expected in message

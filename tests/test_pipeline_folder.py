@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import toolkit
-from toolkit import Denoiser, Pipeline, PluginError, Prediction, ToolkitError, plugins
+from toolkit import Denoiser, Pipeline, PluginError, Prediction, ToolkitError
 from toolkit.errors import CheckpointError, RunError
-from toolkit.pipeline import Description
+from toolkit.pipeline.folder import Saved
+from toolkit.registry import load as plugins
 
 
 def images(pipeline: Pipeline) -> torch.Tensor:
@@ -51,13 +52,13 @@ def test_a_pipeline_that_is_saved_and_loaded_samples_the_same_bits(runs: Path, n
     pipeline = toolkit.load(runs / name)
     pipeline.save_pretrained("copy")
     copy = toolkit.load("copy")
-    assert copy.description == pipeline.description
+    assert copy.saved == pipeline.saved
     assert torch.equal(images(copy), images(pipeline))
 
 
 def test_another_sampler_is_saved_along(runs: Path) -> None:
     toolkit.load(runs / "ddpm").with_sampler("ddim", num_inference_steps=5, eta=0.5).save_pretrained("copy")
-    sampler = toolkit.load("copy").description.tables["sampler"]
+    sampler = toolkit.load("copy").saved.tables["sampler"]
     assert (sampler["type"], sampler["num_inference_steps"], sampler["eta"]) == ("ddim", 5, 0.5)
 
 
@@ -117,7 +118,7 @@ def test_a_hub_id_that_cannot_be_had_is_one_clear_line() -> None:
 
 @pytest.mark.parametrize(("text", "named"), [
     ('{"format": 1,', "cannot be read"),
-    ("[]", "is no JSON object"),
+    ("[]", "is not a JSON object"),
     ('{"format": 2}', "format"),
     ('{"format": 1}', "plugins"),
 ])  # fmt: skip
@@ -192,16 +193,18 @@ def test_a_component_that_no_installed_plugin_has_is_refused_on_loading() -> Non
             self.schedule = schedule
             self.register_buffer("b", torch.zeros(1))
 
-        def forward(self, x_t, t, label=None, latent=None):  # type: ignore[no-untyped-def]
+        def forward(self, x_t, t, *, s=None, label=None, latent=None):  # type: ignore[no-untyped-def]
             return Prediction(self.schedule, x_t, t, x0=torch.zeros_like(x_t))
 
-    registry = plugins.load().registry
+    registry = plugins.load().registry.copy()
     registry.add(Denoiser, "still", Still)
     tables = {
         "schedule": {"type": "linear", "num_train_timesteps": 4, "beta_start": 0.1, "beta_end": 0.5},
-        "network": {"type": "still"}, "sampler": {"type": "ancestral"}, "initialiser": {"type": "noise"},
+        "network": {"type": "still"}, "sampler": {"type": "ancestral"}, "start": {"type": "noise"},
     }  # fmt: skip
-    Pipeline.from_description(Description(tables, (2,), None, {}), registry, "here").save_pretrained("still")
+    Pipeline.from_saved(
+        Saved(sample_shape=(2,), num_classes=None, **tables), registry, "here"
+    ).save_pretrained("still")
     assert "'still' is not installed" in refusal("still", ToolkitError)
 
 

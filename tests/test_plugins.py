@@ -2,12 +2,12 @@
 
 import importlib
 import sys
-import textwrap
 
 import pytest
 from installed_plugins import GOOD, installer
 
-from toolkit import API_VERSION, installed, plugins
+from toolkit.registry import discover as installed
+from toolkit.registry import load as plugins
 
 WATCHER = """
     import toolkit
@@ -24,7 +24,7 @@ def install(tmp_path, monkeypatch):
 
 
 def report(loaded, distribution):
-    return next(r for r in loaded.reports if r.distribution == distribution)
+    return next(r for r in loaded.reports if r.owner.distribution == distribution)
 
 
 def trick_names(loaded):
@@ -34,8 +34,8 @@ def trick_names(loaded):
 
 def test_the_core_and_first_party_plugins_are_found_and_whole():
     loaded = plugins.load()
-    assert {r.name for r in loaded.reports} >= {"toolkit", "ddpm", "ddgan"}
-    assert [(r.name, r.error) for r in loaded.reports if r.error] == []
+    assert {r.owner.name for r in loaded.reports} >= {"toolkit", "ddpm", "ddgan"}
+    assert [(r.owner.name, r.error) for r in loaded.reports if r.error] == []
     assert [(c.name, c.error) for r in loaded.reports for c in r.components if c.error] == []
 
 
@@ -116,42 +116,6 @@ def test_two_distributions_may_call_their_plugins_alike(install):
     assert trick_names(plugins.load()) == ["one", "two"]
 
 
-NEWER = f"toolkit_api = {API_VERSION + 1}"
-
-
-@pytest.mark.parametrize("rest", ["", "from toolkit import NotThereYet", "raise SystemExit"])
-def test_a_plugin_for_another_version_is_answered_before_it_is_imported(install, rest):
-    install("early", f"{NEWER}\n{rest}")
-    loaded = report(plugins.load(), "early")
-    assert loaded.api == API_VERSION + 1
-    assert loaded.error == (
-        f"it is written for version {API_VERSION + 1} of the plugin interface, and this toolkit has version "
-        f"{API_VERSION}: install a newer diffusion-toolkit"
-    )
-
-
-def test_a_plugin_for_an_older_version_has_to_be_newer_itself(install):
-    install("late", f"toolkit_api: int = {API_VERSION - 1}\n")
-    assert report(plugins.load(), "late").error.endswith("install a newer late")
-
-
-def test_a_plugin_for_this_version_or_for_none_works(install):
-    install("current", f"toolkit_api = {API_VERSION}\n" + textwrap.dedent(GOOD.format(name="A", trick="a")))
-    install("silent", GOOD.format(name="B", trick="b"))
-    loaded = plugins.load()
-    assert trick_names(loaded) == ["a", "b"]
-    assert (report(loaded, "current").api, report(loaded, "silent").api) == (API_VERSION, None)
-
-
-def test_the_version_of_a_module_within_a_package_is_read_without_importing_it(tmp_path, monkeypatch):
-    (tmp_path / "outer_pkg" / "inner").mkdir(parents=True)
-    (tmp_path / "outer_pkg" / "__init__.py").write_text("raise RuntimeError('imported')")
-    (tmp_path / "outer_pkg" / "inner" / "__init__.py").write_text("")
-    (tmp_path / "outer_pkg" / "inner" / "plugin.py").write_text("toolkit_api = 7\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert installed.stated_api("outer_pkg.inner.plugin") == 7
-
-
 def test_observers_of_all_plugins_are_called(install):
     install("watcher", WATCHER)
     loaded = plugins.load()
@@ -161,7 +125,7 @@ def test_observers_of_all_plugins_are_called(install):
 
 
 def test_every_hook_says_when_it_is_called():
-    from toolkit import hookspecs
+    from toolkit.registry import hookspecs
 
     hooks = [hook for name, hook in vars(hookspecs).items() if name.startswith("toolkit_")]
     assert len(hooks) == 5

@@ -8,10 +8,11 @@ import pytest
 from click.testing import CliRunner
 from installed_plugins import GOOD, installer
 
-from toolkit import installed, plugins
+import toolkit
 from toolkit.cli import main
 from toolkit.errors import PluginError
-from toolkit.pipeline_folder import load_pipeline
+from toolkit.registry import discover as installed
+from toolkit.registry import load as plugins
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def install(tmp_path, monkeypatch):
 
 
 def names(loaded):
-    return [report.name for report in loaded.reports]
+    return [report.owner.name for report in loaded.reports]
 
 
 def run(*arguments, **variables):
@@ -52,7 +53,10 @@ def test_a_plugin_that_is_switched_off_is_not_imported(install, monkeypatch):
 
 def test_the_option_wins_over_the_variable_and_ends_with_the_command(monkeypatch):
     monkeypatch.setenv("TOOLKIT_PLUGINS", "gan")
-    assert "switched off: classifier, ddgan, fidelity, gan," in run("--plugins", "ddpm", "plugins").stdout
+    assert (
+        "switched off: author, classifier, ddgan, fidelity, gan,"
+        in run("--plugins", "ddpm", "plugins").stdout
+    )
     assert os.environ["TOOLKIT_PLUGINS"] == "gan"
     monkeypatch.delenv("TOOLKIT_PLUGINS")
     assert run("--plugins", "none", "recipes").exit_code == 0
@@ -64,7 +68,7 @@ def test_the_option_reaches_processes_that_a_verb_starts(monkeypatch):
 
     @click.command()
     def child():
-        code = "from toolkit import plugins; print(len(plugins.load().reports))"
+        code = "from toolkit.registry import load as plugins; print(len(plugins.load().reports))"
         click.echo(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
 
     monkeypatch.setitem(main.commands, "child", child)
@@ -83,8 +87,11 @@ def test_an_unknown_name_is_answered_with_the_nearest(verb):
 def test_a_component_of_a_plugin_that_is_switched_off_is_answered_as_such():
     result = run("--plugins", "gan", "recipe", "show", "quickstart")
     assert result.exit_code == 2
+    assert (
+        "[objective] type 'ddpm' is not installed. Installed: 'gan'. Switched off: author," in result.stderr
+    )
     assert result.stderr.endswith(
-        "[objective] type 'ddpm' belongs to plugin 'ddpm' (diffusion-toolkit 0.1.0), which is switched off.\n"
+        "fidelity, hub, importance, improved_ddpm, iwdiff, mbconv, points, report, surrogate.\n"
     )
 
 
@@ -115,7 +122,7 @@ def test_a_saved_pipeline_names_the_plugin_that_is_switched_off(runs, monkeypatc
     with pytest.raises(
         PluginError, match="needs plugin 'ddgan' of diffusion-toolkit.*, which is switched off"
     ):
-        load_pipeline(runs / "ddgan")
+        toolkit.load(runs / "ddgan")
 
 
 def test_a_name_that_two_distributions_have_switches_both_on(install, monkeypatch):

@@ -11,10 +11,9 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from conftest import TINY_DDGAN, TINY_DDPM
+from tiny import TINY_DDGAN, TINY_DDPM
 from toolkit.errors import RunError
-from toolkit.options import RunOptions
-from toolkit.processes import Processes
+from toolkit.training.processes import Processes
 
 # Standalone: on a port of its own, so that suites that run side by side do not meet.
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
@@ -163,7 +162,7 @@ def test_sharded_launches_are_refused_until_they_are_supported(
 ) -> None:
     monkeypatch.setenv(variable, "true")
     with pytest.raises(RunError, match=f"launched with {name}: only plain data parallelism is supported"):
-        Processes(RunOptions(8, steps=1))
+        Processes()
 
 
 def test_a_launcher_whose_processes_do_not_see_each_other_is_refused(
@@ -174,7 +173,7 @@ def test_a_launcher_whose_processes_do_not_see_each_other_is_refused(
     with pytest.raises(
         RunError, match="states 2 processes .* how they find each other: MASTER_ADDR and RANK"
     ):
-        Processes(RunOptions(8, steps=1))
+        Processes()
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 import toolkit
-from toolkit import plugins
-from toolkit.data.digits import Digits
 from toolkit.recipe import read_layers, resolve
-from toolkit.train import train
+from toolkit.registry import load as plugins
+from toolkit.sources.digits import Digits
+from toolkit.training.loop import train
 
 Array = NDArray[np.float64]
 

@@ -128,7 +128,10 @@ def test_missing_sections_are_named():
         (('type = "simple"', ""), "needs a type, one of: 'rich', 'simple'."),
         (('type = "simple"', "type = 3"), "needs a type, one of: 'rich', 'simple'."),
         (('type = "layered"', 'type = "shadow"'), "'shadow' has an option 'compile' of its own"),
-        (("k = 2", "k = 2\nschedule = 1"), "'schedule' is no option of 'simple': the toolkit supplies it."),
+        (
+            ("k = 2", "k = 2\nschedule = 1"),
+            "'schedule' is not an option of 'simple': the toolkit supplies it.",
+        ),
         (("k = 2", "k = 2\ntimesteps.type = 'no'"), "[method.timesteps] type 'no' is not installed."),
         (("k = 2", '"\\u001b[31m" = 2\nk = 2'), "'simple' has no option '\\x1b[31m'."),
         (("= 8", "= 8\nmicro = 3"), "x.toml:1: [run] batch_size 8 is not a multiple of micro 3"),
@@ -141,7 +144,7 @@ def test_bad_input_is_told_in_one_line(change, said):
 
 
 def test_broken_plugins_are_listed_once_when_a_type_is_missing():
-    from toolkit.component import Owner
+    from toolkit.registry.registry import Owner
 
     broken = registry()
     broken.failures[Owner("other", "other-dist", "1.0")] = "ImportError: no"
@@ -181,7 +184,7 @@ def test_a_recipe_builds_components_and_keeps_common_options_apart():
     assert isinstance(method, Simple)
     assert isinstance(method.timesteps, Weighted)
     assert recipe.component(("networks", "main")) == {"type": "layered", "width": 3, "classes_of": "images"}
-    assert recipe.create(("networks", "main"), {"image_shape": (1, 8, 8)}).width == 3
+    assert recipe.create(("networks", "main"), {"sample_shape": (1, 8, 8)}).width == 3
     common = recipe.common(("networks", "main"))
     assert isinstance(common, NetTable)
     assert common.compile

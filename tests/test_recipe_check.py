@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from conftest import TINY_DDGAN, TINY_DDPM
+from tiny import TINY_DDGAN, TINY_DDPM
 from toolkit.cli import main
 
 FORGETFUL = '''
@@ -24,7 +24,7 @@ class Forgetful(Denoiser):
         self.schedule, self.shout, self.seen = schedule, shout, 0
         self.scale = nn.Parameter(torch.tensor(0.5))
 
-    def forward(self, x_t, t, label=None, latent=None):
+    def forward(self, x_t, t, *, s=None, label=None, latent=None):
         self.seen += self.training
         noise = self.scale * x_t + 0.1 * self.seen + (float("nan") if self.shout and not self.training else 0)
         return Prediction(self.schedule, x_t, t, noise=noise)

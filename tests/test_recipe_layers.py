@@ -8,7 +8,8 @@ import pytest
 from toolkit.errors import RecipeError
 from toolkit.recipe import read_layers
 from toolkit.recipe.packaged import find, packaged
-from toolkit.recipe.toml import FlagValue, parse_flag, read_toml
+from toolkit.recipe.toml import parse_flag, read_toml
+from toolkit.registry.values import FlagValue
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +171,7 @@ def test_unset_of_what_is_not_there_is_refused():
     assert refused("b.toml").startswith("b.toml:2: unset 't.xenn': there is nothing of that name")
     assert "Did you mean 't.xenon'?" in refused("b.toml")
     write("b.toml", "unset = 'a = 1'\n")
-    assert "'a = 1' is no key such as a.b" in refused("b.toml")
+    assert "'a = 1' is not a key such as a.b" in refused("b.toml")
 
 
 def test_flags_are_the_last_layer_in_any_order():

@@ -20,9 +20,8 @@ from recipe_kinds import (
     registry,
 )
 
-from toolkit.component import Owner
 from toolkit.errors import PluginError, RecipeError
-from toolkit.registry import Registry, bracketed
+from toolkit.registry.registry import Owner, Registry, bracketed
 
 CHAIN = even(4)
 
@@ -97,9 +96,9 @@ def wants_an_unknown_kind(where: Path | None, thing: Registry) -> Chain: ...
 @pytest.mark.parametrize(
     ("interface", "component", "reason"),
     [
-        (Draw, Simple, "is no Draw"),
+        (Draw, Simple, "it is not a subclass of Draw"),
         (Draw, Abstract, "abstract: draw, more"),
-        (Chain, returns_nothing, "returns no Chain"),
+        (Chain, returns_nothing, "its return type is not a subclass of Chain"),
         (Chain, 3, "neither a class nor a function"),
         (Chain, takes_anything, "'value', Any, is neither"),
         (Chain, takes_any_list, "'values', list, is neither"),
@@ -167,7 +166,7 @@ def test_all_problems_of_a_table_are_told_together():
 
 
 def test_a_supplied_parameter_in_a_table_is_answered_as_such():
-    with pytest.raises(RecipeError, match="'schedule' is no option of 'simple': the toolkit supplies it"):
+    with pytest.raises(RecipeError, match="'schedule' is not an option of 'simple': the toolkit supplies it"):
         registry().resolve(Method, {"type": "simple", "k": 1, "schedule": 3})
 
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from small_runs import checkpoints, content, finished, metrics, refused, resumed, train
 
-from toolkit import plugins
 from toolkit.recipe import read_layers, resolve
-from toolkit.run import RunFolder
+from toolkit.registry import load as plugins
+from toolkit.runs.folder import RunFolder
 
 Write = Callable[..., Path]
 
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_stored_recipe_resolves_to_itself(runs: Path) -> None:
     stored = runs / "ddpm" / "recipe.toml"
-    registry = plugins.load().registry
+    registry = plugins.load().registry.copy()
     assert resolve(read_layers(stored), registry).to_toml() == stored.read_text()
 
 
@@ -93,7 +93,7 @@ def test_a_folder_of_somebody_elses_files_is_refused(
     file = run / theirs
     file.parent.mkdir(parents=True)
     file.write_text("mine")
-    assert "is no run folder, it holds other files" in refused(train(write(), flags=flags))
+    assert "is not a run folder, it holds other files" in refused(train(write(), flags=flags))
     assert content(run) == {theirs: b"mine"}
 
 

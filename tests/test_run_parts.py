@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_runs import OBSERVERS, PLUGIN, content, finished, install, metrics, refused, resumed, train
 
-from conftest import TINY_DDGAN, TINY_DDPM
+from tiny import TINY_DDGAN, TINY_DDPM
 
 Write = Callable[..., Path]
 TEACHER = TINY_DDPM.replace('type = "ddpm"', 'type = "taught"') + TINY_DDPM[

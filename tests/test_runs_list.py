@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from toolkit.cli import main
-from toolkit.summary import read_run, runs_in
+from toolkit.runs.read import read_run, runs_in
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_pickled_weights_do_not_stand_in_for_safetensors(
     assert not Path("sprung").exists()
 
 
-@pytest.mark.parametrize("kind", ["network", "sampler", "schedule", "initialiser"])
+@pytest.mark.parametrize("kind", ["network", "sampler", "schedule", "start"])
 @pytest.mark.parametrize("name", ["os.system", "subprocess:run", "evil", "../evil", "torch.nn.Linear"])
 def test_a_component_that_no_plugin_registered_is_refused_by_name(
     saved: Path, edit: Edit, imported: list[str], kind: str, name: str
@@ -160,7 +160,7 @@ def test_a_foreign_folder_that_names_other_classes_is_refused_by_name(
     ("[" * 200_000, "nested too deep"),
     ('{"a":' * 200_000, "nested too deep"),
     ("1" * 10_000, "cannot be read"),
-    ("[]", "is no JSON object"),
+    ("[]", "is not a JSON object"),
     ('{"format": 1, "format": 2}', "of another version"),
     ("\udcff", "cannot be read"),
 ])  # fmt: skip
@@ -203,30 +203,30 @@ def started(saved: Path, edit: Edit) -> Callable[[str], None]:
 
     def start(path: str) -> None:
         table = {"type": "surrogate", "t_mid": 3, "surrogate": path, "data": None, "handover": "full"}
-        edit(lambda stated: stated.update(initialiser=table))
+        edit(lambda stated: stated.update(start=table))
 
     return start
 
 
 @pytest.mark.parametrize("path", [
-    ".", "", "..", "../other", "initialiser/../../other", "/other", "a\0b", "x" * 5000, "initialiser/link",
-    "initialiser/loop", "initialiser/home", "~",
+    ".", "", "..", "../other", "start/../../other", "/other", "a\0b", "x" * 5000, "start/link",
+    "start/loop", "start/home", "~",
 ])  # fmt: skip
 def test_an_inner_pipeline_lies_inside_or_is_refused(
     saved: Path, started: Callable[[str], None], imported: list[str], path: str
 ) -> None:
     """A saved folder is whole, so a path out of it is a mistake or worse; one to itself would never end."""
     other = Path(shutil.copytree(saved, saved.parent / "other"))
-    (saved / "initialiser").mkdir()
-    (saved / "initialiser" / "link").symlink_to(other)
-    (saved / "initialiser" / "loop").symlink_to(saved / "initialiser" / "loop")
-    (saved / "initialiser" / "home").symlink_to(saved)
+    (saved / "start").mkdir()
+    (saved / "start" / "link").symlink_to(other)
+    (saved / "start" / "loop").symlink_to(saved / "start" / "loop")
+    (saved / "start" / "home").symlink_to(saved)
     started(str(other) if path == "/other" else path)
     message = refusal(saved, ToolkitError)
     if path == "~":  # a name like any other
         assert "no such folder" in message
     else:
-        assert "pipeline.json: initialiser.surrogate must be a folder inside this one" in message
+        assert "pipeline.json: start.surrogate must be a folder inside this one" in message
 
 
 def test_an_inner_pipeline_that_names_an_outer_one_is_refused(
@@ -234,11 +234,9 @@ def test_an_inner_pipeline_that_names_an_outer_one_is_refused(
 ) -> None:
     started("..")
     inner = shutil.copytree(saved, saved.parent / "copy")
-    started("initialiser/surrogate")
-    shutil.copytree(inner, saved / "initialiser" / "surrogate")
-    assert "initialiser/surrogate/pipeline.json: initialiser.surrogate must be" in refusal(
-        saved, ToolkitError
-    )
+    started("start/surrogate")
+    shutil.copytree(inner, saved / "start" / "surrogate")
+    assert "start/surrogate/pipeline.json: start.surrogate must be" in refusal(saved, ToolkitError)
 
 
 def test_examples_that_a_pipeline_starts_from_execute_no_script(
@@ -249,7 +247,7 @@ def test_examples_that_a_pipeline_starts_from_execute_no_script(
     (folder / "examples.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
     (folder / "examples.pkl").write_bytes(pickle.dumps(Trap()))
     table = {"type": "surrogate", "t_mid": 3, "data": {"type": "datasets", "path": str(folder)}}
-    edit(lambda stated: stated.update(initialiser=table))
+    edit(lambda stated: stated.update(start=table))
     refusal(saved, ToolkitError)
     assert not Path("sprung").exists()
 

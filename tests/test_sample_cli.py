@@ -11,7 +11,7 @@ from test_pipeline import make, make_conditional
 
 import toolkit
 from toolkit.cli import main
-from toolkit.grid import save_samples
+from toolkit.pipeline.images import save_samples
 
 
 def sample(*arguments: object) -> Result:

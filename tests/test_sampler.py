@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from toolkit import Denoiser, NoiseSchedule, Prediction, RunError, Sampler, randn
-from toolkit.sampler import DDIM, Ancestral
-from toolkit.schedule import linear
-from toolkit.solvers import DiffusersSampler
+from toolkit.diffusion.sampler import DDIM, Ancestral
+from toolkit.diffusion.schedule import linear
+from toolkit.hf.schedulers import DiffusersSampler
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "ddpm.json").read_text())
 MEAN, STD = 0.5, 0.3
@@ -30,7 +30,13 @@ class Gaussian(Denoiser):
         return randn((n, 1), generators, torch.device("cpu")) if self.draws else None
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         self.calls.append(int(t[0]))
         abar = self.schedule.signal(t, x_t) ** 2
@@ -48,7 +54,13 @@ class Linear(Denoiser):
         self.schedule = schedule
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         return Prediction(self.schedule, x_t, t, noise=0.9 * x_t.tanh() + 0.01)
 
@@ -140,7 +152,13 @@ class Stated(Denoiser):
         self.seen: list[Tensor] = []
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         self.seen.append(x_t)
         return Prediction(self.schedule, x_t, t, noise=self.noise)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from toolkit import NoiseSchedule, kept_timesteps
-from toolkit.schedule import Spacing, linear
+from toolkit.diffusion.schedule import Spacing, linear
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "ddpm.json").read_text())
 TABLES = (

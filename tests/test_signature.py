@@ -9,7 +9,7 @@ from pydantic import Field
 from recipe_kinds import Draw, Method, Positive, Rich, Simple, Uniform
 
 from toolkit import options_from
-from toolkit.signature import REQUIRED, Default, Option, SignatureError, read_signature
+from toolkit.registry.signature import REQUIRED, Default, Option, SignatureError, read_signature
 
 UNET = "diffusers.models.unets.unet_2d:UNet2DModel"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from toolkit import plugins
 from toolkit.cli import main
 from toolkit.recipe import read_layers, resolve
-from toolkit.train import train
+from toolkit.registry import load as plugins
+from toolkit.training.loop import train
 
 DOCS = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
 

@@ -27,7 +27,7 @@ Requires-Dist: diffusion-toolkit>=0.1,<0.2
 REGISTERED = {
     "NoiseSchedule": "stranger_sigmoid",
     "Sampler": "stranger_two_step",
-    "Timesteps": "stranger_spread",
+    "TimestepSampler": "stranger_spread",
     "DenoisingLoss": "stranger_huber",
     "Module": "stranger_uncertainty",
     "Objective": "stranger_weighed",

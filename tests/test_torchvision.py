@@ -16,7 +16,7 @@ if not hasattr(torch.ops.torchvision, "nms"):
 CODE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from toolkit import plugins
+from toolkit.registry import load as plugins
 plugins.load()
 import torchvision
 """

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from toolkit import Batch, Batches, DataSource, Loss, Objective, Records, Step, Turn
-from toolkit.ema import EMA
+from toolkit.data.batches import DataOptions
 from toolkit.errors import RunError, TrainingError
-from toolkit.optimizer import Constant, Cosine, Linear, OptimizerOptions, adam, sgd
-from toolkit.options import DataOptions, EMAOptions, RunOptions
-from toolkit.processes import Processes
-from toolkit.trainer import Trainer, Training, share
+from toolkit.training.ema import EMA, EMAOptions
+from toolkit.training.optimizers import Constant, Cosine, Linear, OptimizerOptions, adam, sgd
+from toolkit.training.processes import Processes
+from toolkit.training.trainer import RunOptions, Trainer, Training, share
 
 
 class Points(DataSource):
@@ -69,7 +69,7 @@ def trainer(
     optimizers = {role: sgd(networks[role].parameters(), lr) for role in trained}
     options = {role: OptimizerOptions(Constant(), clip) for role in trained}
     run_options = RunOptions(**{"batch_size": 8, "steps": 10, **run})  # type: ignore[arg-type]
-    processes = Processes(run_options)
+    processes = Processes(run_options.device, run_options.precision)
     batches = Batches(Points(), DataOptions(), seed=0, device=processes.device)
     try:
         yield Trainer(Training(objective, networks, optimizers, options), batches, processes, run_options)

@@ -1,4 +1,4 @@
-"""What a person sees while the toolkit works."""
+"""Messages and progress bars on the terminal."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -25,7 +25,7 @@ console = Console(stderr=True, highlight=False)
 
 
 class Rate(ProgressColumn):
-    """Images a second, from the task's `images` per step."""
+    """Images per second, from the task's `images` per step."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -33,12 +33,12 @@ class Rate(ProgressColumn):
 
 
 def say(text: str, mark: str = "") -> None:
-    """A line as it stands, after a coloured mark: brackets are no markup, paths and commands are not cut."""
+    """Print a line to stderr, after a coloured mark; brackets are not markup, and long lines are not cut."""
     console.print(Text.assemble((f"{mark} ", "yellow"), text) if mark else Text(text), soft_wrap=True)
 
 
 def describe(logs: Mapping[str, float], limit: int = 5) -> str:
-    """The losses first, then other logs, short enough for one line."""
+    """Logs on one line: the losses first, then others, `limit` of them at most."""
     ordered = sorted(
         logs, key=lambda name: (not name.endswith("/loss"), name.endswith("gradient_norm"), name)
     )
@@ -46,7 +46,7 @@ def describe(logs: Mapping[str, float], limit: int = 5) -> str:
 
 
 class TrainingDisplay:
-    """A progress bar of steps with ETA and images/s, and losses below it; silent but on the main process."""
+    """A progress bar of steps with ETA and images/s, and losses below it; only the main process shows it."""
 
     def __init__(self, progress: Progress, task: int, losses: Text, console: Console) -> None:
         self._progress, self._task, self._losses, self._console = progress, task, losses, console
@@ -56,7 +56,7 @@ class TrainingDisplay:
 
     def logs(self, step: int, logs: Mapping[str, float]) -> None:
         self._losses.plain = describe(logs)
-        if not self._console.is_terminal:  # a log file wants lines, not a bar that is drawn over
+        if not self._console.is_terminal:  # a log file needs lines, not a bar that is redrawn
             self.say(f"step {step}  {describe(logs)}")
 
     def say(self, text: str) -> None:
@@ -64,13 +64,15 @@ class TrainingDisplay:
 
 
 @contextmanager
-def training_display(first: int, total: int | None, images: int, *, shown: bool) -> Iterator[TrainingDisplay]:
-    """A display for a run from step `first` to `total` with so many images a step."""
+def training_display(
+    first: int, total: int | None, images: int, *, visible: bool
+) -> Iterator[TrainingDisplay]:
+    """A display for a run from step `first` to `total`, with `images` per step; silent unless `visible`."""
     columns = (
         TextColumn("training"), BarColumn(bar_width=12), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("ETA"), TimeRemainingColumn(), Rate(),
     )  # fmt: skip
-    here = console if shown else Console(quiet=True)
+    here = console if visible else Console(quiet=True)
     progress, losses = Progress(*columns, console=here), Text(no_wrap=True, overflow="ellipsis")
     task = progress.add_task("training", total=total, completed=first, images=images)
     live = Live(Group(progress, losses), console=here) if here.is_terminal else nullcontext()
@@ -79,7 +81,7 @@ def training_display(first: int, total: int | None, images: int, *, shown: bool)
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Go through items under a progress bar that vanishes when it is done."""
+    """Iterate over items under a progress bar that disappears at the end."""
     with Progress(
         TextColumn(description), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=console, transient=True, disable=not console.is_terminal,
@@ -89,7 +91,12 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 
 @contextmanager
 def sampling_display(num: int, calls: int) -> Iterator["SamplingDisplay"]:
-    """A progress bar over images x network calls."""
+    """A progress bar for sampling; its value is a `progress` callback for `Pipeline.sample`.
+
+    Args:
+        num: how many images are sampled.
+        calls: network calls for each image.
+    """
     with Progress(
         TextColumn("sampling"), BarColumn(), TextColumn("{task.fields[images]} images"), TimeElapsedColumn(),
         TextColumn("ETA"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
@@ -99,29 +106,29 @@ def sampling_display(num: int, calls: int) -> Iterator["SamplingDisplay"]:
 
 
 class SamplingDisplay:
-    """Told by `Pipeline.sample` how far it is."""
+    """A callback by which `Pipeline.sample` reports its progress."""
 
     def __init__(self, progress: Progress, task: int, num: int, calls: int) -> None:
         self._progress, self._task, self._num, self._calls = progress, task, num, calls
 
     def __call__(self, first: int, n: int, calls: int) -> None:
-        """`calls` network calls are done for images first..first+n-1, and all for those before."""
+        """Show `calls` network calls as done for images first..first+n-1, and all calls for those before."""
         self._progress.update(self._task, completed=first * self._calls + n * calls)  # type: ignore[arg-type]
 
 
 @contextmanager
-def evaluating_display(*, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each metric, told how many of how many parts of its work are done."""
+def evaluating_display(*, visible: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each metric, updated by (metric, parts done, parts in total)."""
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("ETA"), TimeRemainingColumn(), console=console,
-        disable=not (shown and console.is_terminal),
+        disable=not (visible and console.is_terminal),
     ) as progress:  # fmt: skip
         tasks: dict[str, TaskID] = {}
 
-        def told(metric: str, done: int, total: int) -> None:
+        def update(metric: str, done: int, total: int) -> None:
             if metric not in tasks:
                 tasks[metric] = progress.add_task(metric, total=total)
             progress.update(tasks[metric], completed=done, total=total)
 
-        yield told
+        yield update

@@ -1,4 +1,4 @@
-"""What a user can do wrong. The command line prints these without a traceback and exits with code 2."""
+"""Errors that a user can cause; the command line prints them without a traceback and exits with code 2."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 
 class ToolkitError(Exception):
-    """A mistake in what the user gave; the message says where, what, and what was expected.
+    """A mistake in the user's input; the message says where, what, and what was expected.
 
-    Everything else that is raised is a mistake of ours or of a plugin's, and keeps its traceback.
+    Any other exception is a bug, ours or a plugin's, and keeps its traceback.
     """
 
 
@@ -20,8 +20,8 @@ class RecipeError(ToolkitError):
 class Problem:
     """One thing that is wrong in a recipe, at the table or key `path`.
 
-    `unknown` is a key that its table does not have: it may be an option of another. `uninstalled` says that a
-    plugin is missing, or could not be loaded.
+    `unknown` is a key that its table does not have, but another may. `uninstalled` means that a plugin is
+    missing, or could not be loaded.
     """
 
     path: tuple[str, ...]
@@ -32,7 +32,7 @@ class Problem:
 
 
 class PluginError(ToolkitError):
-    """A plugin, or a component of one, that is asked for and cannot be had."""
+    """A plugin, or a component of one, that is needed but missing, switched off or broken."""
 
 
 class DataError(ToolkitError):
@@ -48,10 +48,15 @@ class CheckpointError(ToolkitError):
 
 
 class TrainingError(ToolkitError):
-    """Training that cannot go on: a loss that is not finite, or a parameter that never learns."""
+    """Training that cannot continue: a loss that is not finite, or a parameter that never learns."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the nearest of the known names, or an empty string."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {found[0]!r}?" if found else ""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def printable(text: str) -> str:
+    """The text with control characters and lone surrogates, which a terminal cannot show, escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

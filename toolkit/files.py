@@ -1,4 +1,4 @@
-"""Files that are complete or not there: written under a temporary name, flushed to disk, then renamed."""
+"""Files that are complete or absent: written under a temporary name, flushed to disk, then renamed."""
 
 import hashlib
 import json
@@ -9,14 +9,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from toolkit.errors import CheckpointError, RunError
+
+if TYPE_CHECKING:  # lists of runs are read without torch
+    from torch import Tensor
 
 TEMPORARY = ".writing-"
 REPLACED = ".replaced-"
@@ -24,28 +24,31 @@ REPLACED = ".replaced-"
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say where and why a file could not be written.
+    """Report where and why a file could not be written.
+
+    Args:
+        path: the file or folder that the block writes, for the message.
 
     Raises:
-        RunError: no space left, no permission, a read-only file system.
+        RunError: if there is no space left, no permission, or a read-only file system.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        shown = re.sub(rf"{re.escape(TEMPORARY)}([^/]+)-[0-9a-f]{{8}}", r"\1", str(path))
+        target = re.sub(rf"{re.escape(TEMPORARY)}([^/]+)-[0-9a-f]{{8}}", r"\1", str(path))
         reason = reason.removeprefix("Error while serializing: I/O error: ")
-        raise RunError(f"cannot write {shown}: {reason}") from error
+        raise RunError(f"cannot write {target}: {reason}") from error
 
 
 def temporary_for(path: Path) -> Path:
-    """A name beside `path` that no other writer of it has, in this process or another."""
+    """A name beside `path` that no other writer uses, in this process or another."""
     return path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
 
 
 @contextmanager
 def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder that becomes `target` when the block ends well, and vanishes when it does not."""
+    """A temporary folder that becomes `target` if the block succeeds, and is removed if it fails."""
     temporary = temporary_for(target)
     with writing(target):
         temporary.mkdir(parents=True)
@@ -75,8 +78,10 @@ def remove_leftovers(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file, replaced as a whole; tied weights and views of one storage keep all their names."""
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
+    """Write a safetensors file as a whole; tied weights and views of one storage keep all their names."""
+    from safetensors.torch import save_file
+
     seen: set[int] = set()
     held = {}
     for name, tensor in tensors.items():
@@ -96,11 +101,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
+    """Write a JSON file, which is replaced as a whole; its folder is created.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file, replaced as a whole."""
+    """Write a UTF-8 text file, which is replaced as a whole; its folder is created.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_for(path)
@@ -113,24 +127,26 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """The object in a JSON file, as a dict.
 
     Raises:
         CheckpointError: if it cannot be read, or holds something else.
     """
     try:
-        stated = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
     except RecursionError:
         raise CheckpointError(f"{path}: cannot be read: it is nested too deep") from None
-    if not isinstance(stated, dict):
-        raise CheckpointError(f"{path}: is no JSON object")
-    return stated
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: is not a JSON object")
+    return content
 
 
-def read_tensors(path: Path, refuse: Callable[[str], Exception] = CheckpointError) -> dict[str, Tensor]:
-    """The tensors in a safetensors file; raises what `refuse` makes of the reason if it cannot be read."""
+def read_tensors(path: Path, refuse: Callable[[str], Exception] = CheckpointError) -> "dict[str, Tensor]":
+    """The tensors in a safetensors file, on the CPU; if it cannot be read, raises `refuse(reason)`."""
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -142,14 +158,29 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of_state(state: Mapping[str, Tensor], facts: object) -> str:
-    """A hash of named tensors, wherever they are, and of what else there is to say, as JSON."""
+def sha256_of_state(state: "Mapping[str, Tensor]", facts: object) -> str:
+    """A hash of named tensors, on any device, and of `facts` as JSON."""
+    import torch
+
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(state.items()):
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(content.numpy().tobytes())
     return digest.hexdigest()
+
+
+def mismatch(expected: "Mapping[str, Tensor]", actual: "Mapping[str, Tensor]") -> str | None:
+    """The first reason why a state does not fit where another is expected; None if it fits."""
+    for name in sorted(expected.keys() | actual.keys()):
+        if name not in actual:
+            return f"it lacks {name!r}"
+        if name not in expected:
+            return f"it has {name!r}, which is unknown here"
+        if actual[name].shape != expected[name].shape:
+            there, here = tuple(actual[name].shape), tuple(expected[name].shape)
+            return f"{name!r} has shape {there} there and {here} here"
+    return None
 
 
 def _flush(path: Path) -> None:
@@ -167,7 +198,7 @@ def _umask() -> int:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Find out before any compute is spent whether a file of `needed` bytes would fit.
+    """Check, before any compute is spent, that a file of `needed` bytes would fit.
 
     Raises:
         RunError: if the disk has less space left.

@@ -1,4 +1,4 @@
-"""The command line: one thin module per verb, which imports what is heavy only when it runs."""
+"""The command line: one thin module per verb; heavy imports wait until a command runs."""
 
 import os
 from collections.abc import Iterator
@@ -7,26 +7,16 @@ from typing import Any
 
 import click
 
-from toolkit.cli import (
-    compare,
-    cost,
-    evaluate,
-    imports,
-    plugin,
-    plugins,
-    push,
-    recipes,
-    report,
-    runs,
-    sample,
-    train,
-)
+from toolkit.cli import evaluate, imports, plugins, recipes, runs, sample, train
+from toolkit.cli.group import Group
 from toolkit.errors import ToolkitError
-from toolkit.installed import VARIABLE
+from toolkit.registry.discover import VARIABLE
 
 
-class _Toolkit(click.Group):
-    """Prints a user's mistake without a traceback, and keeps the order in which verbs were added."""
+class _Toolkit(Group):
+    """Prints a user's mistake without a traceback."""
+
+    outermost = True
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -36,26 +26,15 @@ class _Toolkit(click.Group):
                 click.echo(f"error: {line}", err=True)
             ctx.exit(2)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
 
-
-@click.group(cls=_Toolkit, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--plugins", "only", envvar=VARIABLE, show_envvar=True, metavar="none|A,B",
-    help="Load these plugins only, to find one that is at fault.",
-)  # fmt: skip
-@click.version_option(package_name="diffusion-toolkit", prog_name="toolkit")
-@click.pass_context
-def main(ctx: click.Context, only: str | None) -> None:
-    """Train and sample diffusion models and their GAN hybrids, from recipes."""
-    if only is not None:
-        ctx.with_resource(_only(only))
+def _only(ctx: click.Context, param: click.Parameter, plugins: str | None) -> None:
+    """Set the variable, which child processes see too, before a command is looked up."""
+    if plugins is not None:
+        ctx.with_resource(_set(plugins))
 
 
 @contextmanager
-def _only(plugins: str) -> Iterator[None]:
-    """Say it where processes that this one starts see it too."""
+def _set(plugins: str) -> Iterator[None]:
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = plugins
     try:
@@ -66,10 +45,19 @@ def _only(plugins: str) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
+@click.group(cls=_Toolkit, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--plugins", envvar=VARIABLE, show_envvar=True, metavar="none|A,B", is_eager=True, expose_value=False,
+    callback=_only, help="Load only these plugins, to find a faulty one.",
+)  # fmt: skip
+@click.version_option(package_name="diffusion-toolkit", prog_name="toolkit")
+def main() -> None:
+    """Train and sample diffusion models and their GAN hybrids, from recipes."""
+
+
 _VERBS = (
-    train.train, sample.sample, evaluate.evaluate, cost.cost, imports.import_weights, push.push,
-    recipes.recipe, recipes.recipes, runs.runs, compare.compare, report.report,
-    plugins.plugins, plugin.plugin,
+    train.train, sample.sample, evaluate.evaluate, imports.import_weights, recipes.recipe, recipes.recipes,
+    runs.runs, plugins.plugins,
 )  # fmt: skip
 for command in _VERBS:
     main.add_command(command)

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from toolkit.cli.sample import spacing_option, steps_option
+from toolkit.cli.options import choose_sampler, device_option, sampler_options
 from toolkit.errors import RunError
+from toolkit.runs.layout import holds_images, run_of
 
 
 @click.command(short_help="Score a trained model, or images.")
@@ -23,9 +24,7 @@ from toolkit.errors import RunError
 @click.option(
     "--features", help="A feature extractor, e.g. classifier; its options by --set features.path=..."
 )
-@click.option("--sampler", help="Another sampler than the model's own.")
-@steps_option
-@spacing_option
+@sampler_options
 @click.option(
     "--set",
     "overrides",
@@ -33,7 +32,7 @@ from toolkit.errors import RunError
     metavar="A.B=C",
     help="Set a value: data.path, images.seed, features.<option>, metrics.<name>.<option>.",
 )
-@click.option("--device", help='By default an accelerator if there is one, else "cpu".')
+@device_option
 @click.option("--out", help="Folder for scores and samples; by default scores/ in the run folder.")
 def evaluate(
     source: str, metrics: str, data: str | None, split: Any, num: int | None, features: str | None,
@@ -59,16 +58,15 @@ def evaluate(
     shorthands = {"images.num": num, "features.type": features}
     flags = [f"{key}={value}" for key, value in shorthands.items() if value is not None]
 
-    from toolkit import plugins
-    from toolkit.card import CARD, refresh_card
     from toolkit.cli.device import several_processes
-    from toolkit.cli.sample import choose_sampler
-    from toolkit.comparison import Share
     from toolkit.console import evaluating_display, say
-    from toolkit.data.folder import ImageFolder
-    from toolkit.evaluation import Scored, read_protocol
-    from toolkit.evaluation import evaluate as score
-    from toolkit.pipeline import Pipeline
+    from toolkit.evaluation.comparison import Share
+    from toolkit.evaluation.evaluate import evaluate as score
+    from toolkit.evaluation.evaluate import read_protocol
+    from toolkit.pipeline.pipeline import Pipeline
+    from toolkit.registry import load as plugins
+    from toolkit.runs.read import ScoreFile
+    from toolkit.sources.folder import ImageFolder
 
     protocol = read_protocol(recipe, names, [*flags, *overrides], plugins.load().registry)
     with several_processes(device) as (processes, where):
@@ -78,26 +76,25 @@ def evaluate(
         else:
             subject = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing).to(where)
         share = Share(processes.rank, processes.count, processes.together)
-        with evaluating_display(shown=processes.is_main) as progress:
+        with evaluating_display(visible=processes.is_main) as progress:
             for scored in score(
                 subject, protocol, folder, device=where, split=split, progress=progress, share=share
             ):
 
-                def tell(scored: Scored = scored) -> None:
+                def tell(scored: ScoreFile = scored) -> None:
                     written = scored.write(folder)
-                    for line in lines(scored.score.values):
+                    for line in lines(scored.values):
                         say(f"{line}   protocol {scored.fingerprint}")
-                    for note in scored.score.notes:
+                    for note in scored.notes:
                         say(note, "note")
                     say(f"written to {written}")
 
                 processes.on_main(tell)
-        run = run_with(source)
+        run = run_of(source)
         if run is not None and folder == run / "scores" and (run / "pipeline").is_dir():
 
             def renew() -> None:
-                if not refresh_card(run / "pipeline", run):
-                    say(f"{run / 'pipeline' / CARD}: was edited, and stays as it is", "note")
+                plugins.load().tell("toolkit_pipeline_saved", folder=run / "pipeline", run=run)
 
             processes.on_main(renew)
 
@@ -121,27 +118,9 @@ def places(source: str, data: str | None, out: str | None) -> tuple[Path, str]:
     Raises:
         RunError: if one has to be stated.
     """
-    run = run_with(source)
+    run = run_of(source)
     if run is None and data is None:
         raise RunError(f"{source}: is no run, which would know its data: state --data RECIPE")
     if run is None and out is None:
         raise RunError(f"{source}: is no run, which would keep its scores: state --out FOLDER")
     return (Path(out) if out else Path(str(run)) / "scores"), data or str(Path(str(run)) / "recipe.toml")
-
-
-def run_with(source: str) -> Path | None:
-    """The run folder that a command names, itself or by the pipeline in it."""
-    path = Path(source)
-    if (path / "recipe.toml").is_file():
-        return path
-    # Another pipeline beside it, or in a folder that has a recipe by chance, is not what that run trained.
-    own = path.name == "pipeline" and all(
-        (path.parent / name).is_file() for name in ("recipe.toml", "run.json")
-    )
-    return path.parent if own else None
-
-
-def holds_images(folder: Path) -> bool:
-    """Whether it is a folder of images and no model's."""
-    models = ("pipeline.json", "network.json", "model_index.json", "pipeline", "recipe.toml")
-    return folder.is_dir() and not any((folder / name).exists() for name in models)

@@ -1,4 +1,4 @@
-"""Flags that a component brings along: `--init NAME` makes flags of the options of NAME."""
+"""Flags from the options of a component: `--start NAME` adds one for each option of NAME."""
 
 import argparse
 from typing import Any
@@ -10,16 +10,16 @@ from toolkit.errors import PluginError, ToolkitError
 FLAGS = "flags of a component"
 
 
-class TakesInitialiser(click.Command):
-    """A command with --init; its callback gets the options of that initialiser as they were typed.
+class TakesStart(click.Command):
+    """A command with --start, whose callback gets the options of that start as they were typed.
 
-    An option whose name is that of a flag of the command itself can only be set in a recipe.
+    An option that shares its name with one of the command's own flags can only be set in a recipe.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        reader.add_argument("--init", nargs="?")
-        chosen = reader.parse_known_args(args)[0].init
+        reader.add_argument("--start", nargs="?")
+        chosen = reader.parse_known_args(args)[0].start
         if chosen is not None:
             taken = {parameter.name for parameter in self.params}
             ctx.meta[FLAGS] = [flag for flag in flags_of(chosen) if flag.name not in taken]
@@ -29,15 +29,15 @@ class TakesInitialiser(click.Command):
         return [*super().get_params(ctx), *ctx.meta.get(FLAGS, ())]
 
 
-def flags_of(initialiser: str) -> list[click.Option]:
-    """One flag for each option of a registered initialiser."""
-    from toolkit import plugins
-    from toolkit.initialiser import Initialiser
+def flags_of(start: str) -> list[click.Option]:
+    """One flag for each option of a registered start."""
+    from toolkit.diffusion.start import Start
+    from toolkit.registry import load as plugins
 
     try:
-        options = plugins.load().registry.component(Initialiser, initialiser).options
+        options = plugins.load().registry.component(Start, start).options
     except PluginError as error:
-        raise PluginError(f"--init: {error}") from None
+        raise PluginError(f"--start: {error}") from None
     return [
         click.Option(
             [f"--{option.name.replace('_', '-')}", option.name],
@@ -48,13 +48,14 @@ def flags_of(initialiser: str) -> list[click.Option]:
     ]
 
 
-def stated(flags: dict[str, str | None]) -> dict[str, Any]:
-    """The values of those that were given, each read as `--set` reads it.
+def read_flags(flags: dict[str, str | None]) -> dict[str, Any]:
+    """The values of the flags that were given, each read as `--set` reads it.
 
     Raises:
-        ToolkitError: if one is no text.
+        ToolkitError: if a value is not text.
     """
-    from toolkit.recipe.toml import parse_flag, printable
+    from toolkit.errors import printable
+    from toolkit.recipe.toml import parse_flag
 
     values = {}
     for name, text in flags.items():

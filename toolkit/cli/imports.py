@@ -1,18 +1,18 @@
-"""`toolkit import`: weights of somebody else's code as a pipeline."""
+"""`toolkit import`: a pipeline from the weights of another code base."""
 
 from pathlib import Path
 
 import click
 
 
-@click.command("import", short_help="Make a pipeline of weights from another code base.")
+@click.command("import", short_help="Make a pipeline from the weights of another code base.")
 @click.argument("importer")
 @click.argument("file")
 @click.argument("out")
-@click.option("--preset", help="Which of the networks that the importer knows the file is of.")
+@click.option("--preset", help="The network whose weights FILE holds, if the importer knows several.")
 @click.option("--overwrite", is_flag=True, help="Replace the pipeline at OUT.")
 def import_weights(importer: str, file: str, out: str, preset: str | None, overwrite: bool) -> None:
-    """Read FILE by IMPORTER, one of those that `toolkit plugins` lists, and write a pipeline folder OUT.
+    """Read FILE with IMPORTER, one of those that `toolkit plugins` lists, and write a pipeline folder OUT.
 
     Code in FILE is never executed.
     """
@@ -21,9 +21,9 @@ def import_weights(importer: str, file: str, out: str, preset: str | None, overw
     target = Path(out)
     refuse_to_replace(target, overwrite)
 
-    from toolkit import plugins
     from toolkit.console import say
-    from toolkit.importer import Importer, import_pipeline
+    from toolkit.pipeline.importer import Importer, import_pipeline
+    from toolkit.registry import load as plugins
 
     registry = plugins.load().registry
     table = {"type": importer} | ({} if preset is None else {"preset": preset})

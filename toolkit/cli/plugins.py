@@ -1,62 +1,32 @@
-"""`toolkit plugins`: what is installed, what every component takes, and what is wrong."""
+"""`toolkit plugins`: the installed plugins, their components with all options, and their errors."""
 
 import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.cli.group import Group
+
 if TYPE_CHECKING:
-    from toolkit.component import Component
-    from toolkit.doctor import Examination
-    from toolkit.plugins import PluginReport, Plugins
-    from toolkit.signature import Option
+    from toolkit.registry.load import PluginReport, Plugins
+    from toolkit.registry.registry import Component
+    from toolkit.registry.signature import Option
 
 
-@click.group(invoke_without_command=True, short_help="List plugins and their components, or examine them.")
+@click.group(cls=Group, invoke_without_command=True, short_help="List plugins and their components.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @click.pass_context
 def plugins(ctx: click.Context, as_json: bool) -> None:
     """List plugins with their distributions, and every component by kind, with its options."""
     if ctx.invoked_subcommand is not None:
         return
-    from toolkit.plugins import load
+    from toolkit.registry.load import load
 
     loaded = load()
     if as_json:
         click.echo(json.dumps([_plugin(report) for report in loaded.reports], indent=1, ensure_ascii=False))
     else:
         _print(loaded)
-
-
-@plugins.command()
-@click.pass_context
-def doctor(ctx: click.Context) -> None:
-    """Say what every plugin registers, what is wrong with it, and what to try; exit with 1 if anything is."""
-    from toolkit.doctor import examine
-    from toolkit.plugins import load
-
-    loaded = load()
-    examined = examine(loaded)
-    for examination in examined:
-        _print_examination(examination)
-    _print_switched_off(loaded)
-    ailing = [examination.report.name for examination in examined if examination.ailments]
-    click.echo(f"\nlook at: {', '.join(ailing)}" if ailing else "\nall is well")
-    ctx.exit(1 if ailing else 0)
-
-
-def _print_examination(examination: "Examination") -> None:
-    report = examination.report
-    mark = click.style("!!", fg="red") if examination.ailments else click.style("ok", fg="green")
-    source = f"{report.distribution} {report.version}" if report.distribution else "the core"
-    api = f", interface {report.api}" if report.api is not None else ""
-    counts = [f"{number} {kind}" for kind, number in examination.counts.items()]
-    registers = ", ".join([*counts, *report.observers]) or "nothing"
-    click.echo(f"{mark} {click.style(report.name, bold=True)} ({source}{api}) registers {registers}")
-    for ailment in examination.ailments:
-        click.echo(f"     {ailment.text}\n       try: {ailment.remedy}")
-    for note in examination.notes:
-        click.echo(f"     note: {note}")
 
 
 def _print_switched_off(loaded: "Plugins") -> None:
@@ -66,10 +36,9 @@ def _print_switched_off(loaded: "Plugins") -> None:
 
 def _plugin(report: "PluginReport") -> dict[str, Any]:
     return {
-        "name": report.name,
-        "distribution": report.distribution,
-        "version": report.version,
-        "api": report.api,
+        "name": report.owner.name,
+        "distribution": report.owner.distribution,
+        "version": report.owner.version,
         "error": report.error,
         "components": [_component(component) for component in report.components],
     }
@@ -107,7 +76,8 @@ def _print(loaded: "Plugins") -> None:
     for report in loaded.reports:
         broken = [f"{c.name!r} cannot be used: {c.error}" for c in report.components if c.error]
         problem = report.error or "; ".join(broken)
-        table.add_row(report.name, report.distribution, report.version, Text(problem, style="red"))
+        owner = report.owner
+        table.add_row(owner.name, owner.distribution, owner.version, Text(problem, style="red"))
     console.print(table)
     _print_switched_off(loaded)
     for kind in loaded.registry.kinds():

@@ -1,4 +1,4 @@
-"""`toolkit recipes` and `toolkit recipe`: what recipes there are, and what one says."""
+"""`toolkit recipes` lists the packaged recipes; `toolkit recipe` shows and checks one."""
 
 import json
 from collections.abc import Sequence
@@ -57,10 +57,10 @@ def show(source: str, overrides: Sequence[str], origin: bool) -> None:
 @_source
 @_overrides
 def check(source: str, overrides: Sequence[str]) -> None:
-    """Validate RECIPE, build everything in it and run one small step, one sampling and one save and load."""
+    """Validate RECIPE, build everything in it, take one small step, sample once, and save and load once."""
     resolved = _resolved(source, overrides)
 
-    from toolkit.check import check_recipe
+    from toolkit.training.check import check_recipe
 
     check_recipe(resolved, click.echo)
 
@@ -68,9 +68,9 @@ def check(source: str, overrides: Sequence[str]) -> None:
 @recipe.command()
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 def schema(out: Path | None) -> None:
-    """Print a JSON Schema of recipes, which editors complete and check by, with all installed components."""
-    from toolkit import plugins
+    """Print a JSON Schema of recipes with all installed components, for editors to complete and check."""
     from toolkit.recipe.schema import recipe_schema
+    from toolkit.registry import load as plugins
 
     text = json.dumps(recipe_schema(plugins.load().registry), indent=1, ensure_ascii=False) + "\n"
     if out is None:
@@ -80,13 +80,9 @@ def schema(out: Path | None) -> None:
 
 
 def _resolved(source: str, overrides: Sequence[str]) -> "Recipe":
-    from toolkit.recipe import read_layers, resolve
+    from toolkit.recipe import read_recipe
 
-    layers = read_layers(source, overrides)  # before plugins and torch: a syntax error answers at once
-
-    from toolkit import plugins
-
-    resolved = resolve(layers, plugins.load().registry)
+    resolved = read_recipe(source, overrides)
     for note in resolved.notes:
         click.echo(f"note: {note}", err=True)
     return resolved

@@ -1,4 +1,4 @@
-"""`toolkit runs`: what is in a folder of runs."""
+"""`toolkit runs`: a list of the runs in a folder."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def runs(folder: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from toolkit.summary import runs_in
+    from toolkit.runs.read import runs_in
 
     table = Table("run", "objective", "status", "step", "losses", "scores", "age", box=None)
     for run in runs_in(folder):
@@ -35,7 +35,7 @@ def runs(folder: Path) -> None:
 
 
 def age(seconds: float) -> str:
-    """Rounded down to a word: "3 h"."""
+    """A duration rounded down to one unit: "3 h"."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{int(seconds // length)} {unit}"

@@ -6,13 +6,15 @@ import signal
 import click
 
 
-@click.command(short_help="Train what a recipe says.")
+@click.command(short_help="Train a model by a recipe.")
 @click.argument("recipe")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set one value of the recipe.")
-@click.option("--resume", is_flag=True, help="Go on from the newest complete checkpoint of the run folder.")
+@click.option(
+    "--resume", is_flag=True, help="Continue from the newest complete checkpoint in the run folder."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a run that is already in the run folder.")
 def train(recipe: str, overrides: tuple[str, ...], resume: bool, overwrite: bool) -> None:
-    """Train what RECIPE says, a file or the name of a packaged recipe.
+    """Train a model by RECIPE, a .toml file or the name of a packaged recipe.
 
     The run folder is [run] out, by default runs/<recipe>. On several GPUs: accelerate launch -m toolkit train
     RECIPE. On two CPU processes: torchrun --nproc_per_node 2 -m toolkit train RECIPE.
@@ -23,9 +25,9 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, overwrite: bool
 
     layers = read_layers(recipe, overrides)  # before anything heavy is imported: a typo answers at once
 
-    from toolkit import plugins
     from toolkit.console import console, say
-    from toolkit.train import train as run
+    from toolkit.registry import load as plugins
+    from toolkit.training.loop import train as run
 
     loaded = plugins.load()
     resolved = resolve(layers, registry=loaded.registry)

@@ -1,18 +1,33 @@
-"""Batches by position: what the trainer sees of data."""
+"""Batches by position, as the trainer sees them."""
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from toolkit.data.batch import Batch
-from toolkit.data.examples import Examples, Progress, in_slices
-from toolkit.data.memory import Memory
-from toolkit.data.source import DataSource
-from toolkit.data.stream import Stream
+from toolkit.data.reading import Examples, Memory, Progress, Stream, in_slices
+from toolkit.data.source import Batch, DataSource
 from toolkit.errors import DataError
-from toolkit.options import DataOptions
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Options that apply to the examples of every data source.
+
+    Args:
+        flip: mirror each image left to right with probability 1/2.
+        in_memory_mb: size in MiB, as uint8, up to which a set is decoded into memory once; a larger one is
+            read while training.
+        workers: processes that read a set that is not kept in memory; 0 reads in the trainer's process.
+    """
+
+    flip: bool = False
+    in_memory_mb: Annotated[int, Field(ge=0)] = 2048
+    workers: Annotated[int, Field(ge=0)] = 0
 
 
 def _silently(slices: Iterable[Tensor], description: str, total: int) -> Iterable[Tensor]:
@@ -22,8 +37,15 @@ def _silently(slices: Iterable[Tensor], description: str, total: int) -> Iterabl
 class Batches:
     """An endless sequence of examples, reshuffled every epoch, as a pure function of (seed, position).
 
-    Nothing of it needs saving, and cutting the sequence into other batches, keeping the set in memory or not,
-    or reading it with other numbers of workers changes no bit of it.
+    It has no state to save. Cutting the sequence into other batches, keeping the set in memory or not, and
+    reading it with another number of workers change no bit of it.
+
+    Args:
+        device: where batches are put.
+        progress: wraps the passes over the whole set at the beginning, for a progress bar.
+
+    Raises:
+        DataError: if examples cannot be read, or `flip` is set for data that is not images.
     """
 
     def __init__(
@@ -48,11 +70,15 @@ class Batches:
             self._examples = Stream(source, seed, workers=options.workers, pin_memory=device.type != "cpu")
 
     def plan(self, requests: Iterable[tuple[int, int]]) -> None:
-        """Announce the (start, count) that `get` will be asked for, in order, so that they are read ahead."""
+        """Announce the (start, count) of coming calls of `get`, in order, so that they are read ahead."""
         self._examples.plan(requests)
 
     def get(self, start: int, count: int) -> Batch:
-        """The examples at positions [start, start + count)."""
+        """The examples at positions [start, start + count), float32 on the device; pictures are in [-1, 1].
+
+        Raises:
+            DataError: if one of them cannot be read.
+        """
         rows = self._examples.rows(start, count)
         images, labels = self._take(rows.images), None if rows.labels is None else self._take(rows.labels)
         if self._flip:
@@ -66,5 +92,5 @@ class Batches:
         self._examples.close()
 
     def _take(self, rows: Tensor) -> Tensor:
-        """On the device, and a copy: a turn may change its batch in place, another ask for it again."""
+        """A copy on the device: a turn may change its batch in place, and another may ask for it again."""
         return rows.to(self._device, non_blocking=True, copy=True)

@@ -1,4 +1,4 @@
-"""In which order examples come, and which are mirrored: pure functions of (seed, position)."""
+"""The order of examples, and which are mirrored: pure functions of (seed, position)."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -13,8 +13,8 @@ from toolkit.randomness import position_seed
 def hashes(seed: int, start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     """64 random bits for each of the counters start, ..., start + count - 1.
 
-    SplitMix64 (Steele et al. 2014). Being a bijection, it gives no value twice; being ours, it outlives
-    versions of torch and numpy, whose generators may change.
+    SplitMix64 (Steele et al. 2014). It is a bijection, so no value occurs twice; and it is written out here,
+    because the generators of torch and numpy may change with their versions.
     """
     counters = np.arange(start, start + count, dtype=np.uint64)
     z = np.uint64(seed) + counters * np.uint64(0x9E3779B97F4A7C15)
@@ -24,12 +24,12 @@ def hashes(seed: int, start: int, count: int) -> np.ndarray[tuple[int], np.dtype
 
 
 def permutation(seed: int, n: int) -> Tensor:
-    """0, ..., n - 1 in an order that the seed decides; int64 (n,)."""
+    """The numbers 0, ..., n - 1 in an order that the seed determines; int64 (n,)."""
     return torch.from_numpy(hashes(seed, 0, n).argsort())
 
 
 class Order:
-    """Position p of the endless sequence shows one of n examples, each once in every epoch p // n."""
+    """An endless sequence of n examples; position p is in epoch p // n, which has each of them once."""
 
     def __init__(self, n: int, seed: int, device: torch.device) -> None:
         self.n = n
@@ -38,7 +38,7 @@ class Order:
         self._epoch = lru_cache(maxsize=3)(self._shuffle)  # a batch may straddle two, reading ahead a third
 
     def rows(self, start: int, count: int) -> tuple[Tensor, Tensor]:
-        """Which example each of these positions shows, int64 (count,), and whether mirrored, bool."""
+        """The example at each of these positions, int64 (count,), and whether it is mirrored, bool."""
         parts = [
             (shuffled[rows], mirrored[rows])
             for epoch, rows in self._spans(start, count)

@@ -1,8 +1,12 @@
-"""Where examples come from."""
+"""Data sources, and the batches of their examples."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
+
+from toolkit.errors import DataError
 
 
 class DataSource(ABC):
@@ -19,15 +23,49 @@ class DataSource(ABC):
 
     @abstractmethod
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The examples at these indices (int64, on the CPU) and their labels (int64), if any.
+        """The examples at these indices, and their labels, int64 (n,), or None without labels.
 
-        Pictures are uint8 (n, *image_shape); other data is float32 and used as it stands.
+        Pictures are uint8 (n, C, H, W) in 0..255; other data is float32 (n, *image_shape), and used as it is.
+        Both are on the CPU.
+
+        Args:
+            indices: int64 (n,), on the CPU; each in 0..len(self)-1.
+
+        Raises:
+            DataError: if an example cannot be read.
         """
 
     def check(self, indices: Tensor) -> None:
-        """Raise the DataError that reading these would raise; worth overriding where that is cheaper."""
+        """Check that the examples at these indices can be read; override it where that is cheaper.
+
+        Raises:
+            DataError: as `read` would.
+        """
         self.read(indices)
 
     def held_out(self) -> "DataSource | None":
-        """The examples that are kept for measuring and never trained on."""
+        """The examples that are kept for measuring and never trained on; None if there are none."""
         return None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive rows of the endless, shuffled sequence of examples."""
+
+    images: Tensor  # float32 (B, *image_shape); pictures in [-1, 1]
+    labels: Tensor | None  # int64 (B,)
+    position: int  # of the first row in the sequence
+
+
+class UnreadableImages(DataError):
+    """Pictures that cannot be decoded, all of them named."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names)  # as args, so that it crosses process boundaries
+        self.names = names
+
+    def __str__(self) -> str:
+        listed, rest = ", ".join(self.names[:5]), len(self.names) - 5
+        more = f" and {rest} more" if rest > 0 else ""
+        count = "1 image" if len(self.names) == 1 else f"{len(self.names)} images"
+        return f"{count} cannot be read: {listed}{more}. Repair or remove what is named here."

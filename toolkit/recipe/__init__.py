@@ -5,7 +5,7 @@ Nothing in this package imports torch or pydantic, so that a recipe's text is ch
 
 from toolkit.recipe.layers import Layers, read_layers
 from toolkit.recipe.recipe import Recipe
-from toolkit.recipe.resolution import resolve
+from toolkit.recipe.resolution import read_data, read_recipe, resolve
 from toolkit.recipe.sections import SECTIONS, Section
 
-__all__ = ["SECTIONS", "Layers", "Recipe", "Section", "read_layers", "resolve"]
+__all__ = ["SECTIONS", "Layers", "Recipe", "Section", "read_data", "read_layers", "read_recipe", "resolve"]

@@ -1,4 +1,4 @@
-"""Layers: a recipe, those that it extends, and the --set flags, merged key by key. Needs no torch."""
+"""A recipe, the recipes that it extends and the --set flags, merged key by key. Needs no torch."""
 
 import copy
 import os
@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import RecipeError, nearest
+from toolkit.errors import RecipeError, nearest, printable
 from toolkit.recipe.packaged import find
-from toolkit.recipe.toml import FlagValue, KeyPath, parse_flag, parse_key, printable, read_toml
+from toolkit.recipe.toml import KeyPath, parse_flag, parse_key, read_toml
+from toolkit.registry.flag import FlagValue
 
-_OF_THE_FILE = ("extends", "unset")  # keys that say how a file is merged, and are no part of the result
+_OF_THE_FILE = ("extends", "unset")  # keys that say how a file is merged; not part of the result
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One file, or all flags together: values, and where each key is stated ("x.toml:14")."""
+    """One file, or all flags together: its values, and where each key was set ("x.toml:14")."""
 
     shown_as: str
     values: dict[str, Any]
@@ -29,8 +30,8 @@ class Layers:
     """The merged values of all layers, not validated.
 
     Attributes:
-        origins: where each key that a layer states was stated last.
-        notes: what a changed `type` dropped.
+        origins: where each key was set last.
+        notes: options that were dropped because a `type` changed.
     """
 
     name: str
@@ -42,22 +43,22 @@ class Layers:
 
 
 def read_layers(source: str | Path, overrides: Sequence[str] = ()) -> Layers:
-    """Read a recipe file, or a packaged recipe by name, with all that it extends and `--set` overrides.
+    """Read a recipe file, or a packaged recipe by name, with all that it extends and the `--set` overrides.
 
     Raises:
-        RecipeError: if a file is missing or no TOML, or a flag no assignment.
+        RecipeError: if a file is missing or is not TOML, or a flag is not an assignment.
     """
     path = _located(str(source), Path())
     if not path.stem.strip("."):  # the run folder has this name, and ".." is another folder
-        raise RecipeError(f"{_shown(path)} needs a name before .toml.")
+        raise RecipeError(f"{_display(path)} needs a name before .toml.")
     files: dict[Path, Layer] = {}
     _linearise(path, files, ())
     layers = [*files.values(), _flags(overrides)]
     merged = Layers(path.stem, path, layers[-2].shown_as, {})
     for layer in layers:
         _unset(merged, layer)
-        stated = {key: value for key, value in layer.values.items() if key not in _OF_THE_FILE}
-        _merge(merged, merged.values, stated, layer, ())
+        values = {key: value for key, value in layer.values.items() if key not in _OF_THE_FILE}
+        _merge(merged, merged.values, values, layer, ())
     return merged
 
 
@@ -66,26 +67,26 @@ def _located(name: str, folder: Path) -> Path:
     if name.endswith(".toml") and "\0" not in name:
         return folder / name
     if "/" in name or "\0" in name:
-        raise RecipeError(f"{printable(name)} is no recipe: the name of a recipe file ends in .toml.")
+        raise RecipeError(f"{printable(name)} is not a recipe: the name of a recipe file ends in .toml.")
     return find(name)
 
 
-def _shown(path: Path) -> str:
-    """Relative to the working directory if it is inside."""
+def _display(path: Path) -> str:
+    """The path as messages show it, relative to the working directory if it lies inside."""
     absolute, here = Path(os.path.abspath(path)), Path.cwd()
     return printable(str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute))
 
 
 def _linearise(path: Path, files: dict[Path, Layer], children: tuple[Path, ...]) -> None:
     """Add a file after its parents, each file once."""
-    shown, identity = _shown(path), Path(os.path.realpath(path))
+    display, identity = _display(path), Path(os.path.realpath(path))
     if identity in children:
-        raise RecipeError(f"{shown} extends itself: {' -> '.join(map(_shown, (*children, identity)))}.")
+        raise RecipeError(f"{display} extends itself: {' -> '.join(map(_display, (*children, identity)))}.")
     if identity in files:
         return
-    values, rows = read_toml(path, shown)
-    known = dict.fromkeys(_keys(values, ()), shown)  # should tree-sitter ever miss a key that tomllib reads
-    layer = Layer(shown, values, known | {key: f"{shown}:{row}" for key, row in rows.items()})
+    values, rows = read_toml(path, display)
+    known = dict.fromkeys(_keys(values, ()), display)  # in case tree-sitter misses a key
+    layer = Layer(display, values, known | {key: f"{display}:{row}" for key, row in rows.items()})
     for parent in _names(layer, "extends"):
         try:
             _linearise(_located(parent, path.parent), files, (*children, identity))
@@ -110,23 +111,23 @@ def _flags(overrides: Sequence[str]) -> Layer:
     """All `--set` flags as one layer; a later flag wins."""
     layer = Layer("--set", {}, {}, of_flags=True)
     for flag in overrides:
-        shown = f"--set {printable(flag)}"
+        origin = f"--set {printable(flag)}"
         try:
             (*tables, key), value = parse_flag(flag)
         except ValueError as error:
-            raise RecipeError(f"{shown}: {error}.") from error
+            raise RecipeError(f"{origin}: {error}.") from error
         if not tables and key == "extends":
-            raise RecipeError(f"{shown}: only a file extends others.")
+            raise RecipeError(f"{origin}: only a file extends others.")
         table: dict[str, Any] = layer.values
         path: KeyPath = ()
         for part in tables:
             path = (*path, part)
-            layer.origins.setdefault(path, shown)
+            layer.origins.setdefault(path, origin)
             if not isinstance(table.get(part), dict):
                 table[part] = {}
             table = table[part]
         table[key] = value
-        layer.origins.update(dict.fromkeys(_keys(value, (*path, key)), shown))
+        layer.origins.update(dict.fromkeys(_keys(value, (*path, key)), origin))
     return layer
 
 
@@ -148,26 +149,26 @@ def _unset(merged: Layers, layer: Layer) -> None:
         for part in tables:
             table = table.get(part) if isinstance(table, dict) else None
         if not isinstance(table, dict) or key not in table:
-            known = [".".join(stated) for stated in merged.origins]
+            known = [".".join(other) for other in merged.origins]
             raise RecipeError(f"{where}: there is nothing of that name to remove.{nearest(name, known)}")
         del table[key]
         _forget(merged, path)
 
 
 def _forget(merged: Layers, path: KeyPath) -> None:
-    for stated in [key for key in merged.origins if key[: len(path)] == path]:
-        del merged.origins[stated]
+    for key in [key for key in merged.origins if key[: len(path)] == path]:
+        del merged.origins[key]
 
 
 def _merge(
-    merged: Layers, into: dict[str, Any], stated: dict[str, Any], layer: Layer, table: KeyPath
+    merged: Layers, into: dict[str, Any], values: dict[str, Any], layer: Layer, table: KeyPath
 ) -> None:
-    """Tables merge key by key, everything else replaces; so does a table with another `type`."""
-    for key, value in stated.items():
+    """Merge tables key by key; everything else is replaced, and so is a table whose `type` changes."""
+    for key, value in values.items():
         path, old = (*table, key), into.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             if not _changes_type(old, value):
-                if not layer.of_flags:  # a flag sets one key: its table stays where a file states it
+                if not layer.of_flags:  # a flag sets one key: its table keeps the origin in a file
                     merged.origins[path] = layer.origins[path]
                 _merge(merged, old, value, layer, path)
                 continue

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import RecipeError, nearest
-from toolkit.installed import Discovered, switched
+from toolkit.registry.discover import Discovered, switched
 
 
 @dataclass(frozen=True)
 class Packaged:
-    """A recipe that is asked for by name, and the plugin that it comes with."""
+    """A recipe that is known by name, and the plugin that it comes with."""
 
     name: str
     path: Path
@@ -26,7 +26,7 @@ class Packaged:
 
 
 def packaged() -> tuple[Packaged, ...]:
-    """All packaged recipes but those of plugins that are switched off, the toolkit's own first."""
+    """All packaged recipes except those of plugins that are switched off; the toolkit's own come first."""
     return _in_folders([("toolkit", _own_folder()), *_plugin_folders(switched()[0])])
 
 
@@ -42,20 +42,20 @@ def find(name: str) -> Path:
     """The file of a packaged recipe.
 
     Raises:
-        RecipeError: if there is none of that name, or several plugins have one.
+        RecipeError: if there is no recipe of that name, or several plugins have one.
     """
     recipes = packaged()
-    found = [recipe for recipe in recipes if recipe.name == name]
-    if len(found) > 1:
-        paths = " and ".join(str(recipe.path) for recipe in found)
+    matches = [recipe for recipe in recipes if recipe.name == name]
+    if len(matches) > 1:
+        paths = " and ".join(str(recipe.path) for recipe in matches)
         raise RecipeError(f"there are several recipes {name!r}: {paths}. Give the path of one.")
-    if not found:
+    if not matches:
         for off in _in_folders(_plugin_folders(switched()[1])):
             if off.name == name:
                 raise RecipeError(f"recipe {name!r} belongs to plugin {off.plugin!r}, which is switched off.")
         hint = nearest(name, [recipe.name for recipe in recipes]) or " `toolkit recipes` lists them."
         raise RecipeError(f"there is no packaged recipe {name!r}; a file's name ends in .toml.{hint}")
-    return found[0].path
+    return matches[0].path
 
 
 def _own_folder() -> Path:

@@ -2,29 +2,40 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import printable
 from toolkit.recipe.layers import Layers
 from toolkit.recipe.sections import Section
-from toolkit.recipe.toml import KeyPath, printable
+from toolkit.recipe.toml import KeyPath
 from toolkit.recipe.writer import dotted, write_toml
 
 if TYPE_CHECKING:  # the registry imports pydantic
-    from toolkit.registry import Registry
+    from toolkit.registry.registry import Registry
+    from toolkit.registry.tables import Table
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every table with its type and all its options, as JSON has them; None where TOML has "none".
+    """All tables, each with its type and all its options, as JSON values; None where TOML has "none".
 
     A path names a table or a key: `("networks", "denoiser")`, `("run", "steps")`.
     """
 
-    tables: Mapping[str, Any]
+    complete: "Mapping[str, Table | dict[str, Table]]" = field(repr=False)  # by section, and by role
     layers: Layers = field(repr=False)
     sections: Mapping[str, Section] = field(repr=False)
     registry: "Registry" = field(repr=False)
+
+    @cached_property
+    def tables(self) -> Mapping[str, Any]:
+        """All tables, by section and by role."""
+        return {
+            name: {role: one.plain for role, one in table.items()} if isinstance(table, dict) else table.plain
+            for name, table in self.complete.items()
+        }
 
     @property
     def name(self) -> str:
@@ -37,11 +48,11 @@ class Recipe:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What merging dropped, for the user to know."""
+        """Messages for the user about options that merging dropped."""
         return tuple(self.layers.notes)
 
     def where(self, path: KeyPath = ()) -> str:
-        """How a message about a table or key begins: "recipes/x.toml:14: [objective]"."""
+        """The beginning of a message about a table or key: "recipes/x.toml:14: [objective]"."""
         return where(self.layers, path, self.tables)
 
     def origin(self, path: KeyPath) -> str:
@@ -49,46 +60,36 @@ class Recipe:
         return self.layers.origins.get(path, "default")
 
     def to_toml(self, *, origins: bool = False) -> str:
-        """The complete recipe as TOML, which resolves to itself; if asked, with each value's origin."""
+        """The complete recipe as TOML, which resolves to itself; `origins` adds where each value was set."""
         return write_toml(self.tables, self.origin if origins else None)
 
     def component(self, path: KeyPath) -> dict[str, Any]:
-        """A table without the options that its section adds to every component: type and own options."""
-        section = self.sections[path[0]]
-        common = _common_names(section)
-        return {key: value for key, value in self._table(path).items() if key not in common}
+        """A table's type and the component's own options, without those that the section adds to each."""
+        common = _common_names(self.sections[path[0]])
+        return {key: value for key, value in self._complete(path).plain.items() if key not in common}
 
     def create(self, path: KeyPath, supplied: Mapping[str, object]) -> Any:
-        """The object that a table describes.
+        """Build the object that a table describes.
 
         Raises:
-            RecipeError: if it lacks something that the recipe or the data should supply, or refuses its
-                options.
+            RecipeError: if something that the recipe or the data should supply is missing, or the
+                constructor refuses its options.
         """
-        return self._create(self.sections[path[0]].interface, self.component(path), path, supplied)
+        return self._complete(path).build(supplied, lambda inner: self.where((*path, *inner)))
 
     def common(self, path: KeyPath) -> Any:
         """The options that the toolkit itself reads from a table, as an instance of their dataclass.
 
-        They are those that the section adds to every component, or the whole of a table without a type.
+        These are the options that the section adds to every component, or a whole table without a type.
         """
-        section, table = self.sections[path[0]], self._table(path)
-        target = section.common_options
-        if target is None:
-            return self._create(section.interface, table, path, {})
-        names = _common_names(section)
-        return self._create(target, {key: table[key] for key in table if key in names}, path, {})
+        table, options = self._complete(path), self.sections[path[0]].common_options
+        table = table if options is None else table.common(options)
+        return table.build({}, lambda inner: self.where((*path, *inner)))
 
-    def _table(self, path: KeyPath) -> dict[str, Any]:
-        table: Any = self.tables
-        for key in path:
-            table = table[key]
-        return dict(table)
-
-    def _create(self, target: type, table: Any, path: KeyPath, supplied: Mapping[str, object]) -> Any:
-        return self.registry.create(
-            target, table, supplied=supplied, where=lambda inner: self.where((*path, *inner))
-        )
+    def _complete(self, path: KeyPath) -> "Table":
+        """The table at ("section",) or ("section", role)."""
+        tables = self.complete[path[0]]
+        return tables[path[1]] if isinstance(tables, dict) else tables
 
 
 def _common_names(section: Section) -> set[str]:
@@ -97,9 +98,9 @@ def _common_names(section: Section) -> set[str]:
 
 
 def where(layers: Layers, path: KeyPath, *tables: Mapping[str, Any]) -> str:
-    """The nearest place at which a path, or a table above it, is stated, and its table in brackets."""
-    stated = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in layers.origins), None)
-    place = layers.origins[stated] if stated else layers.shown_as
+    """The nearest place where a path, or a table above it, is set, and its table in brackets."""
+    origin = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in layers.origins), None)
+    place = layers.origins[origin] if origin else layers.shown_as
     table = path[:-1] if any(_is_value(known, path) for known in (layers.values, *tables)) else path
     return f"{place}: [{printable(dotted(table))}]" if table else f"{place}:"
 

@@ -1,8 +1,8 @@
-"""A JSON Schema of recipes, for editors: it knows every installed component.
+"""A JSON Schema of recipes, for editors; it covers every installed component.
 
-A child recipe states only what it changes, so nothing is required, and a table without a type takes the
-options of every type. Where a table has a type, a chain of if / then / else picks its options: with `anyOf`
-taplo marks every line of a table as wrong for one key that is.
+A recipe that extends another sets only what it changes, so nothing is required, and a table without a type
+takes the options of every type. Where a table has a type, a chain of if / then / else picks its options: with
+`anyOf`, one wrong key makes taplo mark every line of the table.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from toolkit.recipe.sections import SECTIONS, Section
-from toolkit.registry import Registry
-from toolkit.signature import Option, read_signature
+from toolkit.registry.registry import Registry
+from toolkit.registry.signature import Option, read_signature
 
 Schema = dict[str, Any]
 
@@ -45,7 +45,7 @@ def recipe_schema(registry: Registry, sections: Sequence[Section] = SECTIONS) ->
 
 
 def _or_none(schema: Schema) -> Schema:
-    """The same, or "none"; `properties` are kept where completion finds them."""
+    """The same schema, or "none"; `properties` stay where an editor looks for completions."""
     none = {"const": "none"}
     if "properties" not in schema:
         return {"anyOf": [schema, none]}
@@ -66,7 +66,7 @@ class _Writer:
         return self.choice(section.interface, options)
 
     def choice(self, interface: type, common: tuple[Option, ...] = ()) -> Schema:
-        """A table with a type: its own options behind `then`, and all options in `properties` to complete."""
+        """A table with a type: its own options behind `then`, all options in `properties` for completion."""
         components = self.registry.components(interface)
         union = {option.name: [self.option(option)] for option in common}
         for option in (option for component in components.values() for option in component.options):
@@ -106,7 +106,7 @@ class _Writer:
         assert option.nested is not None
         name = f"{option.nested.__module__}.{option.nested.__qualname__}"
         if name not in self.definitions:
-            self.definitions[name] = {}  # taken, should one of its components have such a table itself
+            self.definitions[name] = {}  # reserved, in case one of its components has such a table itself
             self.definitions[name] = self.choice(option.nested)
         table = {"$ref": f"#/definitions/{name}"}
         if option.many is list:

@@ -10,10 +10,10 @@ class Section:
     """One section: `[name]`, or `[name.<role>]` once for each role.
 
     Attributes:
-        target: what its tables describe, as "module:Class": an interface, or a dataclass of plain options.
-            It is imported when the section is first resolved: layers are read without torch.
-        per_role: whether there is one table a role.
-        common: a dataclass of options that every table of the section takes besides its component's own.
+        target: the class that its tables describe, as "module:Class": an interface, or a dataclass of plain
+            options. It is imported when the section is first resolved: layers are read without torch.
+        per_role: whether there is one table per role.
+        common: a dataclass of options that every table of the section takes besides those of its component.
         required: whether a recipe must have it.
         default: the table that stands in for an absent one; None leaves the section out.
     """
@@ -36,17 +36,17 @@ class Section:
 
     @property
     def optional(self) -> bool:
-        """Whether a recipe may do without."""
+        """Whether a recipe may leave the section out."""
         return not self.required and self.default is None
 
     @property
     def header(self) -> str:
-        """What begins one of its tables."""
+        """The heading of one of its tables."""
         return f"[{self.name}.<role>]" if self.per_role else f"[{self.name}]"
 
     @property
     def preset(self) -> str | None:
-        """The type of a table that states none."""
+        """The type of a table that does not name one."""
         return self.default.get("type") if self.default else None
 
 
@@ -56,24 +56,36 @@ def _imported(target: str) -> Any:
 
 
 SECTIONS = (
-    Section("run", "toolkit.options:RunOptions", required=True),
-    Section("data", "toolkit.data.source:DataSource", common="toolkit.options:DataOptions", required=True),
-    Section("schedule", "toolkit.schedule:NoiseSchedule"),
+    Section("run", "toolkit.training.trainer:RunOptions", required=True),
     Section(
-        "networks", "torch.nn:Module", per_role=True, common="toolkit.options:NetworkOptions", required=True
+        "data", "toolkit.data.source:DataSource", common="toolkit.data.batches:DataOptions", required=True
     ),
-    Section("objective", "toolkit.objective:Objective", required=True),
+    Section("schedule", "toolkit.diffusion.schedule:NoiseSchedule"),
+    Section(
+        "networks",
+        "torch.nn:Module",
+        per_role=True,
+        common="toolkit.training.build:NetworkOptions",
+        required=True,
+    ),
+    Section("objective", "toolkit.training.objective:Objective", required=True),
     Section(
         "optimizers",
         "torch.optim:Optimizer",
         per_role=True,
-        common="toolkit.optimizer:OptimizerOptions",
+        common="toolkit.training.optimizers:OptimizerOptions",
         required=True,
     ),
-    Section("ema", "toolkit.options:EMAOptions", per_role=True),
-    Section("initialiser", "toolkit.initialiser:Initialiser", default={"type": "noise"}),
-    Section("sampler", "toolkit.sampler:Sampler", default={"type": "ancestral"}),
-    Section("samples", "toolkit.options:SampleOptions", default={}),
-    Section("checkpoints", "toolkit.options:CheckpointOptions", default={}),
-    Section("trackers", "toolkit.options:TrackerOptions", default={}),
+    Section("ema", "toolkit.training.ema:EMAOptions", per_role=True),
+    Section("start", "toolkit.diffusion.start:Start", default={"type": "noise"}),
+    Section(
+        "sampler",
+        "toolkit.diffusion.sampler:Sampler",
+        common="toolkit.diffusion.sampler:GridOptions",
+        default={"type": "ancestral"},
+    ),
+    Section("guidance", "toolkit.diffusion.guidance:Guidance"),
+    Section("samples", "toolkit.training.result:SampleOptions", default={}),
+    Section("checkpoints", "toolkit.training.checkpoint:CheckpointOptions", default={}),
+    Section("trackers", "toolkit.training.processes:TrackerOptions", default={}),
 )

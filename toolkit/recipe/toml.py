@@ -4,41 +4,28 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tree_sitter
 import tree_sitter_toml
 
-from toolkit.errors import RecipeError, nearest
+from toolkit.errors import RecipeError, nearest, printable
+from toolkit.registry.flag import FlagValue
 
 KeyPath = tuple[str, ...]
 
 _MAX_BYTES = 1_000_000
-_MAX_DEPTH = 20  # recipes have five; beyond this some recursion of ours or of a library's would end badly
+_MAX_DEPTH = 20  # recipes need five; far deeper, our recursion or a library's would overflow the stack
 _KEY = r"""(?:[A-Za-z0-9_-]+|"[^"\\\n]*"|'[^'\n]*')"""
 _DOTTED = rf"\s*{_KEY}(?:\s*\.\s*{_KEY})*\s*"
-
-
-@dataclass(frozen=True)
-class FlagValue:
-    """The right side of `--set a.b=c` where only the option's type decides between its text and its value."""
-
-    text: str
-    value: Any
-
-
-def printable(text: str) -> str:
-    """The text with control characters and lone surrogates, which a terminal cannot show, escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def read_toml(path: Path, shown_as: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """The values of a file, and the line of every key; elements of arrays have their index as key.
 
     Raises:
-        RecipeError: if there is no such file, or it is no TOML.
+        RecipeError: if there is no such file, or it is not TOML.
     """
     try:
         if not path.exists():
@@ -47,7 +34,7 @@ def read_toml(path: Path, shown_as: str) -> tuple[dict[str, Any], dict[KeyPath, 
         if not path.is_file():  # opening a pipe would wait forever
             raise RecipeError(f"{shown_as} is not a file.")
         if path.stat().st_size > _MAX_BYTES:
-            raise RecipeError(f"{shown_as} is larger than {_MAX_BYTES:,} bytes: that is no recipe.")
+            raise RecipeError(f"{shown_as} is larger than {_MAX_BYTES:,} bytes: that is not a recipe.")
         text = path.read_bytes().decode("utf-8-sig")  # editors on Windows write a byte-order mark
         return _loads(text), dict(_rows(text.encode()))
     except (OSError, ValueError) as error:
@@ -69,8 +56,8 @@ def _reason(error: OSError | ValueError) -> str:
         case UnicodeDecodeError():
             return f" is not UTF-8 text: byte {error.start} does not fit."
     message = printable(str(error)).replace("Cannot overwrite a value", "this key is already set")
-    found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message)
-    return f":{found[2]}: {found[1]} (column {found[3]})." if found else f": {message}."
+    position = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message)
+    return f":{position[2]}: {position[1]} (column {position[3]})." if position else f": {message}."
 
 
 def _rows(text: bytes) -> Iterator[tuple[KeyPath, int]]:
@@ -119,7 +106,7 @@ def _value_rows(value: tree_sitter.Node, path: KeyPath) -> Iterator[tuple[KeyPat
 
 
 def _prefix_rows(path: KeyPath, known: int, node: tree_sitter.Node) -> Iterator[tuple[KeyPath, int]]:
-    """`a.b.c` states a, a.b and a.b.c."""
+    """The line of each prefix: `a.b.c` sets a, a.b and a.b.c."""
     if len(path) > _MAX_DEPTH:
         raise RecursionError
     for length in range(known + 1, len(path) + 1):
@@ -127,7 +114,7 @@ def _prefix_rows(path: KeyPath, known: int, node: tree_sitter.Node) -> Iterator[
 
 
 def _key(node: tree_sitter.Node) -> KeyPath:
-    """The parts of a key, escapes undone by the one who knows them."""
+    """The parts of a key; tomllib undoes the escapes."""
     assert node.text is not None
     table, parts = tomllib.loads(f"{node.text.decode()} = 0"), []
     while isinstance(table, dict):
@@ -140,24 +127,24 @@ def parse_key(text: str) -> KeyPath:
     """The parts of a dotted key such as `optimizers.denoiser.lr`; parts may be quoted.
 
     Raises:
-        ValueError: if it is no key.
+        ValueError: if it is not a key.
     """
     if not re.fullmatch(_DOTTED, text) or text.count(".") >= _MAX_DEPTH:
-        raise ValueError(f"{printable(text)!r} is no key such as a.b")
+        raise ValueError(f"{printable(text)!r} is not a key such as a.b")
     return tuple(part.strip("\"'") for part in re.findall(_KEY, text))
 
 
 def parse_flag(flag: str) -> tuple[KeyPath, Any]:
-    """The key and the value of `--set a.b=c`: TOML if it is TOML, else text.
+    """The key and the value of `--set a.b=c`; a value that is not TOML is text.
 
     Raises:
-        ValueError: if the key is missing or no key.
+        ValueError: if the key is missing or is not a key.
     """
-    flag.encode()  # raises ValueError for bytes of the command line that were no text
-    stated = re.match(rf"({_DOTTED})=(.*)", flag, re.DOTALL)
-    if stated is None:
+    flag.encode()  # raises ValueError for bytes of the command line that are not text
+    assignment = re.match(rf"({_DOTTED})=(.*)", flag, re.DOTALL)
+    if assignment is None:
         raise ValueError("must be a key, =, and a value, such as run.steps=100")
-    key, text = parse_key(stated[1]), stated[2]
+    key, text = parse_key(assignment[1]), assignment[2]
     try:
         parsed = _loads(f"value = {text}")
         [value] = parsed.values()  # text with a line break could set a second key

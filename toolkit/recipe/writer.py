@@ -1,4 +1,4 @@
-"""Tables as TOML text. None is written as "none", as a recipe has it."""
+"""Tables as TOML text. None is written as "none", as in a recipe."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from toolkit.recipe.toml import KeyPath
 
 
 def write_toml(tables: Mapping[str, Any], comment: Callable[[KeyPath], str] | None = None) -> str:
-    """The tables as a TOML document; `comment` gives a remark to put behind each key."""
+    """The tables as a TOML document; `comment` gives a remark to add after each key."""
     return "\n".join(_lines(tables, (), comment)).strip() + "\n"
 
 
@@ -28,7 +28,7 @@ def _lines(
 
 
 def dotted(path: KeyPath) -> str:
-    """A path as TOML has it: `a.b`, with quotes where a key needs them."""
+    """A path in TOML's notation: `a.b`, with quotes where a key needs them."""
     return ".".join(map(_key, path))
 
 
@@ -37,8 +37,7 @@ def _key(key: str) -> str:
 
 
 def write_value(value: Any) -> str:
-    """A value as TOML has it."""
-    """A value as TOML has it."""
+    """A value in TOML's notation."""
     match value:
         case None:
             return '"none"'
@@ -47,6 +46,6 @@ def write_value(value: Any) -> str:
         case dict():
             return f"{{{', '.join(f'{_key(key)} = {write_value(inner)}' for key, inner in value.items())}}}"
         case str():
-            # JSON's escapes are TOML's, but for surrogate pairs, which are not written, and for DEL.
+            # JSON escapes as TOML does, except for surrogate pairs, which are never written, and DEL.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(value)

@@ -4,8 +4,7 @@
 """
 
 from toolkit.testing.case import Case
-from toolkit.testing.kit import CHECKS, Check, Outcome, checks_for, run
-from toolkit.testing.parametrised import parametrize_with_checks
+from toolkit.testing.kit import CHECKS, Check, Outcome, checks_for, parametrize_with_checks, run
 from toolkit.testing.requirement import Nonconformance, require
 
 __all__ = [

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit import plugins
+from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.recipe.writer import write_toml
-from toolkit.registry import Registry
-from toolkit.schedule import NoiseSchedule
+from toolkit.registry import load as plugins
+from toolkit.registry.registry import Registry
 
-CHAIN = {"type": "linear", "num_train_timesteps": 200, "beta_start": 5e-4, "beta_end": 0.1}
+CHAIN: dict[str, Any] = {"type": "linear", "num_train_timesteps": 200, "beta_start": 5e-4, "beta_end": 0.1}
 Table = Mapping[str, Any]
 
 
@@ -31,7 +31,8 @@ class Case:
             and returns them, for a component that reads files.
         sample_shape: of an example, for constructors that ask for it.
         num_classes: of the data; None without labels.
-        schedule: the table of the chain, for constructors that ask for it.
+        schedule: the table of the path, for constructors that ask for it.
+        steps: of a sampler's walk; None for as many as its path has.
         recipe: of a small run, for an objective: TOML text, or its tables, or a function of an empty folder
             that returns them. Needs no [run]; `extends` works.
         inputs: n to the tensors (n, ...) that a network which is no Denoiser takes; without, only its weights
@@ -46,6 +47,7 @@ class Case:
     sample_shape: tuple[int, ...] = (1, 8, 8)
     num_classes: int | None = None
     schedule: Table = field(default_factory=lambda: dict(CHAIN))
+    steps: int | None = None
     recipe: str | Table | Callable[[Path], str | Table] | None = None
     inputs: Callable[[int], tuple[Tensor, ...]] | None = None
     declares: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class Case:
     def _where(self, path: tuple[str, ...]) -> str:
         return f"case of {self}: [{'.'.join(path)}]" if path else f"case of {self}:"
 
-    def chain(self) -> NoiseSchedule:
+    def path(self) -> NoiseSchedule:
         """The noise schedule of the case."""
         found: NoiseSchedule = self.known.create(
             NoiseSchedule, dict(self.schedule), supplied={}, where=self._where
@@ -85,8 +87,7 @@ class Case:
             RecipeError: if the case leaves out an option, or the component refuses those that it states.
         """
         supplied = {
-            "schedule": None if issubclass(self.kind, NoiseSchedule) else self.chain(),
-            "image_shape": self.sample_shape,
+            "schedule": None if issubclass(self.kind, NoiseSchedule) else self.path(),
             "sample_shape": self.sample_shape,
             "num_classes": self.num_classes,
         }

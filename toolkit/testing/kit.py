@@ -1,23 +1,22 @@
-"""Which checks there are for a case, and running them without pytest."""
+"""Which checks there are for a case, and running them: one by one, or as pytest's parameters."""
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-from toolkit.component import Component
 from toolkit.data.source import DataSource
+from toolkit.diffusion.sampler import Sampler
+from toolkit.diffusion.schedule import NoiseSchedule
+from toolkit.diffusion.start import Start
+from toolkit.diffusion.timesteps import TimestepSampler
 from toolkit.errors import PluginError, RecipeError
-from toolkit.initialiser import Initialiser
-from toolkit.metric import Metric
-from toolkit.objective import DenoisingLoss, Objective
-from toolkit.registry import Registry
-from toolkit.sampler import Sampler
-from toolkit.schedule import NoiseSchedule
+from toolkit.evaluation.metric import Metric
+from toolkit.registry.registry import Component, Registry
 from toolkit.testing import (
-    initialisers,
     losses,
     metrics,
     networks,
@@ -25,11 +24,15 @@ from toolkit.testing import (
     samplers,
     schedules,
     sources,
+    starts,
     timesteps,
 )
 from toolkit.testing.case import Case, prepared
 from toolkit.testing.requirement import Nonconformance
-from toolkit.timesteps import Timesteps
+from toolkit.training.objective import DenoisingLoss, Objective
+
+if TYPE_CHECKING:
+    import pytest
 
 Check = Callable[[Case], None]
 CHECKS: dict[type, tuple[Check, ...]] = {
@@ -37,9 +40,9 @@ CHECKS: dict[type, tuple[Check, ...]] = {
     NoiseSchedule: schedules.CHECKS,
     Objective: objectives.CHECKS,
     DenoisingLoss: losses.CHECKS,
-    Timesteps: timesteps.CHECKS,
+    TimestepSampler: timesteps.CHECKS,
     Sampler: samplers.CHECKS,
-    Initialiser: initialisers.CHECKS,
+    Start: starts.CHECKS,
     Metric: metrics.CHECKS,
     nn.Module: networks.CHECKS,  # whatever else is a module
 }
@@ -126,3 +129,33 @@ def default_case(component: Component, registry: Registry) -> Case:
     except RecipeError as error:
         raise PluginError(f"needs a case: {error}") from None
     return case
+
+
+def parametrize_with_checks(cases: Sequence[Case]) -> "pytest.MarkDecorator":
+    """One test for every check of every case; what a case declares is skipped with its reason.
+
+    ```python
+    @testing.parametrize_with_checks(cases())
+    def test_conformance(case: testing.Case, check: testing.Check) -> None:
+        check(case)
+    ```
+    """
+    import pytest
+
+    parameters = []
+    for case in cases:
+        for check in checks_for(case):
+            name = check.__name__
+            marks = [pytest.mark.skip(reason=case.declares[name])] if name in case.declares else []
+            named = f"{case.kind.__name__}-{case.name}-{name}"
+            parameters.append(pytest.param(case, _whole(check), id=named, marks=marks))
+    return pytest.mark.parametrize(("case", "check"), parameters)
+
+
+def _whole(check: Check) -> Callable[[Case], None]:
+    return partial(_checked, check)
+
+
+def _checked(check: Check, case: Case) -> None:
+    with prepared(case) as ready:
+        check(ready)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toolkit.objective import DenoisingLoss
 from toolkit.testing.case import Case
 from toolkit.testing.oracles import Shrinking
 from toolkit.testing.randomness import without_draws
 from toolkit.testing.requirement import close, require
+from toolkit.training.objective import DenoisingLoss
 
 ROWS = 6
 
@@ -28,11 +28,12 @@ class _Rows:
 
 def _setting(case: Case) -> tuple[DenoisingLoss, Shrinking, _Rows]:
     """The loss, a denoiser, and rows on 256 levels at timesteps from the first to the last."""
-    loss, chain = case.build(), case.chain()
+    loss, chain = case.build(), case.path()
     generator = torch.Generator().manual_seed(3)
     levels = torch.randint(256, (ROWS, *case.sample_shape), generator=generator)
     noise = torch.randn(ROWS, *case.sample_shape, generator=generator)
-    t = torch.linspace(0, chain.num_train_timesteps - 1, ROWS).long()
+    t = torch.linspace(chain.grid(None, None)[-2], chain.noisiest, ROWS)
+    t = t.long() if chain.discrete else t
     return loss, Shrinking(chain), _Rows(levels / 127.5 - 1, t, noise)
 
 

@@ -11,15 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.comparison import Comparison, Share
 from toolkit.data.source import DataSource
-from toolkit.description import Description
-from toolkit.features import FeatureExtractor, Features
-from toolkit.initialiser import Initialiser
-from toolkit.metric import Metric, Score, Subject
-from toolkit.options import EvaluationOptions
-from toolkit.pipeline import Pipeline
-from toolkit.sampler import Sampler
+from toolkit.diffusion.sampler import Sampler
+from toolkit.diffusion.start import Start
+from toolkit.evaluation.comparison import Comparison, EvaluationOptions, Share
+from toolkit.evaluation.features import FeatureExtractor, Features
+from toolkit.evaluation.metric import Metric, Score, Subject
+from toolkit.pipeline.folder import Saved
+from toolkit.pipeline.pipeline import Pipeline
 from toolkit.testing.case import Case
 from toolkit.testing.oracles import Shrinking
 from toolkit.testing.randomness import foreign_seed
@@ -62,17 +61,17 @@ class Projection(FeatureExtractor):
 @contextmanager
 def _subject(case: Case) -> Iterator[Subject]:
     """A model that was never trained, its samples, and noise to compare them with."""
-    chain, source, registry = case.chain(), Noise(case), case.known
+    chain, source, registry = case.path(), Noise(case), case.known
     tables: dict[str, Any] = {"schedule": dict(case.schedule), "network": {"type": "shrinking"}}
 
     def part(kind: type, section: str, name: str) -> Any:
         tables[section] = registry.resolve(kind, {"type": name})
         return registry.create(kind, tables[section], supplied={"schedule": chain}, where=str)
 
-    sampler, initialiser = part(Sampler, "sampler", "ancestral"), part(Initialiser, "initialiser", "noise")
-    about = Description(tables, case.sample_shape, case.num_classes, {})
+    sampler, start = part(Sampler, "sampler", "ancestral"), part(Start, "start", "noise")
+    saved = Saved(sample_shape=case.sample_shape, num_classes=case.num_classes, **tables)
     denoiser = Shrinking(chain).eval().requires_grad_(False)
-    model = Pipeline(denoiser, chain, sampler, initialiser, about, registry)
+    model = Pipeline(denoiser, chain, sampler, start, saved, registry)
     options = EvaluationOptions(num=IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         comparison = Comparison(

@@ -1,17 +1,17 @@
 """What every network keeps; denoisers are asked for predictions, others for what their case feeds them."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from toolkit.denoiser import Denoiser, Prediction
-from toolkit.description import Description
+from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.prediction import Prediction
 from toolkit.errors import CheckpointError
 from toolkit.files import read_json
-from toolkit.network_folder import SavedNetwork, save_network
-from toolkit.pipeline_folder import read_weights
+from toolkit.pipeline.folder import Saved, SavedNetwork, read_weights, save_network
 from toolkit.testing.case import Case
 from toolkit.testing.randomness import row_generators, without_draws
 from toolkit.testing.requirement import close, require
@@ -24,24 +24,32 @@ def _inputs(case: Case, network: nn.Module) -> tuple[Tensor | None, ...] | None:
     torch.manual_seed(5)
     if not isinstance(network, Denoiser):
         return None if case.inputs is None else case.inputs(ROWS)
-    total = case.chain().num_train_timesteps
-    label = None
+    path, label = case.path(), None
     if network.conditional:
         require(case.num_classes, "is conditional: its case must state num_classes")
         label = torch.arange(ROWS) % (case.num_classes or 1)
-    x_t, t = torch.randn(ROWS, *case.sample_shape), torch.linspace(0, total - 1, ROWS).long()
-    return x_t, t, label, network.latent(ROWS, row_generators(ROWS))
+    x_t, first = torch.randn(ROWS, *case.sample_shape), path.grid(None, None)[-2]
+    t = torch.linspace(first, path.noisiest, ROWS)
+    t = t.long() if path.discrete else t
+    return x_t, t, torch.full_like(t, path.clean), label, network.latent(ROWS, row_generators(ROWS))
 
 
 @torch.no_grad()
 def _ask(network: nn.Module, inputs: tuple[Tensor | None, ...], rows: slice = slice(None)) -> Tensor:
     """What it says of these rows: what a denoiser computes, x_0 or noise, or the output of another one."""
-    out = network.eval()(*(tensor if tensor is None else tensor[rows] for tensor in inputs))
-    if not isinstance(out, Prediction):
-        found: Tensor = out
-        return found
+    given = [tensor if tensor is None else tensor[rows] for tensor in inputs]
+    if not isinstance(network, Denoiser):
+        out = network.eval()(*given)
+        return torch.cat([part.flatten(1) for part in out], 1) if isinstance(out, (tuple, list)) else out
+    out = _predict(network, given)
     # Of x_0 and noise one is divided by a number near 0 at each end of the chain: their sum shows both.
     return out.x0 + out.noise
+
+
+def _predict(network: Denoiser, given: Sequence[Tensor | None]) -> Prediction:
+    x_t, t, s, label, latent = given
+    prediction: Prediction = network.eval()(x_t, t, s=s, label=label, latent=latent)
+    return prediction
 
 
 def check_output(case: Case) -> None:
@@ -54,7 +62,7 @@ def check_output(case: Case) -> None:
     assert first is not None
     if isinstance(network, Denoiser):
         with torch.no_grad():
-            prediction = network.eval()(*inputs)
+            prediction = _predict(network, inputs)
         require(
             isinstance(prediction, Prediction), f"forward gives a {type(prediction).__name__}, no Prediction"
         )
@@ -110,14 +118,14 @@ def check_folder_round_trip(case: Case) -> None:
     network, registry = case.build(seed=0), case.known
     table = case.table
     kind = next(kind for kind in registry.kinds() if issubclass(type(network), kind))
-    about = Description({"network": table}, case.sample_shape, case.num_classes, {})
+    saved = Saved(network=table, sample_shape=case.sample_shape, num_classes=case.num_classes)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "network"
-        save_network(SavedNetwork(network, about), folder, registry)
+        save_network(SavedNetwork(network, saved), folder, registry)
         stated = read_json(folder / "network.json")["network"]
-        again: nn.Module = registry.create(kind, stated, supplied=about.supplied(case.chain()), where=str)
+        again: nn.Module = registry.create(kind, stated, supplied=saved.supplied(case.path()), where=str)
         try:
-            read_weights(folder, again, CheckpointError)
+            read_weights(folder, again, registry, CheckpointError)
         except CheckpointError as error:
             reason = str(error).removeprefix(f"{folder}: ")
             require(False, f"its saved state does not load: {reason}. Register all state in the constructor")
@@ -135,4 +143,35 @@ def check_folder_round_trip(case: Case) -> None:
         )
 
 
-CHECKS = (check_output, check_rows_do_not_leak, check_eval_draws_nothing, check_folder_round_trip)
+def check_conditional(case: Case) -> None:
+    """`conditional` says whether labels change what a denoiser predicts; `null_class`, whether "no class" may."""
+    network = case.build()
+    if not isinstance(network, Denoiser) or case.num_classes is None:
+        return
+    with torch.no_grad():
+        for parameter in network.parameters():  # what begins as zero would hide the label
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
+    labels = [torch.full((ROWS,), i) for i in range(min(2, case.num_classes))]
+    labels += [torch.full((ROWS,), case.num_classes)] if network.null_class else []
+    inputs = _inputs(case, network)
+    assert inputs is not None
+    x_t, t, s, _, latent = inputs
+    answers = [_ask(network, (x_t, t, s, label, latent)) for label in labels]
+    differ = any(not torch.equal(answers[0], other) for other in answers[1:])
+    require(
+        not differ or network.conditional,
+        "labels change the prediction, but `conditional` is False: set it to True, or labels are refused",
+    )
+    require(
+        differ or not network.conditional or len(labels) < 2,
+        "`conditional` is True, but labels change nothing: use `label`",
+    )
+
+
+CHECKS = (
+    check_output,
+    check_rows_do_not_leak,
+    check_eval_draws_nothing,
+    check_folder_round_trip,
+    check_conditional,
+)

@@ -9,19 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from toolkit import checkpoint
-from toolkit.build import Built, build
-from toolkit.data.batches import Batches
+from toolkit.data.batches import Batches, DataOptions
 from toolkit.errors import CheckpointError, TrainingError
 from toolkit.files import read_tensors, write_tensors
-from toolkit.measure import measure
-from toolkit.objective import Loss, Step, Turn
-from toolkit.options import DataOptions, RunOptions
-from toolkit.processes import Processes
 from toolkit.testing.case import Case
 from toolkit.testing.randomness import EqualDraws, foreign_seed, without_draws
 from toolkit.testing.requirement import require
-from toolkit.trainer import Trainer
+from toolkit.training import checkpoint
+from toolkit.training.build import Built, build
+from toolkit.training.measure import measure
+from toolkit.training.objective import Loss, Step, Turn
+from toolkit.training.processes import Processes
+from toolkit.training.trainer import RunOptions, Trainer
 
 ROWS, MICRO = 8, 4
 STEPS = 4
@@ -50,10 +49,11 @@ class _Run:
     def networks(self) -> dict[str, nn.Module]:
         return self.built.training.networks
 
-    def step(self) -> Step:
-        """The step that turns see outside a trainer."""
+    def step(self, rows: range = range(ROWS)) -> Step:
+        """The step that turns see outside a trainer, for those rows of the global batch."""
         networks, processes = self.networks, self.processes
-        return Step(0, 0, processes.device, networks, networks, processes.float32, processes.no_grad)
+        contexts = processes.float32, processes.no_grad
+        return Step(0, 0, processes.device, networks, networks, *contexts, rows=rows, total=ROWS)
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def _run(case: Case) -> Iterator[_Run]:
     recipe = case.read_recipe(ROWS, MICRO, STEPS)
     options: RunOptions = recipe.common(("run",))
     data: DataOptions = recipe.common(("data",))
-    processes = Processes(options)
+    processes = Processes(options.device, options.precision)
     try:
         built = build(recipe, processes.device)
         batches = Batches(built.source, data, seed=options.seed, device=processes.device)
@@ -76,7 +76,7 @@ def _run(case: Case) -> Iterator[_Run]:
 def _weights(trainer: Trainer) -> dict[str, Tensor]:
     """All that training has made: networks and averages."""
     training = trainer.training
-    modules = {**training.networks, **{f"ema/{role}": e.network for role, e in training.averages.items()}}
+    modules = {**training.networks, **{f"ema/{role}": e.network for role, e in training.ema.items()}}
     return {f"{r}.{k}": v.clone() for r, module in modules.items() for k, v in module.state_dict().items()}
 
 
@@ -197,7 +197,7 @@ def _taken(run: _Run, turn: Turn, size: int) -> dict[str, Tensor]:
     losses = []
     with EqualDraws():
         for start in range(0, ROWS, size):
-            loss = turn.loss(run.batches.get(start, size), run.step())
+            loss = turn.loss(run.batches.get(start, size), run.step(range(start, start + size)))
             _backward(loss)
             losses.append(loss)
     found = {"the loss": torch.stack([loss.total.detach() for loss in losses]).mean()}

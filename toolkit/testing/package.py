@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from toolkit import plugins
-from toolkit.component import Component
 from toolkit.errors import PluginError, nearest
-from toolkit.installed import Discovered, Owner, switched
-from toolkit.registry import Registry
+from toolkit.registry import load as plugins
+from toolkit.registry.discover import Owner, switched
+from toolkit.registry.load import CORE
+from toolkit.registry.registry import Component, Registry
+from toolkit.testing import core
 from toolkit.testing.case import Case
 from toolkit.testing.kit import Outcome, default_case, run, stated_cases
-
-CORE = Discovered(Owner("toolkit"), "toolkit.components", lambda: None)
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,10 @@ def examine(package: str, progress: Callable[[str], None] | None = None) -> Exam
     outcomes: list[Outcome] = []
     without: list[tuple[Component, str]] = []
     loaded = plugins.load()
-    for plugin in _named(package):
-        if plugin.owner in loaded.registry.failures:
-            raise PluginError(f"{plugin.owner} cannot be loaded: {loaded.registry.failures[plugin.owner]}")
-        cases, impossible = cases_of(plugin, loaded.registry)
+    for owner, module in _named(package):
+        if owner in loaded.registry.failures:
+            raise PluginError(f"{owner} cannot be loaded: {loaded.registry.failures[owner]}")
+        cases, impossible = cases_of(owner, module, loaded.registry)
         without += impossible
         for outcome in run(cases):
             outcomes.append(outcome)
@@ -43,23 +42,25 @@ def examine(package: str, progress: Callable[[str], None] | None = None) -> Exam
     return Examined(tuple(outcomes), tuple(without))
 
 
-def _named(package: str) -> list[Discovered]:
-    installed = (CORE, *switched()[0])
-    found = [p for p in installed if package in (p.owner.name, p.module, p.owner.distribution)]
+def _named(package: str) -> list[tuple[Owner, str]]:
+    """The plugins of that name, module or distribution, each with the module of its entry point."""
+    installed = [(CORE, "toolkit.testing.core"), *((one.owner, one.module) for one in switched()[0])]
+    found = [one for one in installed if package in (one[0].name, one[1], one[0].distribution)]
     if not found:
-        names = [plugin.owner.name for plugin in installed]
+        names = [owner.name for owner, _ in installed]
         hint = nearest(package, names) or f" Installed: {', '.join(names)}."
         raise PluginError(f"no plugin {package!r} is installed.{hint}")
     return found
 
 
-def cases_of(plugin: Discovered, registry: Registry) -> tuple[list[Case], list[tuple[Component, str]]]:
+def cases_of(owner: Owner, module: str, registry: Registry) -> tuple[list[Case], list[tuple[Component, str]]]:
     """The cases that a plugin states, default ones for what else it registers, and what has none and why."""
-    cases = [replace(case, registry=registry) for case in stated_cases(plugin.module)]
+    stated = core.cases() if owner == CORE else stated_cases(module)
+    cases = [replace(case, registry=registry) for case in stated]
     without = []
     for component in registry.added():
-        stated = any(c.name == component.name and issubclass(c.kind, component.kind) for c in cases)
-        if component.owner != plugin.owner or stated:
+        has_case = any(c.name == component.name and issubclass(c.kind, component.kind) for c in cases)
+        if component.owner != owner or has_case:
             continue
         try:
             if component.error is not None:

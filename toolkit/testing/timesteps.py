@@ -5,23 +5,23 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from toolkit.schedule import NoiseSchedule
+from toolkit.diffusion.chain import Chain
+from toolkit.diffusion.timesteps import TimestepSampler
 from toolkit.testing.case import Case
 from toolkit.testing.randomness import foreign_seed, without_draws
 from toolkit.testing.requirement import require
-from toolkit.timesteps import Timesteps
 
 DRAWS = 200_000
 DEVIATIONS = 5.0  # standard errors; chance goes so far once in two million times, for each of T timesteps
 CPU = torch.device("cpu")
 
 
-def _draw(timesteps: Timesteps, n: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+def _draw(timesteps: TimestepSampler, n: int, seed: int = 1) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
     return timesteps.draw(n, CPU)
 
 
-def _teach(timesteps: Timesteps, schedule: NoiseSchedule) -> None:
+def _teach(timesteps: TimestepSampler, schedule: Chain) -> None:
     """Let it see losses that differ thirtyfold between timesteps, often enough for any history."""
     for i in range(40):
         t = schedule.timesteps.repeat(4)
@@ -29,19 +29,23 @@ def _teach(timesteps: Timesteps, schedule: NoiseSchedule) -> None:
 
 
 def check_draws(case: Case) -> None:
-    """t is int64 and of the chain, weights are float32 and positive."""
-    timesteps, chain = case.build(), case.chain()
+    """t is on the path, int64 on a chain; weights are float32 and positive."""
+    timesteps, chain = case.build(), case.path()
     t, weight = _draw(timesteps, 64)
     require(
         t.shape == weight.shape == (64,), f"draw(64) gives shapes {tuple(t.shape)}, {tuple(weight.shape)}"
     )
-    require(t.dtype == torch.int64, f"t is {t.dtype}: it must be int64, an index of the original chain")
-    require(torch.isin(t, chain.timesteps).all(), "draws a t that the schedule does not keep")
+    if isinstance(chain, Chain):
+        require(t.dtype == torch.int64, f"t is {t.dtype}: it must be int64, an index of the original chain")
+        require(torch.isin(t, chain.timesteps).all(), "draws a t that the schedule does not keep")
+    else:
+        require(t.dtype == torch.float32, f"t is {t.dtype}: it must be float32 on a continuous path")
+        require(bool((t >= chain.clean).all()), "draws a t that is not on the path")
     require(weight.dtype == torch.float32, f"weights are {weight.dtype}: they must be float32")
     require((weight.isfinite() & (weight > 0)).all(), "weights must be finite and above 0")
 
 
-def _require_unbiased(timesteps: Timesteps, chain: NoiseSchedule, when: str) -> None:
+def _require_unbiased(timesteps: TimestepSampler, chain: Chain, when: str) -> None:
     t, weight = _draw(timesteps, DRAWS)
     kept = chain.timesteps
     index, wanted = torch.searchsorted(kept, t), 1 / len(kept)
@@ -62,8 +66,10 @@ def _require_unbiased(timesteps: Timesteps, chain: NoiseSchedule, when: str) -> 
 
 
 def check_unbiased(case: Case) -> None:
-    """E[weight f(t)] is the uniform mean of f, before and after it has learned."""
-    timesteps, chain = case.build(), case.chain()
+    """On a chain, E[weight f(t)] is the uniform mean of f, before and after it has learned."""
+    timesteps, chain = case.build(), case.path()
+    if not isinstance(chain, Chain):
+        return
     _require_unbiased(timesteps, chain, "as built,")
     if timesteps.learns:
         _teach(timesteps, chain)
@@ -87,9 +93,9 @@ def check_seed_stable(case: Case) -> None:
 
 def check_state_round_trips(case: Case) -> None:
     """What it has learned survives in its state_dict."""
-    learned, fresh = case.build(), case.build()
-    if learned.learns:
-        _teach(learned, case.chain())
+    learned, fresh, chain = case.build(), case.build(), case.path()
+    if learned.learns and isinstance(chain, Chain):
+        _teach(learned, chain)
     _load(fresh, learned)
     require(
         all(torch.equal(a, b) for a, b in zip(_draw(learned, 256), _draw(fresh, 256), strict=True)),
@@ -98,7 +104,7 @@ def check_state_round_trips(case: Case) -> None:
     )
 
 
-def _load(fresh: Timesteps, learned: Timesteps) -> None:
+def _load(fresh: TimestepSampler, learned: TimestepSampler) -> None:
     try:
         fresh.load_state_dict({name: tensor.clone() for name, tensor in learned.state_dict().items()})
     except RuntimeError as error:

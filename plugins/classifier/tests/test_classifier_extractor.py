@@ -8,8 +8,9 @@ from classifier_runs import toolkit
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from toolkit import CheckpointError, DataError, FeatureExtractor, PluginError, load, load_network, plugins
-from toolkit.data.digits import Digits
+from toolkit import CheckpointError, DataError, FeatureExtractor, PluginError, load, load_network
+from toolkit.registry import load as plugins
+from toolkit.sources.digits import Digits
 from toolkit_classifier.extractor import ClassifierFeatures
 
 CPU = torch.device("cpu")
@@ -91,8 +92,8 @@ def test_a_loaded_network_is_frozen_and_in_eval_mode_and_knows_its_classes(class
     saved = load_network(classifier_run)
     assert not saved.network.training
     assert not any(p.requires_grad for p in saved.network.parameters())
-    assert (saved.description.num_classes, saved.description.sample_shape) == (10, (1, 8, 8))
-    assert saved.description.about == {
+    assert (saved.saved.num_classes, saved.saved.sample_shape) == (10, (1, 8, 8))
+    assert saved.saved.model == {
         "role": "classifier",
         "weights": "ema",
         "steps": 150,
@@ -112,7 +113,7 @@ def test_of_several_networks_one_has_to_be_chosen(saved, tmp_path):
         shutil.copytree(saved, tmp_path / "run" / "networks" / role)
     with pytest.raises(CheckpointError, match=r"choose one: .*student, .*teacher$"):
         load_network(tmp_path / "run")
-    assert load_network(tmp_path / "run" / "networks" / "student").description.num_classes == 10
+    assert load_network(tmp_path / "run" / "networks" / "student").saved.num_classes == 10
 
 
 def test_damaged_folders_are_refused(saved):
@@ -141,7 +142,7 @@ def test_another_network_is_no_classifier(saved):
     network = plugins.load().registry.create(torch.nn.Module, table, supplied=supplied, where=str)
     save_file(network.state_dict(), saved / "weights.safetensors")
     edit(saved, lambda stated: stated.update(network=table, sample_shape=[2]))
-    with pytest.raises(CheckpointError, match="which is no classifier"):
+    with pytest.raises(CheckpointError, match="which is not a classifier"):
         ClassifierFeatures(saved)
 
 

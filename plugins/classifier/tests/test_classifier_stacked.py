@@ -11,9 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from toolkit import CheckpointError, DataError, DataSource, FeatureExtractor, Features, RunError, Subject
-from toolkit.comparison import Comparison, Share
-from toolkit.data.digits import Digits
-from toolkit.options import EvaluationOptions
+from toolkit.evaluation.comparison import Comparison, EvaluationOptions, Share
+from toolkit.sources.digits import Digits
 from toolkit_classifier.extractor import ClassifierFeatures
 from toolkit_classifier.stacked import StackedFeatures, StackedModes
 

@@ -8,8 +8,9 @@ from classifier_runs import toolkit, train, trained
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from toolkit import Batch, Objective, Step, plugins
-from toolkit.data.digits import Digits
+from toolkit import Batch, Objective, Step
+from toolkit.registry import load as plugins
+from toolkit.sources.digits import Digits
 from toolkit_classifier.network import ConvolutionalClassifier
 from toolkit_classifier.objective import Classification, shifted
 

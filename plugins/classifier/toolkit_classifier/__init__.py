@@ -6,8 +6,6 @@ from toolkit_classifier.network import Classifier, ConvolutionalClassifier
 from toolkit_classifier.objective import Classification
 from toolkit_classifier.stacked import StackedFeatures, StackedModes
 
-toolkit_api = 1
-
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:

@@ -1,4 +1,4 @@
-"""A trained classifier as what image metrics compare images by."""
+"""A trained classifier as a feature extractor for image metrics."""
 
 import hashlib
 from pathlib import Path
@@ -15,21 +15,23 @@ PREPARATION = "8 bits to [-1, 1]; another size bilinearly, antialiased, to the c
 
 
 class ClassifierFeatures(FeatureExtractor):
-    """What a classifier computes before its last layer, and its logits.
+    """Features of a trained classifier: the input of its last layer, and its logits.
 
-    Its name has the first digits of its identity, so that the scores of two classifiers have two names.
+    Its name has the first digits of its identity, so that scores by two classifiers have different names.
 
     Args:
-        path: the folder of a run that trained a classifier, or of the network that it left.
+        path: the folder of a run that trained a classifier, or of the network that it saved.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if there is no classifier.
     """
 
     def __init__(self, path: Path) -> None:
         saved = load_network(path)
         if not isinstance(saved.network, Classifier):
-            raise CheckpointError(f"{path}: holds a {type(saved.network).__name__}, which is no classifier")
+            raise CheckpointError(
+                f"{path}: holds a {type(saved.network).__name__}, which is not a classifier"
+            )
         self._classifier = saved.network
         self.identity = hashlib.sha256(f"{saved.identity} {PREPARATION}".encode()).hexdigest()
         self.name = f"classifier_{self.identity[:8]}"

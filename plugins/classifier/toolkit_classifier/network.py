@@ -1,4 +1,4 @@
-"""Networks that tell classes apart."""
+"""Networks that classify images."""
 
 from abc import ABC, abstractmethod
 from typing import Annotated
@@ -8,21 +8,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 Count = Annotated[int, Field(ge=1)]
-SMALLEST = 8  # pixels: less than one is left of anything smaller after three halvings
+SMALLEST = 8  # pixels: three halvings would leave less than one of anything smaller
 
 
 class Classifier(nn.Module, ABC):
     """Features of an image, and logits of its classes, which are linear in them.
 
     Attributes:
-        image_shape: (channels, height, width) of what it was made for.
+        image_shape: (channels, height, width) of the images that it was made for.
     """
 
     image_shape: tuple[int, int, int]
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """(B, width) from images (B, C, H, W) in [-1, 1]."""
+        """Features (B, width) of images (B, C, H, W) in [-1, 1]."""
 
     @abstractmethod
     def classify(self, features: Tensor) -> Tensor:
@@ -34,14 +34,14 @@ class Classifier(nn.Module, ABC):
 
 
 class ConvolutionalClassifier(Classifier):
-    """Three stages of two 3x3 convolutions, each halved in size; a mean over what is left, and two layers.
+    """Three stages of two 3x3 convolutions, each of which halves the size; a global mean, and two layers.
 
-    It normalises by batches, which learns digits in far fewer steps than by groups of channels (README.md);
+    It uses batch normalisation, which learns digits in far fewer steps than group normalisation (README.md),
     so training depends on the size of the micro-batch. In eval mode an image's features depend on it alone.
 
     Args:
-        channels: of the first stage; the next ones have two and four times as many.
-        width: how many features there are.
+        channels: width of the first stage; the next ones have two and four times as many channels.
+        width: number of features.
         dropout: share of features that training hides from the last layer.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Cross-entropy of labels, one turn."""
+"""Cross-entropy of labels, in one turn."""
 
 from typing import Annotated
 
@@ -16,8 +16,8 @@ class Classification(Objective):
 
     Args:
         label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016).
-        shift: move each training image by up to so many pixels each way, both ways drawn anew every time it
-            is seen; its border is repeated into what becomes free.
+        shift: move each training image by up to this many pixels down or up, and across, drawn anew every
+            time; its border is repeated into the gap.
 
     Raises:
         ValueError: if the data has no labels.
@@ -59,7 +59,7 @@ class Classification(Objective):
 
 
 def shifted(images: Tensor, limit: int) -> Tensor:
-    """Images (B, C, H, W), each moved by -limit..limit pixels down and across; draws (2, B) integers."""
+    """Images (B, C, H, W), each moved by -limit..limit pixels down and across; draws (2, B, 1) integers."""
     n, _, height, width = images.shape
     device = images.device
     down, across = torch.randint(2 * limit + 1, (2, n, 1), device=device)

@@ -10,24 +10,22 @@ from toolkit_classifier.extractor import ClassifierFeatures
 
 
 class StackedFeatures(FeatureExtractor):
-    """A classifier of one channel looks at each channel of a picture; their classes together are its class.
+    """A one-channel classifier applied to each channel of a picture; together, the classes make its class.
 
     The first channel counts most: digits R, G and B make class 100 R + 10 G + B. Features are those of the
-    channels side by side, logits the log probabilities of all combinations of classes.
+    channels side by side, logits are the log probabilities of all combinations of classes.
 
     Args:
-        path: the folder of a run that trained a classifier of one channel, or of the network that it left.
+        path: the folder of a run that trained a classifier of one channel, or of the network that it saved.
 
     Raises:
-        CheckpointError: if there is none, or it looks at colours.
+        CheckpointError: if there is no classifier, or it takes several channels.
     """
 
     def __init__(self, path: Path) -> None:
         self._one = ClassifierFeatures(path)
         if self._one.channels != 1:
-            raise CheckpointError(
-                f"{path}: looks at {self._one.channels} channels at once, and not at each alone"
-            )
+            raise CheckpointError(f"{path}: looks at {self._one.channels} channels at once, not at one")
         self.name, self.identity = f"stacked_{self._one.name}", f"stacked {self._one.identity}"
 
     def extract(self, images: Tensor, device: torch.device) -> Features:
@@ -36,21 +34,21 @@ class StackedFeatures(FeatureExtractor):
                 f"{self.name} looks at pictures, not at examples of shape {tuple(images.shape[1:])}"
             )
         n, channels = images.shape[:2]
-        found = self._one.extract(images.flatten(0, 1).unsqueeze(1), device)
-        assert found.logits is not None
-        each = found.logits.log_softmax(1).view(n, channels, -1)
+        extracted = self._one.extract(images.flatten(0, 1).unsqueeze(1), device)
+        assert extracted.logits is not None
+        each = extracted.logits.log_softmax(1).view(n, channels, -1)
         together = torch.zeros(n, 1)
         for channel in each.unbind(1):
             together = (together[:, :, None] + channel[:, None, :]).flatten(1)
-        return Features(found.features.view(n, -1), together)
+        return Features(extracted.features.view(n, -1), together)
 
 
 class StackedModes(Metric):
-    """How many of the classes samples have, and the KL divergence of their shares from uniform ones.
+    """Number of classes among the samples, and KL divergence of the classes' shares from uniform ones.
 
     `modes_...` is what GAN papers count of StackedMNIST's 1000, `kl_...` = sum_c p_c log(p_c classes), in
-    nats. Of n samples that are exactly uniform it is some (classes - 1) / 2n: 0.019 for 1000 and 26,000,
-    the number that the literature takes. A class counts as soon as one sample is taken for it.
+    nats. For n samples from uniform classes it is about (classes - 1) / 2n: 0.019 for 1000 classes and 26,000
+    samples, as in the literature. A class counts as soon as one sample is assigned to it.
     """
 
     def measure(self, subject: Subject) -> Score:
@@ -69,7 +67,7 @@ class StackedModes(Metric):
 
 
 def notes(n: int, classes: int) -> list[str]:
-    """What few samples do to the count."""
+    """A caveat if the samples are few for the number of classes."""
     if n >= 10 * classes:
         return []
     return [

@@ -1,7 +1,8 @@
 """Networks small enough for tests."""
 
-from toolkit_ddgan.generator import LightGenerator
 from toolkit_ddgan.schedule import vp_sde
+
+from toolkit_ddgan.generator import LightGenerator
 
 
 def light_generator(channels=1, side=8):

@@ -3,8 +3,9 @@ from functools import partial
 import pytest
 import torch
 
-from toolkit import DataSource, plugins
-from toolkit.data.digits import Digits
+from toolkit import DataSource
+from toolkit.registry import load as plugins
+from toolkit.sources.digits import Digits
 from toolkit_ddgan.data import Gaussians25, StackedDigits
 
 INDICES = torch.arange(200)

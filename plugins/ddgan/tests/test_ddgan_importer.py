@@ -5,6 +5,7 @@ import torch
 from click.testing import CliRunner
 from ddgan_reference import filled, vectors
 from diffusers.models.attention_processor import Attention
+from toolkit_ddgan.schedule import vp_sde
 from torch import nn
 
 import toolkit
@@ -13,7 +14,6 @@ from toolkit_ddgan.blocks import PyramidConv, ResidualBlock
 from toolkit_ddgan.generator import PublishedGenerator
 from toolkit_ddgan.importer import OfficialGenerator
 from toolkit_ddgan.official import official_modules, official_parameters
-from toolkit_ddgan.schedule import vp_sde
 from toolkit_ddgan.unet import StyledUNet
 
 KINDS = {

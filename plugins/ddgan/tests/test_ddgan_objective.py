@@ -5,16 +5,16 @@ import pytest
 import torch
 from ddgan_networks import light_generator
 from ddgan_reference import vectors
+from toolkit_ddgan.schedule import vp_sde
 from torch import nn
 from torch.nn.functional import softplus
 
 from toolkit import Batch, Denoiser, Prediction, Step
-from toolkit.sampler import Ancestral
+from toolkit.diffusion.sampler import Ancestral
 from toolkit_ddgan.discriminator import SmallDiscriminator, TransitionDiscriminator
 from toolkit_ddgan.generator import PublishedGenerator
 from toolkit_ddgan.objective import DDGAN, TurnDraws, squared_slope
 from toolkit_ddgan.points import MLPDiscriminator, MLPGenerator
-from toolkit_ddgan.schedule import vp_sde
 
 
 def networks_of(*roles):
@@ -48,14 +48,14 @@ def has_gradient(network):
 class Constant(Denoiser):
     """Says 0 whatever the image, and draws nothing."""
 
-    def forward(self, x_t, t, label=None, latent=None):
+    def forward(self, x_t, t, *, s=None, label=None, latent=None):
         return Prediction(vp_sde(4), x_t, t, x0=torch.zeros_like(x_t))
 
 
 class Noisy(Denoiser):
     """Says N(0, 1) whatever the image."""
 
-    def forward(self, x_t, t, label=None, latent=None):
+    def forward(self, x_t, t, *, s=None, label=None, latent=None):
         return Prediction(vp_sde(4), x_t, t, x0=torch.randn_like(x_t))
 
 

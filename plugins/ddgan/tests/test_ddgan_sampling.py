@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from toolkit import Pipeline, RecipeError, plugins
-from toolkit.pipeline import Description
+from toolkit import Pipeline, RecipeError
+from toolkit.pipeline.folder import Saved
 from toolkit.randomness import generators_for
+from toolkit.registry import load as plugins
 
 
 @pytest.fixture
@@ -11,10 +12,12 @@ def pipeline():
     tables = {
         "schedule": {"type": "vp_sde", "num_train_timesteps": 4},
         "network": {"type": "ddgan_mlp_generator", "width": 8},
-        "sampler": {"type": "ancestral"}, "initialiser": {"type": "noise"},
+        "sampler": {"type": "ancestral"}, "start": {"type": "noise"},
     }  # fmt: skip
     torch.manual_seed(0)
-    return Pipeline.from_description(Description(tables, (2,), None, {}), plugins.load().registry, "here")
+    return Pipeline.from_saved(
+        Saved(sample_shape=(2,), num_classes=None, **tables), plugins.load().registry, "here"
+    )
 
 
 @torch.no_grad()

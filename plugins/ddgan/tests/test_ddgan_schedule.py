@@ -1,7 +1,6 @@
 import pytest
 import torch
 from ddgan_reference import hashed, unit, vectors
-
 from toolkit_ddgan.schedule import vp_sde
 
 

@@ -11,16 +11,15 @@ from ddgan_reference import (
     unit,
     vectors,
 )  # fmt: skip
+from toolkit_ddgan.schedule import vp_sde
 
 from toolkit import Step
-from toolkit.ema import EMA
-from toolkit.optimizer import Cosine
-from toolkit.options import EMAOptions
+from toolkit.training.ema import EMA, EMAOptions
+from toolkit.training.optimizers import Cosine
 from toolkit_ddgan.discriminator import LargeDiscriminator, SmallDiscriminator
 from toolkit_ddgan.generator import PublishedGenerator
 from toolkit_ddgan.objective import DDGAN, TurnDraws, squared_slope
 from toolkit_ddgan.official import official_modules, official_parameters
-from toolkit_ddgan.schedule import vp_sde
 
 
 def tiny_generator():

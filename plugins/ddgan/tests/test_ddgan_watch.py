@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from toolkit import plugins
+from toolkit.registry import load as plugins
 from toolkit_ddgan.watch import PATIENCE, Watch
 
 WON = {"discriminator/real": 5.0, "discriminator/fake": -4.0}

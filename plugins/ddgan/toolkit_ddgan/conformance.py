@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toolkit import DataSource, Denoiser, NoiseSchedule, Objective, testing
+from toolkit import DataSource, Denoiser, Objective, testing
 from toolkit_ddgan.discriminator import TransitionDiscriminator
 
 CHAIN = {"type": "vp_sde", "num_train_timesteps": 4}
@@ -57,8 +57,6 @@ def cases() -> list[testing.Case]:
     generator = {"mapping_layers": 1, **UNET}
     return [
         testing.Case(DataSource, "stacked_mnist", {"source": {"type": "digits"}, "length": 200}),
-        testing.Case(DataSource, "gaussians25", {"length": 500}),
-        testing.Case(NoiseSchedule, "vp_sde", {"num_train_timesteps": 4}),
         testing.Case(
             Denoiser, "ddgan_generator", {**generator, "attention_sides": [4], "dropout": 0.1}, schedule=CHAIN
         ),

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from toolkit import Denoiser, NoiseSchedule, Prediction, options_from, randn
+from toolkit import UNET_LIMITS, Denoiser, NoiseSchedule, Prediction, check_unet, options_from, randn
 from toolkit_ddgan.embedding import latent_mapping
 
 Count = Annotated[int, Field(ge=1)]
@@ -29,7 +29,13 @@ class Generator(Denoiser, ABC):
         return randn((n, self.latent_width), generators, next(self.parameters()).device)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         z = self.latent(len(x_t), None) if latent is None else latent
         return Prediction(self.schedule, x_t, t, x0=self.clean(x_t, t, z).float())
@@ -39,6 +45,8 @@ def check_divisible(sample_shape: tuple[int, ...], levels: int) -> None:
     """Raise ValueError unless images of this shape can be halved between so many levels."""
     if len(sample_shape) != 3:
         raise ValueError(f"works on images (channels, height, width), not on {sample_shape}")
+    if levels < 1:
+        raise ValueError("block_out_channels = [] has no level: a generator needs at least one")
     height, width = sample_shape[1:]
     if height % 2 ** (levels - 1) or width % 2 ** (levels - 1):
         raise ValueError(
@@ -63,7 +71,7 @@ FIXED = (
 
 
 @final
-@options_from("diffusers.models.unets.unet_2d:UNet2DModel", omit=FIXED)
+@options_from("diffusers.models.unets.unet_2d:UNet2DModel", omit=FIXED, limits=UNET_LIMITS)
 class LightGenerator(Generator):
     """A stock UNet2DModel into which z enters beside the time embedding; small and quick, not as published.
 
@@ -78,14 +86,14 @@ class LightGenerator(Generator):
         mapping_layers: their number, after the first.
 
     Raises:
-        ValueError: if the image cannot be halved so often.
+        ValueError: if the image cannot be halved so often, or options contradict each other.
     """
 
     def __init__(
         self,
         schedule: NoiseSchedule,
         sample_shape: tuple[int, ...],
-        block_out_channels: tuple[int, ...],
+        block_out_channels: tuple[Count, ...],
         norm_num_groups: Count = 32,
         latent_width: Count = 100,
         mapping_width: Count = 256,
@@ -94,21 +102,22 @@ class LightGenerator(Generator):
     ) -> None:
         super().__init__()
         check_divisible(sample_shape, len(block_out_channels))
+        channels, height, width = sample_shape
+        options = unet | {
+            "sample_size": (height, width),
+            "in_channels": channels,
+            "out_channels": channels,
+            "block_out_channels": block_out_channels,
+            "norm_num_groups": norm_num_groups,
+            "attn_norm_num_groups": norm_num_groups,  # unset, attention in the middle would lose its norm
+            "resnet_time_scale_shift": "scale_shift",
+            "class_embed_type": "identity",
+        }
+        check_unet(options, schedule)
         from diffusers import UNet2DModel
 
-        channels, height, width = sample_shape
         self.schedule, self.latent_width = schedule, latent_width
-        self.model = UNet2DModel(
-            sample_size=(height, width),
-            in_channels=channels,
-            out_channels=channels,
-            block_out_channels=block_out_channels,
-            norm_num_groups=norm_num_groups,
-            attn_norm_num_groups=norm_num_groups,  # unset, attention in the middle would lose its norm
-            resnet_time_scale_shift="scale_shift",
-            class_embed_type="identity",
-            **unet,
-        )
+        self.model = UNet2DModel(**options)
         self.mapping = nn.Sequential(
             latent_mapping(latent_width, mapping_width, mapping_layers),
             nn.Linear(mapping_width, 4 * block_out_channels[0]),
@@ -143,7 +152,7 @@ class PublishedGenerator(Generator):
         schedule: NoiseSchedule,
         sample_shape: tuple[int, ...],
         block_out_channels: tuple[Annotated[int, Field(ge=4, multiple_of=4)], ...] = (128, 256, 256, 256),
-        layers_per_block: Count = 2,
+        layers_per_block: Annotated[int, Field(ge=1, le=64)] = 2,
         attention_sides: tuple[int, ...] = (16,),
         latent_width: Count = 100,
         mapping_width: Count = 256,

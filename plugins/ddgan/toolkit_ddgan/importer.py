@@ -31,7 +31,7 @@ class OfficialGenerator(Importer):
             "schedule": {"type": "vp_sde", "num_train_timesteps": steps},
             "network": {"type": "ddgan_generator", **options},
             "sampler": {"type": "ancestral"},
-            "initialiser": {"type": "noise"},
+            "start": {"type": "noise"},
         }
 
     @torch.no_grad()
@@ -40,6 +40,8 @@ class OfficialGenerator(Importer):
 
         ours = official_parameters(network.model)
         theirs = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        if len(theirs) < len(state):
+            raise ValueError("has a tensor twice, with and without 'module.' before its name")
         if not theirs.keys() & ours.keys():
             raise ValueError("is no generator of the authors' code: none of its tensors has a known name")
         for name in sorted(ours.keys() ^ theirs.keys()):
@@ -49,5 +51,7 @@ class OfficialGenerator(Importer):
             if tensor.shape != ours[name].shape:
                 shapes = f"{tuple(tensor.shape)} there and {tuple(ours[name].shape)} here"
                 raise ValueError(f"is not of preset {self.preset!r}: {name!r} is {shapes}")
+            if not tensor.is_floating_point() or tensor.layout != torch.strided:
+                raise ValueError(f"{name!r} is of {tensor.dtype} in {tensor.layout}, not of floating-point numbers")
         for name, tensor in theirs.items():
             ours[name].copy_(tensor)

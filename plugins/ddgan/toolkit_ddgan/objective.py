@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import l1_loss, softplus
 
-from toolkit import Batch, Denoiser, Loss, NoiseSchedule, Objective, Step, Turn
+from toolkit import Batch, Chain, Denoiser, Loss, Objective, Step, Turn
 from toolkit_ddgan.discriminator import TransitionDiscriminator
 
 Weight = Annotated[float, Field(ge=0)]
@@ -59,7 +59,7 @@ class DDGAN(Objective):
 
     def __init__(
         self,
-        schedule: NoiseSchedule,
+        schedule: Chain,
         r1_gamma: Weight,
         r1_every: Annotated[int, Field(ge=1)] = 1,
         r1_scaled: bool = False,
@@ -76,7 +76,7 @@ class DDGAN(Objective):
 
     def turns(self) -> tuple[Turn, ...]:
         return (
-            Turn("discriminator", self.judges, self._discriminator_turn, second_order=True),
+            Turn("discriminator", self.judges, self._discriminator_turn, second_order=self.judges),
             Turn("denoiser", ("denoiser",), self._denoiser_turn),
         )
 
@@ -91,14 +91,19 @@ class DDGAN(Objective):
     def pair(self, x0: Tensor, draws: TurnDraws) -> tuple[Tensor, Tensor]:
         """x_s and x_t; x_t comes from x_s by one step of the chain and not from x_0 anew."""
         x_s = self.schedule.diffuse(x0, draws.t - 1, draws.to_s)
-        return x_s, self.schedule.advance(x_s, draws.t, draws.to_t)
+        return x_s, self.schedule.advance(x_s, draws.t - 1, draws.t, draws.to_t)
+
+    def back(self, x0: Tensor, x_t: Tensor, draws: TurnDraws) -> Tensor:
+        """x_s' ~ q(x_s | x_t, x0); x0 itself at s = -1."""
+        mean, std = self.schedule.posterior(x0, x_t, draws.t - 1, draws.t)
+        return mean + std * draws.back
 
     def discriminator_loss(self, x0: Tensor, draws: TurnDraws, step: Step) -> Loss:
         """L_D, with weight x0_weight also for the discriminator of x_0'."""
         x_s, x_t = self.pair(x0, draws)
         with step.no_grad():
             fake_x0 = step.networks["denoiser"](x_t, draws.t, latent=draws.latent).x0
-            fake = self.schedule.sample_posterior(fake_x0, x_t, draws.t, draws.back)
+            fake = self.back(fake_x0, x_t, draws)
         loss = self._judge("discriminator", x_s, fake, x_t, draws.t, step)
         if not self.x0_weight:
             return loss
@@ -126,7 +131,7 @@ class DDGAN(Objective):
         t = draws.t
         _, x_t = self.pair(x0, draws)
         fake_x0 = step.networks["denoiser"](x_t, t, latent=draws.latent).x0
-        fake = self.schedule.sample_posterior(fake_x0, x_t, t, draws.back)
+        fake = self.back(fake_x0, x_t, draws)
         total = softplus(-step.networks["discriminator"](fake, x_t, t)).mean()
         logs = {}
         if self.x0_weight:

@@ -8,9 +8,10 @@ import torch
 from diffusers.models.embeddings import Timesteps
 from torch import nn
 
-from toolkit import NoiseSchedule, plugins
+from toolkit import NoiseSchedule
+from toolkit.hf.unet import UNet
 from toolkit.recipe import read_layers, resolve
-from toolkit.unet import UNet
+from toolkit.registry import load as plugins
 
 ARCHITECTURES = ("deepres1", "shallowres1", "shallowres2", "mbconv64", "mbconv96")
 # The thesis's embedding of t = 1 and 500 in 8 channels: sin and cos in turn, 10000^(-i / 4).

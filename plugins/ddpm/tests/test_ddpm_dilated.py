@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolkit import NoiseSchedule, plugins
-from toolkit.check import check_recipe
+from toolkit import NoiseSchedule
 from toolkit.recipe import read_layers, resolve
+from toolkit.registry import load as plugins
+from toolkit.training.check import check_recipe
 from toolkit_ddpm.dilated import DilatedConv
 
 T = torch.tensor([0, 1, 500, 999])

@@ -18,7 +18,13 @@ class Steady(Denoiser):
         self.seen: list[Tensor] = []
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         self.seen.append(x_t)
         return Prediction(self.schedule, x_t, t, noise=torch.full_like(x_t, 0.5))

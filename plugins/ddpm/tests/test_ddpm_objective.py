@@ -4,10 +4,10 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from toolkit_ddpm.objective import DDPM, Simple
 from torch import Tensor
 
-from toolkit import Batch, Denoiser, NoiseSchedule, Prediction, Step, Timesteps
-from toolkit_ddpm.objective import DDPM, Simple
+from toolkit import Batch, Denoiser, NoiseSchedule, Prediction, Step, TimestepSampler
 
 ROWS = 4
 
@@ -21,13 +21,19 @@ class Off(Denoiser):
         self.modes: list[bool] = []
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         self.modes.append(torch.is_grad_enabled())
         return Prediction(self.schedule, x_t, t, noise=x_t / self.schedule.sigma(t, x_t))
 
 
-class Learner(Timesteps):
+class Learner(TimestepSampler):
     """Draws 0, 1, 2, ... with weight 2, and keeps what it is told."""
 
     extra = 2
@@ -46,7 +52,7 @@ class Learner(Timesteps):
 
 
 class Uniform(Learner):
-    observe = Timesteps.observe
+    observe = TimestepSampler.observe
 
 
 @pytest.fixture

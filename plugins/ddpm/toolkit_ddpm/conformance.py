@@ -13,7 +13,7 @@ num_train_timesteps = 20
 beta_start = 1e-3
 beta_end = 0.5
 [objective]
-type = "ddpm"
+type = "denoising"
 [networks.denoiser]
 type = "dilated_conv"
 width = 8
@@ -32,5 +32,5 @@ def cases() -> list[testing.Case]:
         testing.Case(Denoiser, "ddpm_mlp", {"width": 8}, sample_shape=(2,)),
         testing.Case(Denoiser, "dilated_conv", {"width": 8, "layers": 2}),
         testing.Case(Sampler, "clamped_ancestral", declares={"check_gaussian_is_recovered": CLAMPED}),
-        testing.Case(Objective, "ddpm", recipe=RECIPE),
+        testing.Case(Objective, "denoising", recipe=RECIPE),
     ]

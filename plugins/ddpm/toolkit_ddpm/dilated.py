@@ -65,7 +65,13 @@ class DilatedConv(Denoiser):
         self.last = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         h, time = self.first(x_t), self.time(t)[:, :, None, None]
         for layer in self.layers:

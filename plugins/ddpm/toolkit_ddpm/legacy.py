@@ -1,11 +1,10 @@
 """A sampler with two errors, kept to repeat results that were made with them."""
 
-from typing import Unpack, final
+from typing import final
 
-import torch
 from torch import Tensor
 
-from toolkit import Denoiser, Draws, NoiseSchedule, Prediction, Sampler, below, calls, randn
+from toolkit import Chain, Denoise, Noise, Sampler, SamplerStep
 
 
 @final
@@ -17,18 +16,13 @@ class ClampedAncestral(Sampler):
     must. The noise's variance is beta_t.
     """
 
-    def __init__(self, schedule: NoiseSchedule) -> None:
-        self.schedule, self.timesteps = schedule, schedule.timesteps
+    def __init__(self, schedule: Chain) -> None:
+        self.schedule = schedule
 
-    def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
-        generators, table = draws.get("generators"), self.schedule
-        coef1: list[float] = table.posterior_mean_coef1.tolist()
-        coef2: list[float] = table.posterior_mean_coef2.tolist()
-        std: list[float] = table.betas.sqrt().tolist()
+    def stepper(self) -> SamplerStep:
+        def step(denoise: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> Tensor:
+            mean, _ = self.schedule.posterior(denoise(x_t, t).x0, x_t, s, t)
+            _, std = self.schedule.transition(s, t, x_t)
+            return (mean + std * noise() if t > 1 else mean).clamp(-1, 1)
 
-        def step(prediction: Prediction, x_t: Tensor, t: int) -> Tensor:
-            mean = coef1[t] * prediction.x0 + coef2[t] * x_t
-            noise = randn(x_t.shape, generators, x_t.device) if t > 1 else torch.zeros_like(x_t)
-            return (mean + std[t] * noise).clamp(-1, 1)
-
-        return calls(denoiser, x, below(self.timesteps, start), step, **draws)
+        return step

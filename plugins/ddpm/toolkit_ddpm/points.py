@@ -39,7 +39,13 @@ class MLPDenoiser(Denoiser):
         self.net = nn.Sequential(*modules[:-1])
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         noise = self.net(torch.cat([x_t.flatten(1), self.time(t)], dim=1)).float()
         return Prediction(self._schedule, x_t, t, noise=noise.view_as(x_t))

@@ -6,19 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit import (
-    DataSource,
-    FeatureExtractor,
-    Features,
-    Metric,
-    RecipeError,
-    RunError,
-    Score,
-    Subject,
-    plugins,
-)
-from toolkit.comparison import Comparison, Share
-from toolkit.options import EvaluationOptions
+from toolkit import DataSource, FeatureExtractor, Features, Metric, RecipeError, RunError, Score, Subject
+from toolkit.evaluation.comparison import Comparison, EvaluationOptions, Share
+from toolkit.registry import load as plugins
 from toolkit_fidelity.metrics import FID, IS, KID, Precision, Recall
 
 torch_fidelity = pytest.importorskip("torch_fidelity")

@@ -1,10 +1,8 @@
-"""Image metrics, whose arithmetic is torch-fidelity's."""
+"""Image metrics, computed by torch-fidelity."""
 
 from toolkit import FeatureExtractor, Metric, Registry, hookimpl
 from toolkit_fidelity.extractors import VGG16, Inception
 from toolkit_fidelity.metrics import FID, IS, KID, Precision, Recall
-
-toolkit_api = 1
 
 
 @hookimpl

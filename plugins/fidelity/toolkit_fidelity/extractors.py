@@ -1,7 +1,7 @@
 """The published feature networks, as torch-fidelity has them.
 
 Their weights are pickles. A file is first read by torch's restricted loader, which executes nothing, and only
-then handed to torch-fidelity, which reads it again without that: nobody else may be able to write it.
+then handed to torch-fidelity, which reads it again unprotected: nobody else may be able to write it.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ class Inception(FeatureExtractor):
     """InceptionV3 of 2015, for the FID, KID and IS of the literature: pool3, and logits without the bias.
 
     Args:
-        weights: the file of weights; if none, torch's cache, or else a download.
+        weights: the file of weights; if none, the one in torch's cache, or else a download.
     """
 
     name = "inception"
@@ -47,7 +47,7 @@ class VGG16(FeatureExtractor):
     """VGG16's second fully connected layer, for the precision and recall of the literature.
 
     Args:
-        weights: the file of weights; if none, torch's cache, or else a download.
+        weights: the file of weights; if none, the one in torch's cache, or else a download.
     """
 
     name = "vgg16"
@@ -63,21 +63,21 @@ class VGG16(FeatureExtractor):
         return Features(features)
 
 
-def weights_file(stated: Path | None, url: str) -> Path:
-    """The stated file, or the one in torch's cache, downloaded if need be.
+def weights_file(given: Path | None, url: str) -> Path:
+    """The given file of weights, or else the one in torch's cache, which is downloaded if it is missing.
 
     Raises:
-        DataError: with the way out, if there is none.
+        DataError: if it cannot be downloaded, with the way out, or does not hold plain weights.
     """
     cached = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
-    path = stated or cached
-    if stated is None and not cached.exists():
+    path = given or cached
+    if given is None and not cached.exists():
         cached.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(cached), hash_prefix=cached.stem.rpartition("-")[2])
         except (URLError, OSError, RuntimeError) as error:
             raise DataError(
-                f"{url} cannot be downloaded ({error}): fetch it elsewhere, and state the file by "
+                f"{url} cannot be downloaded ({error}): fetch it elsewhere, and name the file by "
                 f"--set features.weights=FILE or put it at {cached}"
             ) from None
     try:
@@ -85,19 +85,19 @@ def weights_file(stated: Path | None, url: str) -> Path:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file of weights") from None
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
-        raise DataError(f"{path}: holds no plain weights: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path}: does not hold plain weights: {str(error).splitlines()[0]}") from None
     return path
 
 
 def identity(path: Path) -> str:
-    """A hash of the weights, and the torch-fidelity that resizes images and has the network."""
+    """A hash of the weights, and the version of torch-fidelity, which resizes images and has the network."""
     with path.open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{weights} torch-fidelity {importlib.metadata.version('torch-fidelity')}"
 
 
 def built(extractor: Any, name: str, layers: list[str], path: Path) -> torch.nn.Module:
-    """One of torch-fidelity's extractors with these weights.
+    """Build one of torch-fidelity's extractors with these weights.
 
     Raises:
         DataError: if the weights are of another network.
@@ -112,7 +112,7 @@ def built(extractor: Any, name: str, layers: list[str], path: Path) -> torch.nn.
 
 
 def run(network: torch.nn.Module, images: Tensor, device: torch.device) -> list[Tensor]:
-    """What the network says of uint8 images (n, 1 or 3, H, W), layer by layer; grey becomes three channels.
+    """Outputs for uint8 images (n, 1 or 3, H, W), on the CPU, one tensor per layer; grey is repeated.
 
     Raises:
         DataError: if the images have another number of channels.

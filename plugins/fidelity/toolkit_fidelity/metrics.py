@@ -1,6 +1,6 @@
 """FID, IS, KID, precision and recall of feature sets; torch-fidelity computes them.
 
-A score's name says by which features: "fid_inception" is what the literature calls FID.
+The name of a score includes the features: "fid_inception" is what the literature calls FID.
 """
 
 from types import ModuleType
@@ -32,19 +32,19 @@ def fidelity(module: str) -> ModuleType:
 
 
 def needs_two(*sets: Tensor) -> None:
-    """Refuse sets that have no covariance.
+    """Check that sets are large enough for a covariance.
 
     Raises:
-        RunError: if one of them has less than two images.
+        RunError: if one of them has fewer than two images.
     """
     if min(map(len, sets)) < 2:
-        raise RunError("a distance between sets needs two images of each at least")
+        raise RunError("a distance between sets needs at least two images of each")
 
 
 class FID(Metric):
     """Frechet distance between Gaussians fitted to the features (Heusel et al. 2017); 0 is best.
 
-    It is biased upwards for few images: compare only at the same numbers of them.
+    It is biased upwards for few images: compare only at equal numbers of images.
     """
 
     def measure(self, subject: Subject) -> Score:
@@ -65,9 +65,9 @@ class KID(Metric):
     """Squared maximum mean discrepancy under a cubic kernel (Binkowski et al. 2018); unbiased, 0 is best.
 
     Args:
-        subsets: how many random subsets the mean is over.
-        subset_size: images in each; no more than there are.
-        seed: of the choice of subsets.
+        subsets: number of random subsets to average over.
+        subset_size: images in each, or all if there are fewer.
+        seed: for the choice of subsets.
     """
 
     def __init__(self, subsets: Count = 100, subset_size: AtLeastTwo = 1000, seed: Seed = 2020) -> None:
@@ -77,11 +77,11 @@ class KID(Metric):
         generated, real = (features.features for features in subject.features())
         needs_two(generated, real)
         size = min(self.subset_size, len(generated), len(real))
-        found = fidelity("metric_kid").kid_features_to_metric(
+        result = fidelity("metric_kid").kid_features_to_metric(
             generated, real, kid_subsets=self.subsets, kid_subset_size=size, rng_seed=self.seed, verbose=False
         )
         name = f"kid_{subject.extractor}"
-        mean, std = found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
+        mean, std = result["kernel_inception_distance_mean"], result["kernel_inception_distance_std"]
         notes = [] if size == self.subset_size else [f"KID of subsets of {size} images: there are no more"]
         return Score({name: mean, f"{name}_std": std}, notes=notes, better={name: "lower"})
 
@@ -91,7 +91,7 @@ class IS(Metric):
 
     Args:
         splits: parts of the set, each with a score; the mean and the population deviation are reported.
-        seed: of the order in which images are split.
+        seed: for the order in which images are split.
     """
 
     def __init__(self, splits: Count = 10, seed: Seed = 2020) -> None:
@@ -103,11 +103,11 @@ class IS(Metric):
             raise RunError(f"the Inception score needs logits, and {subject.extractor} has none")
         if len(generated.logits) < self.splits:
             raise RunError(f"{len(generated.logits)} images cannot be split into {self.splits} parts")
-        found = fidelity("metric_isc").isc_features_to_metric(
+        result = fidelity("metric_isc").isc_features_to_metric(
             generated.logits, splits=self.splits, shuffle=True, rng_seed=self.seed
         )
         name = f"is_{subject.extractor}"
-        mean, std = found["inception_score_mean"], found["inception_score_std"]
+        mean, std = result["inception_score_mean"], result["inception_score_std"]
         return Score({name: mean, f"{name}_std": std}, better={name: "higher"})
 
 
@@ -115,7 +115,7 @@ class Precision(Metric):
     """Share of generated images within the real set's neighbourhoods (Kynkaanniemi et al. 2019): quality.
 
     Args:
-        neighborhood: k; a neighbourhood reaches to an image's k-th nearest of its own set.
+        neighborhood: k; a neighbourhood reaches as far as the k-th nearest image of its own set.
     """
 
     def __init__(self, neighborhood: Count = 3) -> None:
@@ -123,15 +123,15 @@ class Precision(Metric):
 
     def measure(self, subject: Subject) -> Score:
         name = f"precision_{subject.extractor}"
-        found = neighbourhoods(subject, self.neighborhood)
-        return Score({name: found["precision"]}, better={name: "higher"})
+        result = neighbourhoods(subject, self.neighborhood)
+        return Score({name: result["precision"]}, better={name: "higher"})
 
 
 class Recall(Metric):
     """Share of real images within the generated set's neighbourhoods (Kynkaanniemi et al. 2019): coverage.
 
     Args:
-        neighborhood: k; a neighbourhood reaches to an image's k-th nearest of its own set.
+        neighborhood: k; a neighbourhood reaches as far as the k-th nearest image of its own set.
     """
 
     def __init__(self, neighborhood: Count = 3) -> None:
@@ -139,8 +139,8 @@ class Recall(Metric):
 
     def measure(self, subject: Subject) -> Score:
         name = f"recall_{subject.extractor}"
-        found = neighbourhoods(subject, self.neighborhood)
-        return Score({name: found["recall"]}, better={name: "higher"})
+        result = neighbourhoods(subject, self.neighborhood)
+        return Score({name: result["recall"]}, better={name: "higher"})
 
 
 def neighbourhoods(subject: Subject, neighborhood: int) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def neighbourhoods(subject: Subject, neighborhood: int) -> dict[str, Any]:
     if fewest <= neighborhood:
         raise RunError(f"{fewest} images have no {neighborhood}-th neighbours")
     with torch.inference_mode():
-        found: dict[str, Any] = fidelity("metric_prc").prc_features_to_metric(
+        result: dict[str, Any] = fidelity("metric_prc").prc_features_to_metric(
             generated,
             real,
             prc_neighborhood=neighborhood,
@@ -158,4 +158,4 @@ def neighbourhoods(subject: Subject, neighborhood: int) -> dict[str, Any]:
             save_cpu_ram=True,
             verbose=False,
         )
-    return found
+    return result

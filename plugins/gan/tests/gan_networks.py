@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from toolkit import Batch, Denoiser, Prediction, Step
-from toolkit.schedule import stated_betas
+from toolkit.diffusion.schedule import stated_betas
 from toolkit_gan.interfaces import Discriminator
 from toolkit_gan.sngan import SNGANDiscriminator, SNGANGenerator
 
@@ -24,7 +24,7 @@ def small_networks(**discriminator):
 class Fixed(Denoiser):
     """Says x_0 = 2 x_t, and draws nothing."""
 
-    def forward(self, x_t, t, label=None, latent=None):
+    def forward(self, x_t, t, *, s=None, label=None, latent=None):
         return Prediction(ONE_STEP, x_t, t, x0=2 * x_t)
 
 

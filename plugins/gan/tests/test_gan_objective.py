@@ -5,7 +5,7 @@ import torch
 from gan_networks import ONE_STEP, Fixed, Linear, has_gradient, small_networks, step_of, take
 
 from toolkit import Batch
-from toolkit.schedule import stated_betas
+from toolkit.diffusion.schedule import stated_betas
 from toolkit_gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from toolkit_gan.losses import discriminator_loss, generator_loss, gradient_penalty, r1
 from toolkit_gan.objective import GAN

@@ -6,8 +6,6 @@ from toolkit_gan.interfaces import Discriminator
 from toolkit_gan.objective import GAN
 from toolkit_gan.sngan import SNGANDiscriminator, SNGANGenerator
 
-toolkit_api = 1
-
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:

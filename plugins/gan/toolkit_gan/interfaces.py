@@ -28,7 +28,13 @@ class Generator(Denoiser, ABC):
         return randn((n, self.latent_width), generators, next(self.parameters()).device)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         z = self.latent(len(x_t), None) if latent is None else latent
         return Prediction(self.schedule, x_t, t, x0=self.images(z).float())

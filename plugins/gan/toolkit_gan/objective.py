@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit import Batch, Denoiser, Loss, NoiseSchedule, Objective, Step, Turn
+from toolkit import Batch, Chain, Denoiser, Loss, Objective, Step, Turn
 from toolkit_gan.interfaces import Discriminator
 from toolkit_gan.losses import Adversarial, discriminator_loss, generator_loss, gradient_penalty, r1
 
@@ -47,7 +47,7 @@ class GAN(Objective):
 
     def __init__(
         self,
-        schedule: NoiseSchedule,
+        schedule: Chain,
         loss: Adversarial,
         n_dis: Count = 1,
         fakes_per_real: Count = 1,
@@ -71,7 +71,7 @@ class GAN(Objective):
         return (
             Turn(
                 "discriminator", ("discriminator",), self._discriminator_turn, times=self.n_dis,
-                second_order=self.gp_weight + self.r1_weight > 0,
+                second_order=("discriminator",) if self.gp_weight + self.r1_weight > 0 else (),
             ),
             Turn("generator", ("generator",), self._generator_turn),
         )  # fmt: skip

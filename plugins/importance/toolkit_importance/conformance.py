@@ -1,7 +1,7 @@
 """The smallest settings for `toolkit plugin test importance`."""
 
-from toolkit import Timesteps, testing
+from toolkit import TimestepSampler, testing
 
 
 def cases() -> list[testing.Case]:
-    return [testing.Case(Timesteps, "second_moment", {"history": 4, "uniform": 0.1, "extra": 1})]
+    return [testing.Case(TimestepSampler, "second_moment", {"history": 4, "uniform": 0.1, "extra": 1})]

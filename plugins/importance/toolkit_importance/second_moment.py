@@ -1,4 +1,4 @@
-"""Timesteps in proportion to how large their losses are.
+"""Timesteps drawn in proportion to the size of their losses.
 
     p_t = (1 - u) r_t / sum_s r_s + u / T,   weight = 1 / (T p_t),   r_t = sqrt(E L_t^2)
 
@@ -11,22 +11,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit import NoiseSchedule, Timesteps
+from toolkit import Chain, TimestepSampler
 
 
 @final
-class SecondMoment(Timesteps):
+class SecondMoment(TimestepSampler):
     """Draws t in proportion to the root mean square of its last losses (Nichol & Dhariwal 2021, eq. 18).
 
     Among all unbiased choices this one has the least variance of the weighted loss. Until every timestep has
-    its `history`, t is uniform. The history is saved in checkpoints: timesteps of small loss, once seldom
-    drawn, would take thousands of steps to fill it again.
+    its `history`, t is uniform. The history is saved in checkpoints: timesteps of small loss are rarely
+    drawn, and would take thousands of steps to fill it again.
 
     Args:
-        history: how many of the last losses are kept a timestep.
+        history: how many of the last losses are kept for each timestep.
         uniform: the share u of draws that stays uniform; no weight exceeds 1 / u.
-        extra: further draws a row and step whose losses are computed without gradient, only to be kept: "+2"
-            in the thesis is extra = 2. Each costs a forward pass.
+        extra: further draws per row and step, whose losses are computed without gradient and only recorded:
+            "+2" in the thesis is extra = 2. Each costs a forward pass.
     """
 
     timesteps: Tensor
@@ -36,7 +36,7 @@ class SecondMoment(Timesteps):
 
     def __init__(
         self,
-        schedule: NoiseSchedule,
+        schedule: Chain,
         history: Annotated[int, Field(ge=1)] = 10,
         uniform: Annotated[float, Field(gt=0, le=1)] = 0.001,
         extra: Annotated[int, Field(ge=0)] = 0,
@@ -46,7 +46,7 @@ class SecondMoment(Timesteps):
         self._uniform = uniform
         kept = len(schedule.timesteps)
         self.register_buffer("timesteps", schedule.timesteps, persistent=False)
-        # A ring a timestep: loss number i lies in column i modulo `history`, over the oldest one.
+        # A ring for each timestep: loss number i replaces the oldest one, in column i modulo `history`.
         self.register_buffer("losses", torch.zeros(kept, history, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(kept, dtype=torch.int64))
         self.register_buffer("probabilities", torch.full((kept,), 1 / kept, dtype=torch.float64))
@@ -57,9 +57,9 @@ class SecondMoment(Timesteps):
         return self.timesteps[index], weight.float()
 
     def observe(self, t: Tensor, loss: Tensor) -> None:
-        """Keep losses (N,) in their order: of several at one t the later push out the earlier."""
+        """Record losses (N,) at timesteps t (N,), in order: at the same t, the later push out the earlier."""
         index, order = torch.searchsorted(self.timesteps, t).sort(stable=True)
-        # The how manieth of its timestep a loss is; in sorted order the equal ones lie together.
+        # Rank of each loss among those of its timestep, 0 first; sorting makes equal timesteps adjacent.
         earlier = torch.arange(len(t), device=t.device) - torch.searchsorted(index, index)
         length = self.losses.shape[1]
         place = index * length + (self.counts[index] + earlier) % length

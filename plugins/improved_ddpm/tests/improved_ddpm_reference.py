@@ -39,7 +39,13 @@ class Says(Denoiser):
         self.schedule, self.noise, self.v = schedule, noise, v
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         fraction = None if self.v is None else (self.v + 1) / 2
         return Prediction(self.schedule, x_t, t, noise=self.noise, variance_fraction=fraction)
@@ -54,7 +60,13 @@ class ExactForGaussians(Denoiser):
         self.anything = torch.nn.Parameter(torch.zeros(()))  # so that it is on a device
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         signal_squared, data = self.schedule.signal(t, x_t) ** 2, self.std**2
         sigma_squared = self.schedule.sigma(t, x_t) ** 2

@@ -17,12 +17,12 @@ from toolkit import (
     RecipeError,
     Sampler,
     Subject,
-    plugins,
 )
-from toolkit.description import Description
+from toolkit.pipeline.folder import Saved
+from toolkit.registry import load as plugins
 from toolkit_improved_ddpm.bound import Bound
 from toolkit_improved_ddpm.nll import NLL, terms
-from toolkit_improved_ddpm.schedule import cosine
+from toolkit_improved_ddpm.schedule import cosine_betas
 
 STD = 0.25  # four of them end where the pixels' levels do
 
@@ -35,7 +35,13 @@ class Proportional(Denoiser):
         self.schedule = schedule
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         fraction = (0.1 * x_t + 1) / 2
         return Prediction(self.schedule, x_t, t, noise=0.3 * x_t, variance_fraction=fraction)
@@ -67,20 +73,20 @@ class Pictures(DataSource):
         return float(-density.mean() / math.log(2) - math.log2(2 / 255))
 
 
-CHAIN = {"type": "cosine", "num_train_timesteps": 30}
+CHAIN = {"type": "cosine_betas", "num_train_timesteps": 30}
 
 
 def subject(source: DataSource, learned: bool = True, **sampler: str) -> Subject:
     """A model of Gaussian noise without fault, and images to score it by."""
-    registry = plugins.load().registry
+    registry = plugins.load().registry.copy()
     registry.add(Denoiser, "exact_for_gaussians", ExactForGaussians)
     tables = {
         "schedule": CHAIN, "network": {"type": "exact_for_gaussians", "std": STD, "learned": learned},
-        "sampler": {"type": "ancestral", **sampler}, "initialiser": {"type": "noise"},
+        "sampler": {"type": "ancestral", **sampler}, "start": {"type": "noise"},
     }  # fmt: skip
     tables["sampler"] = registry.resolve(Sampler, tables["sampler"])
-    about = Description(tables, source.image_shape, None, {})
-    return Subject(Pipeline.from_description(about, registry, "here"), source, lambda done, total: None)
+    saved = Saved(sample_shape=source.image_shape, num_classes=None, **tables)
+    return Subject(Pipeline.from_saved(saved, registry, "here"), source, lambda done, total: None)
 
 
 def test_the_published_full_chain_comes_out() -> None:
@@ -115,7 +121,7 @@ def test_the_terms_are_those_of_the_chain_that_is_visited(steps: int | None) -> 
     """With the posterior's variance a term is coef1^2 Var(x_0 | x_t) / (2 posterior variance)."""
     source = Pictures.of_noise(200)
     curves = NLL("fixed_small", clip=False, num_inference_steps=steps).measure(subject(source)).curves
-    schedule = cosine(30)
+    schedule = cosine_betas(30)
     if steps is not None:
         schedule = schedule.respace([0, 6, 12, 17, 23, 29])
     kept = schedule.timesteps

@@ -19,10 +19,10 @@ log_every = 1
 [data]
 type = "digits"
 [schedule]
-type = "cosine"
+type = "cosine_betas"
 num_train_timesteps = 10
 [objective]
-type = "ddpm"
+type = "denoising"
 [objective.loss]
 type = "hybrid"
 [networks.denoiser]

@@ -5,8 +5,9 @@ import torch
 from improved_ddpm_reference import ExactForGaussians
 from torch import Tensor
 
-from toolkit import Denoiser, NoiseSchedule, Prediction, Sampler, plugins
-from toolkit_improved_ddpm.schedule import cosine
+from toolkit import Denoiser, NoiseSchedule, Prediction, Sampler
+from toolkit.registry import load as plugins
+from toolkit_improved_ddpm.schedule import cosine_betas
 
 ROWS = 100_000
 
@@ -19,14 +20,20 @@ class StandardNormal(Denoiser):
         self.schedule = schedule
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         x0 = self.schedule.signal(t, x_t) * x_t
         return Prediction(self.schedule, x_t, t, x0=x0, variance_fraction=torch.ones_like(x_t))
 
 
 def ancestral(schedule: NoiseSchedule, steps: int | None) -> Sampler:
-    registry = plugins.load().registry
+    registry = plugins.load().registry.copy()
     table = {"type": "ancestral", "variance": "fixed_small", "spacing": "linspace"}
     table |= {} if steps is None else {"num_inference_steps": steps}
     sampler: Sampler = registry.create(Sampler, table, supplied={"schedule": schedule}, where=str)
@@ -37,7 +44,7 @@ def ancestral(schedule: NoiseSchedule, steps: int | None) -> Sampler:
 def test_the_learned_variance_is_interpolated_on_the_chain_that_is_visited(steps: int | None) -> None:
     """The last step adds no noise: it takes the mean of x_0 given x_t, of variance abar_t."""
     torch.manual_seed(0)
-    schedule = cosine(50)
+    schedule = cosine_betas(50)
     x0 = ancestral(schedule, steps).sample(StandardNormal(schedule), torch.randn(ROWS, 1), 50)
     assert float(x0.var()) == pytest.approx(float(schedule.alphas_cumprod[0]), rel=0.02)
 

@@ -3,14 +3,12 @@
 from toolkit import DenoisingLoss, Metric, NoiseSchedule, Registry, hookimpl
 from toolkit_improved_ddpm.losses import VLB, Hybrid
 from toolkit_improved_ddpm.nll import NLL
-from toolkit_improved_ddpm.schedule import cosine
-
-toolkit_api = 1
+from toolkit_improved_ddpm.schedule import cosine_betas
 
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
-    registry.add(NoiseSchedule, "cosine", cosine)
+    registry.add(NoiseSchedule, "cosine_betas", cosine_betas)
     registry.add(DenoisingLoss, "hybrid", Hybrid)
     registry.add(DenoisingLoss, "vlb", VLB)
     registry.add(Metric, "nll", NLL)

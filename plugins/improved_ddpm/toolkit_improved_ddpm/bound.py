@@ -13,7 +13,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from toolkit import NoiseSchedule, Prediction, RecipeError
+from toolkit import Chain, Prediction, RecipeError
 
 HALF_LEVEL = 1 / 255  # half the distance of two of the 256 levels in [-1, 1]
 EDGE = 0.999  # beyond lie the outermost levels, which take the tails of the Gaussian
@@ -32,7 +32,7 @@ class Bound(nn.Module):
     become float32.
     """
 
-    def __init__(self, schedule: NoiseSchedule) -> None:
+    def __init__(self, schedule: Chain) -> None:
         super().__init__()
         first, posterior = schedule.timesteps[0], schedule.posterior_log_variance_clipped
         span = schedule.betas.log() - posterior

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from toolkit import Denoiser, DenoisingLoss, NoiseSchedule, Prediction
+from toolkit import Chain, Denoiser, DenoisingLoss, Prediction
 from toolkit_improved_ddpm.bound import Bound
 
 
@@ -23,14 +23,14 @@ class Hybrid(DenoisingLoss):
         vb_weight: of the bound, the sum of its T terms (lambda in the paper).
     """
 
-    def __init__(self, schedule: NoiseSchedule, vb_weight: Annotated[float, Field(gt=0)] = 1e-3) -> None:
+    def __init__(self, schedule: Chain, vb_weight: Annotated[float, Field(gt=0)] = 1e-3) -> None:
         super().__init__()
         self._schedule, self.vb_weight, self.bound = schedule, vb_weight, Bound(schedule)
 
     def forward(
         self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
     ) -> Tensor:
-        prediction: Prediction = denoiser(self._schedule.diffuse(x0, t, noise), t, label)
+        prediction: Prediction = denoiser(self._schedule.diffuse(x0, t, noise), t, label=label)
         # Detached, or the few terms that dominate the bound would decide what the network learns of noise.
         estimate = prediction.x0.detach()
         vb = self.bound.term(x0, estimate, self.bound.learned_excess(prediction, t), t)
@@ -45,14 +45,14 @@ class VLB(DenoisingLoss):
     orders of magnitude, so with uniform timesteps the gradient is very noisy.
     """
 
-    def __init__(self, schedule: NoiseSchedule) -> None:
+    def __init__(self, schedule: Chain) -> None:
         super().__init__()
         self._schedule, self.bound = schedule, Bound(schedule)
 
     def forward(
         self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
     ) -> Tensor:
-        prediction: Prediction = denoiser(self._schedule.diffuse(x0, t, noise), t, label)
+        prediction: Prediction = denoiser(self._schedule.diffuse(x0, t, noise), t, label=label)
         return self.bound.steps * self.bound.term(
             x0, prediction.x0, self.bound.learned_excess(prediction, t), t
         )

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from toolkit import (
+    Chain,
     DataError,
     DataSource,
     Denoiser,
@@ -51,7 +52,7 @@ def terms(
         learned: let a learned variance take precedence.
         clip: clip the estimate of x_0 to [-1, 1]; the squared error is of the noise before that.
     """
-    prediction: Prediction = denoiser(bound.schedule.diffuse(x0, t, noise), t, label)
+    prediction: Prediction = denoiser(bound.schedule.diffuse(x0, t, noise), t, label=label)
     has_learned = learned and prediction.variance_fraction is not None
     excess = bound.learned_excess(prediction, t) if has_learned else bound.fixed_excess(fixed, t, x0)
     estimate = prediction.x0.clamp(-1, 1) if clip else prediction.x0
@@ -93,7 +94,7 @@ class NLL(Metric):
         if not pipeline.denoiser.respaceable:
             raise RecipeError("nll: this network draws x_0 instead of estimating it: it bounds no likelihood")
         bound = Bound(self._chain(pipeline.schedule)).to(device)
-        sampler = pipeline.description.tables["sampler"]
+        sampler = pipeline.saved.tables["sampler"]
         fixed: FixedVariance = "fixed_large" if sampler.get("variance") == "fixed_large" else "fixed_small"
 
         n, steps = min(self.images, len(subject.source)), bound.steps
@@ -150,7 +151,10 @@ class NLL(Metric):
             noise = randn(x0.shape, [generators[i] for i in image.tolist()], device)
             yield image, step, x0, noise, None if labels is None else labels[place].to(device)
 
-    def _chain(self, schedule: NoiseSchedule) -> NoiseSchedule:
+    def _chain(self, schedule: NoiseSchedule) -> Chain:
+        if not isinstance(schedule, Chain):
+            kind = type(schedule).__name__
+            raise RecipeError(f"nll: the bound is of a chain of steps, and this model's schedule is a {kind}")
         if self.num_inference_steps is None:
             return schedule
         total = schedule.num_train_timesteps

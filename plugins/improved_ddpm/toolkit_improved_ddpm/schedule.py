@@ -6,14 +6,14 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from toolkit import NoiseSchedule
+from toolkit import Chain
 
 
-def cosine(
+def cosine_betas(
     num_train_timesteps: Annotated[int, Field(ge=1)],
     offset: Annotated[float, Field(ge=0)] = 0.008,
     max_beta: Annotated[float, Field(gt=0, lt=1)] = 0.999,
-) -> NoiseSchedule:
+) -> Chain:
     """Noise that grows slowly near both ends of the chain (Nichol & Dhariwal 2021, eq. 17).
 
         beta_t = min(1 - f(t + 1) / f(t), max_beta),   f(t) = cos^2((t / T + offset) / (1 + offset) pi / 2)
@@ -26,4 +26,4 @@ def cosine(
     """
     u = torch.arange(num_train_timesteps + 1, dtype=torch.float64) / num_train_timesteps
     f = ((u + offset) / (1 + offset) * math.pi / 2).cos().square()
-    return NoiseSchedule((1 - f[1:] / f[:-1]).clamp(max=max_beta))
+    return Chain((1 - f[1:] / f[:-1]).clamp(max=max_beta))

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import torch
+from toolkit_ddpm.objective import Simple
 from torch import Tensor, nn
 
-from toolkit import Batch, Denoiser, DenoisingLoss, Loss, NoiseSchedule, Prediction, Step, Timesteps
-from toolkit_ddpm.objective import Simple
+from toolkit import Batch, Denoiser, DenoisingLoss, Loss, NoiseSchedule, Prediction, Step, TimestepSampler
 from toolkit_iwdiff.objective import IWDiff
 
 SHAPE = (1, 2, 3)
@@ -26,7 +26,13 @@ class Linear(Denoiser):
         self.passes: list[tuple[int, bool]] = []  # rows, whether with gradient
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         self.passes.append((len(t), torch.is_grad_enabled()))
         seen = [x_t.flatten(1), t[:, None] / 20, torch.zeros(len(t), 1) if label is None else label[:, None]]
@@ -44,7 +50,7 @@ class Uneven(DenoisingLoss):
     def forward(
         self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
     ) -> Tensor:
-        prediction = denoiser(self.schedule.diffuse(x0, t, noise), t, label)
+        prediction = denoiser(self.schedule.diffuse(x0, t, noise), t, label=label)
         error = (prediction.noise - noise).square() + prediction.variance_fraction * noise
         return error.flatten(1).mean(1)
 
@@ -63,12 +69,12 @@ class Stated(DenoisingLoss):
         return self.losses[self.at - len(t) : self.at]
 
 
-class Uniform(Timesteps):
+class Uniform(TimestepSampler):
     def draw(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
         return torch.randint(20, (n,)), torch.ones(n)
 
 
-class Learner(Timesteps):
+class Learner(TimestepSampler):
     """Draws with weights, and keeps what it is told."""
 
     def __init__(self, extra: int = 0) -> None:
@@ -84,7 +90,7 @@ class Learner(Timesteps):
 
 
 def objective(
-    loss: DenoisingLoss | None = None, timesteps: Timesteps | None = None, **options: object
+    loss: DenoisingLoss | None = None, timesteps: TimestepSampler | None = None, **options: object
 ) -> IWDiff:
     schedule = chain()
     given: dict[str, object] = {"loss": loss or Simple(schedule), "timesteps": timesteps or Uniform()}

@@ -5,10 +5,10 @@ from math import prod
 import pytest
 import torch
 from iwdiff_parts import SHAPE, Learner, Linear, Uneven, batch, chain, gradient, objective, step, trained
+from toolkit_ddpm.objective import DDPM, Simple
 from torch import Tensor
 
 from toolkit import DenoisingLoss
-from toolkit_ddpm.objective import DDPM, Simple
 from toolkit_iwdiff.objective import IWDiff
 
 DIMENSIONS = prod(SHAPE)

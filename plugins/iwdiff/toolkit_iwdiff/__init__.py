@@ -3,8 +3,6 @@
 from toolkit import Objective, Registry, hookimpl
 from toolkit_iwdiff.objective import IWDiff
 
-toolkit_api = 1
-
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from toolkit import (
     Batch,
+    Chain,
     Default,
     Denoiser,
     DenoisingLoss,
     Loss,
-    NoiseSchedule,
     Objective,
     Records,
     Step,
-    Timesteps,
+    TimestepSampler,
     Turn,
 )
 from toolkit_iwdiff.draws import Draws
@@ -50,7 +50,7 @@ class IWDiff(Objective):
     Plus sign and detached weights: gradient descent on the log-mean-exp of the losses, which grows with k.
     Minus sign with scale = "vlb": the importance-weighted bound of IWAE (Burda et al. 2016), which shrinks.
     What is minimised stays on the scale of a mean over pixels whatever the weights' scale, or gradient
-    clipping would act on every step. At k = 1 this is the objective `ddpm`, bit for bit.
+    clipping would act on every step. At k = 1 this is the objective `denoising`, bit for bit.
 
     Memory does not grow with k: samples are taken in chunks whose rows are no more than the samples of the
     micro-batch (or the k rows of one sample), and each chunk is differentiated at once.
@@ -86,10 +86,10 @@ class IWDiff(Objective):
 
     def __init__(
         self,
-        schedule: NoiseSchedule,
+        schedule: Chain,
         sample_shape: tuple[int, ...],
-        timesteps: Annotated[Timesteps, Default("uniform")],
-        loss: Annotated[DenoisingLoss, Default("simple")],
+        timesteps: Annotated[TimestepSampler, Default("uniform")],
+        loss: Annotated[DenoisingLoss, Default("squared_error")],
         k: Annotated[int, Field(ge=1)] = 2,
         sign: Literal[1, -1] = 1,
         scale: Literal["mean", "sum", "vlb"] | Annotated[float, Field(gt=0)] = "mean",
@@ -188,7 +188,7 @@ class IWDiff(Objective):
         return losses, self.weights(losses, draws.t)
 
     def _measure(self, batch: Batch, step: Step) -> Loss:
-        # One draw at uniform timesteps, as the objective `ddpm` measures it, so that runs can be compared.
+        # One draw at uniform timesteps, as the objective `denoising` measures it, so that runs can be compared.
         kept = self._kept.to(step.device)
         t = kept[torch.randint(len(kept), (len(batch.images),), device=step.device)]
         rows = torch.arange(len(t), device=step.device)

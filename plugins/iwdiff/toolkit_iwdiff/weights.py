@@ -3,7 +3,7 @@
     w = softmax over the draws of sign * scale * l
 
 `l` is a mean over the d dimensions of a sample, so that scale = d makes the argument a sum. How peaked the
-weights are hangs on it: for pictures, the mean gives 1/k to three decimals, the sum nearly all weight
+weights are depends on it: for pictures, the mean gives 1/k to three decimals, the sum nearly all weight
 to one draw wherever there is little noise. The two are different methods.
 """
 
@@ -12,7 +12,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from toolkit import NoiseSchedule
+from toolkit import Chain
 
 Scale = Literal["mean", "sum", "vlb"]
 
@@ -34,7 +34,7 @@ class DrawWeights(nn.Module):
 
     factor: Tensor
 
-    def __init__(self, schedule: NoiseSchedule, dimensions: int, sign: int, scale: Scale | float) -> None:
+    def __init__(self, schedule: Chain, dimensions: int, sign: int, scale: Scale | float) -> None:
         super().__init__()
         steps = schedule.num_train_timesteps
         if scale == "mean":
@@ -50,7 +50,7 @@ class DrawWeights(nn.Module):
         return torch.softmax(self.factor[t, None] * losses, dim=1)
 
 
-def bound_coefficients(schedule: NoiseSchedule) -> Tensor:
+def bound_coefficients(schedule: Chain) -> Tensor:
     """c_t (T,) float64, the weight of the summed squared error in the bound (Ho et al. 2020, eq. 12).
 
         c_t = beta_t^2 / (2 sigma_t^2 alpha_t (1 - abar_t)),   sigma_t^2 = beta_t

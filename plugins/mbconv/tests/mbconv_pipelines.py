@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
-from toolkit import NoiseSchedule, Pipeline, plugins
-from toolkit.pipeline import Description
+from toolkit import NoiseSchedule, Pipeline
+from toolkit.pipeline.folder import Saved
+from toolkit.registry import load as plugins
 from toolkit_mbconv.denoiser import MBConvUNet
 
 NETWORK: dict[str, Any] = {
@@ -31,11 +32,11 @@ def pipeline(**options: Any) -> Pipeline:
         "schedule": {"type": "linear", "num_train_timesteps": 20, "beta_start": 1e-3, "beta_end": 0.3},
         "network": {"type": "mbconv_unet"} | {key: listed(value) for key, value in stated.items()},
         "sampler": {"type": "ancestral", "clip": True},
-        "initialiser": {"type": "noise"},
+        "start": {"type": "noise"},
     }
     torch.manual_seed(0)
-    return Pipeline.from_description(
-        Description(tables, (3, 8, 8), None, {}), plugins.load().registry, "here"
+    return Pipeline.from_saved(
+        Saved(sample_shape=(3, 8, 8), num_classes=None, **tables), plugins.load().registry, "here"
     )
 
 

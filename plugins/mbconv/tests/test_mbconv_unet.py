@@ -10,7 +10,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from mbconv_pipelines import network
 from torch import nn
 
-from toolkit import plugins
+from toolkit.registry import load as plugins
 from toolkit_mbconv.block import MBConv
 
 X, T = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 17])
@@ -74,7 +74,7 @@ def test_other_predictions_learned_variance_and_labels_work_as_in_the_cores_unet
 
 
 def test_it_takes_the_options_of_the_cores_unet_but_those_of_the_blocks_that_are_gone() -> None:
-    registry = plugins.load().registry
+    registry = plugins.load().registry.copy()
     names = {
         n: {option.name for option in registry.component(nn.Module, n).options}
         for n in ("unet", "mbconv_unet")

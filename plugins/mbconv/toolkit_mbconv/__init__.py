@@ -3,8 +3,6 @@
 from toolkit import Denoiser, Registry, hookimpl
 from toolkit_mbconv.denoiser import MBConvUNet
 
-toolkit_api = 1
-
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:

@@ -5,7 +5,17 @@ from typing import Annotated, Any, Literal, final
 from pydantic import Field
 from torch import Tensor
 
-from toolkit import Denoiser, NoiseSchedule, Prediction, options_from, unet_shapes
+from toolkit import (
+    TARGETS,
+    UNET_LIMITS,
+    Denoiser,
+    NoiseSchedule,
+    Positive,
+    Prediction,
+    check_unet,
+    options_from,
+    unet_shapes,
+)
 
 SUPPLIED_BY_US = (
     "sample_size",
@@ -45,20 +55,24 @@ class MBConvUNet(Denoiser):
             shortcut; "torch": torch's default; "xavier": as Ho et al. (2020), nearly as the shortcut.
 
     Raises:
-        ValueError: for data that is no images, or that cannot be halved so often; for channels that are no
-            multiple of norm_num_groups; if conditional without labels.
+        ValueError: for data that is no images, or that cannot be halved so often; for options that
+            contradict each other; if conditional without labels.
     """
 
-    @options_from("diffusers.models.unets.unet_2d:UNet2DModel", omit=SUPPLIED_BY_US + OF_THE_REPLACED_BLOCKS)
+    @options_from(
+        "diffusers.models.unets.unet_2d:UNet2DModel",
+        omit=SUPPLIED_BY_US + OF_THE_REPLACED_BLOCKS,
+        limits=UNET_LIMITS,
+    )
     def __init__(
         self,
         schedule: NoiseSchedule,
         sample_shape: tuple[int, ...],
         num_classes: int | None,
-        block_out_channels: tuple[int, ...],
+        block_out_channels: tuple[Positive, ...],
         down_block_types: tuple[Down, ...],
         up_block_types: tuple[Up, ...],
-        prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
+        prediction: Literal["epsilon", "sample", "v_prediction", "flow"] = "epsilon",
         learned_variance: bool = False,
         conditional: bool = False,
         expansion: Annotated[int, Field(ge=1)] = 4,
@@ -69,23 +83,30 @@ class MBConvUNet(Denoiser):
         super().__init__()
         levels = len(block_out_channels)
         shapes = unet_shapes(sample_shape, levels, num_classes, learned_variance, conditional)
+        lists = {
+            "block_out_channels": block_out_channels,
+            "down_block_types": down_block_types,
+            "up_block_types": up_block_types,
+        }
+        options = shapes | unet | lists
+        check_unet(options, schedule)
         from toolkit_mbconv.unet import MBConvUNet2DModel  # imports diffusers, which takes seconds
 
-        self.model = MBConvUNet2DModel(
-            block_out_channels=block_out_channels,
-            down_block_types=down_block_types,
-            up_block_types=up_block_types,
-            expansion=expansion,
-            se=se,
-            **shapes,
-            **unet,
-        )
+        self.model = MBConvUNet2DModel(expansion=expansion, se=se, **options)
         self.model.initialise(init)
         self._schedule, self._prediction = schedule, prediction
         self._learned_variance, self.conditional = learned_variance, conditional
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         out = self.model(x_t, t, label if self.conditional else None, return_dict=False)[0]
-        return Prediction.from_output(self._schedule, x_t, t, out, self._prediction, self._learned_variance)
+        return Prediction.from_output(
+            self._schedule, x_t, t, out, TARGETS[self._prediction], self._learned_variance
+        )

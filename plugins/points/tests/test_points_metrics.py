@@ -11,8 +11,7 @@ from torch import Tensor
 
 from toolkit import DataSource, RunError, Subject
 from toolkit.cli import main
-from toolkit.comparison import Comparison, Share
-from toolkit.options import EvaluationOptions
+from toolkit.evaluation.comparison import Comparison, EvaluationOptions, Share
 from toolkit_points.distance import sliced_wasserstein, wasserstein_power
 from toolkit_points.grid import Grid
 from toolkit_points.metrics import Modes25, SlicedWasserstein
@@ -135,7 +134,7 @@ type = "ddpm_mlp"
 width = 8
 layers = 1
 [objective]
-type = "ddpm"
+type = "denoising"
 [optimizers.denoiser]
 type = "adam"
 lr = 1e-3

@@ -14,15 +14,15 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Modes25(Metric):
-    """Which of a grid's Gaussians samples find, and how sharply; of the exact data 98.9 % are within 3 std.
+    """Modes of a grid of Gaussians that samples hit, and how sharply; of exact data 98.9 % are within 3 std.
 
-    `modes` are those near which there are enough samples, `precise` the share of samples that are near any,
-    `spread` the standard deviation of these about their mode along an axis, if there are any. The options say
-    what the data is: real examples are not looked at.
+    `modes` counts those with enough samples nearby, `precise` is the share of samples that are near any mode,
+    `spread` the standard deviation of these about their mode along an axis, if there are any. The options
+    describe the data: real examples are not used.
 
     Args:
         side: modes along each of the two axes; 5 make the 25 Gaussians of the GAN literature.
-        spacing: between neighbours; the grid is centred at 0.
+        spacing: distance between neighbours; the grid is centred at 0.
         std: standard deviation of each Gaussian.
         within: standard deviations from the nearest mode at which a sample still counts as precise.
         needed: precise samples that make a mode count as found, as a share of all samples; 1/500 is a
@@ -45,16 +45,16 @@ class Modes25(Metric):
             raise RunError(
                 f"modes25 counts points in a plane, not examples of shape {tuple(points.shape[1:])}"
             )
-        found = self.grid.judge(points, self.within, self.needed)
-        spread = {"spread": found.spread} if found.precise else {}
+        coverage = self.grid.judge(points, self.within, self.needed)
+        spread = {"spread": coverage.spread} if coverage.precise else {}
         return Score(
-            {"modes": found.modes, "precise": found.precise, **spread},
+            {"modes": coverage.modes, "precise": coverage.precise, **spread},
             better={"modes": "higher", "precise": "higher"},
         )
 
 
 class SlicedWasserstein(Metric):
-    """Wasserstein distance of the sets' shadows on lines, over many directions (Rabin et al. 2011).
+    """Wasserstein distance of the sets projected onto lines in many directions (Rabin et al. 2011).
 
         SW_p = (mean over directions of W_p^p)^(1/p)
 
@@ -62,9 +62,9 @@ class SlicedWasserstein(Metric):
     as vectors of their values in [-1, 1]; the two sets may differ in size.
 
     Args:
-        projections: how many directions, uniform on the sphere.
+        projections: number of directions, uniform on the sphere.
         p: 1 for the mean distance, 2 for the root of the mean square.
-        seed: of the directions.
+        seed: for the directions.
     """
 
     def __init__(

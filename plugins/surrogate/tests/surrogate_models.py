@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit import DataSource, Denoiser, NoiseSchedule, Pipeline, Prediction, Registry, plugins
-from toolkit.pipeline import Description
+from toolkit import DataSource, Denoiser, NoiseSchedule, Pipeline, Prediction, Registry
+from toolkit.pipeline.folder import Saved
 from toolkit.randomness import generators_for
+from toolkit.registry import load as plugins
 
 LINEAR = {"type": "linear", "num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
 SHORT = {"type": "linear", "num_train_timesteps": 20, "beta_start": 1e-3, "beta_end": 0.3}
@@ -52,7 +53,13 @@ class Exact(Denoiser):
         self.idle = nn.Parameter(torch.zeros(()))  # says on which device it is
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         self.asked.append(int(t[0]))
         noise = (x_t - self.schedule.signal(t, x_t) * self.x0) / self.schedule.sigma(t, x_t)
@@ -61,28 +68,26 @@ class Exact(Denoiser):
 
 @cache
 def registry() -> Registry:
-    found = plugins.load().registry
+    found = plugins.load().registry.copy()
     found.add(Denoiser, "exact", Exact)
     found.add(DataSource, "one_image", OneImage)
     return found
 
 
-def make(
-    initialiser: dict[str, Any] | None = None, shape: tuple[int, ...] = (1, 8, 8), **tables: Any
-) -> Pipeline:
+def make(start: dict[str, Any] | None = None, shape: tuple[int, ...] = (1, 8, 8), **tables: Any) -> Pipeline:
     """A pipeline, by default of the exact denoiser on the chain of 1000 steps."""
     classes = tables.pop("classes", None)
     stated = {
         "schedule": LINEAR, "network": {"type": "exact"}, "sampler": {"type": "ancestral"},
-        "initialiser": initialiser or {"type": "noise"}, **tables,
+        "start": start or {"type": "noise"}, **tables,
     }  # fmt: skip
     torch.manual_seed(0)
-    return Pipeline.from_description(Description(stated, shape, classes, {}), registry(), "here")
+    return Pipeline.from_saved(Saved(sample_shape=shape, num_classes=classes, **stated), registry(), "here")
 
 
-def tiny(initialiser: dict[str, Any] | None = None, **tables: Any) -> Pipeline:
+def tiny(start: dict[str, Any] | None = None, **tables: Any) -> Pipeline:
     """A pipeline of a tiny U-Net on a chain of 20 steps, which any installation can load."""
-    return make(initialiser, **{"network": UNET, "schedule": SHORT, **tables})
+    return make(start, **{"network": UNET, "schedule": SHORT, **tables})
 
 
 def from_image(t_mid: int, **image: int) -> dict[str, Any]:

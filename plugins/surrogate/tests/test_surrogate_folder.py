@@ -25,7 +25,7 @@ num_train_timesteps = 20
 beta_start = 1e-3
 beta_end = 0.3
 [objective]
-type = "ddpm"
+type = "denoising"
 [networks.denoiser]
 type = "unet"
 block_out_channels = [8, 8]
@@ -39,7 +39,7 @@ type = "adam"
 lr = 1e-3
 [samples]
 num = 4
-[initialiser]
+[start]
 type = "surrogate"
 t_mid = 5
 surrogate = "surrogate"
@@ -63,14 +63,14 @@ def pipeline():
 def test_a_saved_pipeline_holds_its_surrogate_and_can_be_moved(pipeline, monkeypatch):
     pipeline.save_pretrained("here")
     stated = json.loads(Path("here/pipeline.json").read_text())
-    assert stated["initialiser"]["surrogate"] == "initialiser/surrogate"
+    assert stated["start"]["surrogate"] == "start/surrogate"
     assert stated["plugins"].keys() == {"surrogate"}
     Path("far/away").mkdir(parents=True)
     Path("here").rename("far/away/there")
     monkeypatch.chdir("far")
     loaded = toolkit.load("away/there")
     assert torch.equal(together(loaded, 3), together(pipeline, 3))
-    assert (loaded.calls, loaded.initialiser.calls) == (5, 4)
+    assert (loaded.calls, loaded.start.calls) == (5, 4)
 
 
 def test_surrogates_of_surrogates_are_saved_within_each_other(pipeline):
@@ -78,16 +78,16 @@ def test_surrogates_of_surrogates_are_saved_within_each_other(pipeline):
     third = tiny({"type": "surrogate", "t_mid": 3, "surrogate": "second"})
     shutil.rmtree("second")
     third.save_pretrained("third")
-    assert Path("third/initialiser/surrogate/initialiser/surrogate/weights.safetensors").is_file()
+    assert Path("third/start/surrogate/start/surrogate/weights.safetensors").is_file()
     Path("third").rename("moved")
     loaded = toolkit.load("moved")
     assert torch.equal(together(loaded, 3), together(third, 3))
-    assert (loaded.calls, loaded.initialiser.calls) == (3, 5 + 4)
+    assert (loaded.calls, loaded.start.calls) == (3, 5 + 4)
 
 
 def test_a_loaded_pipeline_can_replace_the_folder_that_it_came_from(pipeline):
     pipeline.save_pretrained("here")
-    toolkit.load("here").with_initialiser(t_mid=7).save_pretrained("here")
+    toolkit.load("here").with_start(t_mid=7).save_pretrained("here")
     assert toolkit.load("here").calls == 7
 
 
@@ -100,7 +100,7 @@ def test_data_as_a_surrogate_is_saved_as_its_table():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("foreign", ["initialiser/notes.txt", "initialiser/surrogate/notes.txt"])
+@pytest.mark.parametrize("foreign", ["start/notes.txt", "start/surrogate/notes.txt"])
 def test_saving_never_replaces_a_folder_with_other_files_within(pipeline, foreign):
     pipeline.save_pretrained("here")
     Path("here", foreign).write_text("years of work")
@@ -111,8 +111,8 @@ def test_saving_never_replaces_a_folder_with_other_files_within(pipeline, foreig
 
 def test_a_surrogate_that_was_lost_is_named(pipeline):
     pipeline.save_pretrained("here")
-    shutil.rmtree("here/initialiser")
-    with pytest.raises(RecipeError, match=r"pipeline.json: \[initialiser\] surrogate: .*no such folder"):
+    shutil.rmtree("here/start")
+    with pytest.raises(RecipeError, match=r"pipeline.json: \[start\] surrogate: .*no such folder"):
         toolkit.load("here")
 
 
@@ -133,7 +133,5 @@ def test_a_recipe_that_names_no_folder_is_answered_with_its_line():
     Path("recipe.toml").write_text(RECIPE)
     done = CliRunner().invoke(main, ["train", "recipe.toml", "--set", "run.out=run"])
     assert done.exit_code == 2
-    line = RECIPE.splitlines().index("[initialiser]") + 1
-    assert (
-        f"recipe.toml:{line}: [initialiser] surrogate: {Path.cwd()}/surrogate: no such folder" in done.stderr
-    )
+    line = RECIPE.splitlines().index("[start]") + 1
+    assert f"recipe.toml:{line}: [start] surrogate: {Path.cwd()}/surrogate: no such folder" in done.stderr

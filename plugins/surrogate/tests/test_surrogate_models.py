@@ -26,7 +26,7 @@ def test_a_model_is_sampled_by_the_sampler_that_it_was_saved_with(start):
     surrogate = tiny(sampler={"type": "ddim", "num_inference_steps": 4})
     pipeline = start(surrogate, t_mid=0)
     assert torch.allclose(together(pipeline, 3, seed=7), together(surrogate, 3, seed=7), atol=1e-5)
-    assert (pipeline.calls, pipeline.initialiser.calls) == (0, 4)
+    assert (pipeline.calls, pipeline.start.calls) == (0, 4)
 
 
 def test_calls_of_a_surrogates_surrogate_count_too(start, tmp_path):
@@ -34,7 +34,7 @@ def test_calls_of_a_surrogates_surrogate_count_too(start, tmp_path):
     first.save_pretrained(tmp_path / "first")
     second = tiny({"type": "surrogate", "t_mid": 3, "surrogate": str(tmp_path / "first")})
     pipeline = start(second, t_mid=2)
-    assert (pipeline.calls, pipeline.initialiser.calls) == (2, 3 + 4)
+    assert (pipeline.calls, pipeline.start.calls) == (2, 3 + 4)
 
 
 def test_a_model_with_classes_draws_the_class_of_each_image_by_its_generator(start):
@@ -48,7 +48,7 @@ def test_a_model_with_classes_draws_the_class_of_each_image_by_its_generator(sta
 
 def test_a_surrogate_is_not_trained_and_draws_in_eval_mode(start):
     pipeline = start(tiny(network={**UNET, "dropout": 0.9}), t_mid=0)
-    (surrogate,) = pipeline.initialiser.pipelines().values()
+    (surrogate,) = pipeline.start.pipelines().values()
     before = together(pipeline, 1)
     surrogate.denoiser.train()
     assert torch.equal(together(pipeline, 1), before)
@@ -63,11 +63,11 @@ def test_a_surrogate_is_not_trained_and_draws_in_eval_mode(start):
 def test_a_shared_chain_is_run_above_t_mid_only(start, handover, t_mid, steps, calls):
     surrogate = tiny(sampler={"type": "ancestral", "num_inference_steps": steps})
     pipeline = start(surrogate, t_mid, handover)
-    (inner,) = pipeline.initialiser.pipelines().values()
+    (inner,) = pipeline.start.pipelines().values()
     called = []
     inner.denoiser.register_forward_hook(lambda module, args, out: called.append(int(args[1][0])))
-    pipeline.initialiser.draw((2, 1, 8, 8), seeded(0, 2), -1, CPU)
-    assert len(called) == pipeline.initialiser.calls == calls
+    pipeline.start.draw((2, 1, 8, 8), seeded(0, 2), -1, CPU)
+    assert len(called) == pipeline.start.calls == calls
     if handover == "shared":
         assert called[0] == max(inner.sampler.timesteps.tolist()) and called[-1] >= t_mid
 
@@ -84,7 +84,7 @@ def test_a_shared_chain_hands_over_its_estimate_at_the_last_step(start, sampler)
     kind = type(surrogate.sampler)
     options = {name: value for name, value in sampler.items() if name != "type"}
     generators = seeded(0, 2)
-    noise = surrogate.initialiser.draw((2, 1, 8, 8), generators, 19, CPU)
+    noise = surrogate.start.draw((2, 1, 8, 8), generators, 19, CPU)
     with torch.inference_mode():
         expected = kind(ends, **options).sample(surrogate.denoiser, noise, 20, generators=generators)
     drawn = together(pipeline.without_refining(), 2)
@@ -121,7 +121,7 @@ def test_images_of_another_size_are_resized_bilinearly(side):
 
 def test_other_numbers_of_channels_are_refused():
     table = {"type": "surrogate", "t_mid": 0, "data": {"type": "one_image", "channels": 3}}
-    with pytest.raises(RecipeError, match=r"\[initialiser\] its images have channels: 3, .* model: 1$"):
+    with pytest.raises(RecipeError, match=r"\[start\] its images have channels: 3, .* model: 1$"):
         make(table)
 
 
@@ -140,15 +140,15 @@ def test_points_start_from_points():
 
 def test_another_start_can_be_chosen_for_a_loaded_pipeline(start):
     pipeline = start(tiny(), t_mid=5)
-    further = pipeline.with_initialiser(t_mid=8)
+    further = pipeline.with_start(t_mid=8)
     assert (further.calls, further.denoiser) == (8, pipeline.denoiser)
-    assert further.description.tables["initialiser"]["t_mid"] == 8
-    noise = pipeline.with_initialiser("noise")
+    assert further.saved.tables["start"]["t_mid"] == 8
+    noise = pipeline.with_start("noise")
     assert torch.equal(together(noise, 2), together(tiny(), 2))
-    with pytest.raises(RecipeError, match=r"^\[initialiser.t_mit\] .* Did you mean 't_mid'\?$"):
-        pipeline.with_initialiser(t_mit=8)
+    with pytest.raises(RecipeError, match=r"^\[start.t_mit\] .* Did you mean 't_mid'\?$"):
+        pipeline.with_start(t_mit=8)
 
 
 def test_what_is_no_folder_is_named_with_its_table_and_key(tmp_path):
-    with pytest.raises(RecipeError, match=rf"here: \[initialiser\] surrogate: {tmp_path}/no: no such folder"):
+    with pytest.raises(RecipeError, match=rf"here: \[start\] surrogate: {tmp_path}/no: no such folder"):
         tiny({"type": "surrogate", "t_mid": 5, "surrogate": str(tmp_path / "no")})

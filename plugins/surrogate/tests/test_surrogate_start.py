@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"t_mid={case['t_mid']}")
 def test_the_start_is_the_published_mixture_of_image_and_noise(case):
-    start = make(from_image(case["t_mid"])).initialiser
+    start = make(from_image(case["t_mid"])).start
     x_t = start.draw((2, 1, 8, 8), seeded(0, 2), case["start_index"], CPU)
     generators = seeded(0, 2)
     x0 = start.draw((2, 1, 8, 8), generators, -1, CPU)
@@ -64,7 +64,7 @@ def test_the_noise_is_that_of_the_largest_kept_timestep_below_t_mid(steps, times
     assert max(kept) == timestep
     torch.manual_seed(0)
     n = 40_000
-    x = pipeline.initialiser.draw((n, 1, 8, 8), None, timestep, CPU)
+    x = pipeline.start.draw((n, 1, 8, 8), None, timestep, CPU)
     abar = float(pipeline.schedule.alphas_cumprod[timestep])
     error = x.mean(0) - abar**0.5 * OneImage().image
     assert error.abs().max() < 5 * ((1 - abar) / n) ** 0.5
@@ -73,8 +73,7 @@ def test_the_noise_is_that_of_the_largest_kept_timestep_below_t_mid(steps, times
 
 def test_a_start_at_t_is_noise_and_what_the_chain_leaves_of_the_image():
     x, other = (
-        make(from_image(1000, seed=seed)).initialiser.draw((1, 1, 8, 8), seeded(0, 1), 999, CPU)
-        for seed in (0, 1)
+        make(from_image(1000, seed=seed)).start.draw((1, 1, 8, 8), seeded(0, 1), 999, CPU) for seed in (0, 1)
     )
     assert torch.allclose(x - other, 0.0063528 * (OneImage().image - OneImage(seed=1).image), atol=1e-6)
 
@@ -82,9 +81,9 @@ def test_a_start_at_t_is_noise_and_what_the_chain_leaves_of_the_image():
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_a_start_has_the_same_bits_in_every_batch(batch_size):
     pipeline = make({"type": "surrogate", "t_mid": 250, "data": {"type": "digits"}})
-    whole = pipeline.initialiser.draw((5, 1, 8, 8), seeded(3, 5), 249, CPU)
+    whole = pipeline.start.draw((5, 1, 8, 8), seeded(3, 5), 249, CPU)
     parts = [
-        pipeline.initialiser.draw((len(some), 1, 8, 8), some, 249, CPU)
+        pipeline.start.draw((len(some), 1, 8, 8), some, 249, CPU)
         for some in (seeded(3, 5)[i : i + batch_size] for i in range(0, 5, batch_size))
     ]
     assert torch.equal(torch.cat(parts), whole)
@@ -109,13 +108,13 @@ def test_examples_are_drawn_from_the_whole_set():
 
 
 def test_a_larger_t_mid_than_the_chain_is_refused_with_its_length():
-    with pytest.raises(RecipeError, match=r"here: \[initialiser\] t_mid must be from 0 to 1000, .* not 1001"):
+    with pytest.raises(RecipeError, match=r"here: \[start\] t_mid must be from 0 to 1000, .* not 1001"):
         make(from_image(1001))
 
 
 @pytest.mark.parametrize("more", [{}, {"surrogate": "folder", "data": {"type": "digits"}}])
 def test_neither_surrogate_nor_data_and_both_are_refused(more):
-    with pytest.raises(RecipeError, match=r"\[initialiser\] needs one of surrogate, a folder, and data"):
+    with pytest.raises(RecipeError, match=r"\[start\] needs one of surrogate, a folder, and data"):
         make({"type": "surrogate", "t_mid": 250, **more})
 
 

@@ -26,10 +26,16 @@ class Handover(Denoiser):
         return self.denoiser.latent(n, generators)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, latent: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Prediction:
         if int(t[0]) < self._last:
             return Prediction(self._schedule, x_t, t, x0=self.x0)
-        prediction: Prediction = self.denoiser(x_t, t, label, latent)
+        prediction: Prediction = self.denoiser(x_t, t, s=s, label=label, latent=latent)
         self.x0 = prediction.x0
         return prediction

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from toolkit import DataSource, Pipeline, below
+from toolkit import DataSource, Pipeline
 from toolkit_surrogate.handover import Handover
 
 Generators = Sequence[torch.Generator] | None
@@ -37,10 +37,9 @@ class Samples(Images):
     """
 
     def __init__(self, pipeline: Pipeline, last: int = 0) -> None:
-        timesteps = below(pipeline.sampler.timesteps, pipeline.initialiser.start)
-        called = sum(t >= last for t in timesteps)
-        self.shape = tuple(pipeline.description.sample_shape)
-        self.calls = pipeline.initialiser.calls + called
+        called = sum(t >= last for t in pipeline.times if t != pipeline.schedule.clean)
+        self.shape = pipeline.sample_shape
+        self.calls = pipeline.start.calls + called
         self._classes, self._pipeline = pipeline.num_classes, pipeline
         self._handover: Handover | None = None
         if last > 0:

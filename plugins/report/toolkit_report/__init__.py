@@ -1,0 +1,1 @@
+"""Runs side by side: `toolkit compare`, `toolkit report` and `toolkit cost`."""

@@ -1,0 +1,114 @@
+"""Samples of a model, the chains that led to them, and examples on their way to noise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toolkit import DataSource, NoiseSchedule, Pipeline, Prediction, generators_for, randn, read_data
+from toolkit.commands import RunSummary, sampling_display
+
+COLUMNS = 9  # timesteps of a strip; more would be too small to see
+ROWS = 2  # pictures whose chain is shown
+BATCH = 64
+POINTS = 2000  # samples if they are not pictures: a scatter plot needs many
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Stages of a chain, from left to right.
+
+    Attributes:
+        titles: one for each column.
+        rows: a label, and one stage for each column: pictures (columns, C, H, W) or clouds of points
+            (columns, n, 2).
+    """
+
+    titles: Sequence[str]
+    rows: Sequence[tuple[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Samples (n, ...) of a run's pipeline, sample i from seed + i, and the chain of the first of them."""
+
+    samples: Tensor
+    chain: Strip
+    calls: int
+    parameters: int
+
+
+class Watch:
+    """Records a network's inputs and estimates at some times, for the first rows of the first batch."""
+
+    def __init__(self, times: Sequence[float], rows: int) -> None:
+        self._times, self._rows = {as_float32(t) for t in times}, rows
+        self.seen: dict[float, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, network: nn.Module, given: tuple[Tensor, ...], prediction: Prediction) -> None:
+        x_t, t = given
+        now = as_float32(float(t[0]))
+        if now in self._times and now not in self.seen:
+            self.seen[now] = x_t[: self._rows].cpu(), prediction.x0[: self._rows].cpu()
+
+
+def as_float32(time: float) -> float:
+    """The time as networks get it."""
+    return float(torch.tensor(time, dtype=torch.float32))
+
+
+def sample(pipeline: Pipeline, num: int, seed: int) -> Sampled:
+    """Sample `num` pictures, or `POINTS` points, and record the chain on the way."""
+    pictures = len(pipeline.sample_shape) == 3
+    num, rows = (num, ROWS) if pictures else (POINTS, POINTS)
+    watch = Watch(_spread(pipeline.times[:-1]), rows)
+    hook = pipeline.denoiser.register_forward_hook(watch)
+    try:
+        with sampling_display(num, pipeline.calls) as progress:
+            batches = pipeline.sample(num, seed=seed, batch_size=max(rows, BATCH), progress=progress)
+            samples = torch.cat([batch.cpu() for batch in batches])
+    finally:
+        hook.remove()
+    stages = list(watch.seen.items())
+    titles = [*(f"t = {t:.4g}" for t, _ in stages), "sample"]
+    last = samples[:rows]
+    seen = torch.stack([*(x_t for _, (x_t, _) in stages), last])  # (columns, rows, ...)
+    estimates = torch.stack([*(x0 for _, (_, x0) in stages), last])
+    own = [("$x_t$", seen), (r"estimate of $x_0$", estimates)]
+    parameters = sum(p.numel() for p in pipeline.denoiser.parameters())
+    return Sampled(samples, Strip(titles, _rows(own, pictures)), pipeline.calls, parameters)
+
+
+def examples(run: RunSummary, num: int) -> Tensor:
+    """The first examples that a run was trained on, float32: pictures in [-1, 1], others as they are.
+
+    Raises:
+        ToolkitError: if the data is missing or unreadable.
+    """
+    source: DataSource = read_data(run.path / "recipe.toml")
+    data: Tensor = source.read(torch.arange(min(num, len(source))))[0]
+    return data.float() / 127.5 - 1 if data.dtype == torch.uint8 else data.float()
+
+
+def noised(x0: Tensor, schedule: NoiseSchedule, seed: int) -> Strip:
+    """Examples (n, ...) on their way to noise: x_t by q(x_t | x_0), with the same noise at every timestep."""
+    times = list(reversed(_spread(schedule.grid(None, None)[:-1])))
+    noise = randn(x0.shape, generators_for(seed, 0, len(x0), x0.device), x0.device)
+    stages = [schedule.diffuse(x0, t, noise) for t in (schedule.clean, *times)]
+    titles = ["$x_0$", *(f"t = {t:.4g}" for t in times)]
+    return Strip(titles, _rows([("$x_t$", torch.stack(stages))], pictures=x0.ndim == 4))
+
+
+def _spread(times: Sequence[float]) -> list[float]:
+    """Evenly spaced times, both ends among them, no more than fit into the columns of a strip."""
+    n = min(COLUMNS - 1, len(times))
+    return [times[int(i)] for i in torch.linspace(0, len(times) - 1, n).round()]
+
+
+def _rows(stages: Sequence[tuple[str, Tensor]], pictures: bool) -> list[tuple[str, Tensor]]:
+    """Rows of stages (columns, n, ...): one for each picture, or one for the whole cloud."""
+    if not pictures:
+        return list(stages)
+    count = stages[0][1].shape[1]
+    return [(label, seen[:, row]) for row in range(count) for label, seen in stages]

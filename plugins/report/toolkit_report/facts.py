@@ -1,0 +1,51 @@
+"""Facts about a run besides its scores: recorded in training, or measured by its cost card."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolkit.commands import RunSummary, ScoreFile
+
+
+def train_seconds(run: RunSummary) -> float | None:
+    """Training time as recorded, if it was: a cost card may be older than the run's last part."""
+    return run.train_seconds or (run.cost.train_seconds if run.cost else None)
+
+
+def train_speed(run: RunSummary) -> float | None:
+    """Training images per second."""
+    return run.images_per_second or (run.cost.train_images_per_second if run.cost else None)
+
+
+def seconds_per_image(run: RunSummary) -> float | None:
+    """Sampling time of one image, by the sampler that the pipeline was saved with."""
+    return 1 / run.cost.samples_per_second if run.cost and run.cost.samples_per_second else None
+
+
+def network_calls(run: RunSummary) -> int | None:
+    return run.cost.network_calls if run.cost else None
+
+
+def parameters(run: RunSummary) -> int | None:
+    """Parameters of the network that samples, according to the cost card."""
+    role = (run.pipeline or {}).get("role", "")
+    return run.cost.parameters.get(role) if run.cost else None
+
+
+def sampled_as_saved(run: RunSummary, score: ScoreFile) -> bool:
+    """Whether a score was measured with the sampler whose speed the cost card gives."""
+    sampling = score.protocol.get("sampling") or {}
+    return run.pipeline is not None and sampling.get("sampler") == run.pipeline.get("sampler")
+
+
+def number(table: Mapping[str, Any] | None, key: str) -> float | None:
+    """A finite number in a table; None if there is none under that key."""
+    value = (table or {}).get(key)
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None  # type: ignore[arg-type]
+
+
+def time_unit(seconds: Sequence[float]) -> tuple[str, float]:
+    """A unit that suits these times, and its length in seconds."""
+    longest = max(seconds, default=0.0)
+    return next(((u, n) for u, n in (("h", 3600.0), ("min", 60.0)) if longest >= 3 * n), ("s", 1.0))

@@ -1,0 +1,77 @@
+"""The report: a page with everything embedded, so that it works offline."""
+
+import base64
+import importlib.metadata
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jinja2
+import torch
+
+from toolkit.commands import RunError, RunSummary, write_text, writing
+from toolkit_report import facts, figures
+from toolkit_report.differences import differences
+from toolkit_report.ranking import columns, footnotes, labels, stale_notes
+from toolkit_report.samples import Samples
+from toolkit_report.sections import losses, quality
+from toolkit_report.table import summary_table
+
+META = f'<meta name="generator" content="{figures.GENERATOR} '
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+
+
+def write_report(
+    runs: Sequence[RunSummary],
+    out: Path,
+    png: Path | None,
+    samples: int,
+    device: torch.device,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Write the page, and its pictures as files of their own if `png` names a folder.
+
+    Args:
+        samples: how many of each run; 0 leaves out the parts that need its model.
+        say: called with a line about what is being done.
+
+    Raises:
+        RunError: if anything but a report is at `out`, if files that are not a report's are in the way in
+            `png`, or if they cannot be written.
+    """
+    with writing(out):  # even looking may be forbidden
+        ours = out.is_file() and META in out.read_text(encoding="utf-8", errors="replace")
+        foreign = out.exists() and not ours
+    if foreign:
+        raise RunError(f"--out {out}: is already there, and is not a report: choose another file")
+    names, score_columns = labels(runs), columns(runs)
+    looks = figures.styles(names)
+    sampled = Samples(runs, looks, samples, device, say)
+    counts = {place: facts.parameters(run) for place, run in enumerate(runs)}
+    parameters = {**{place: n for place, n in counts.items() if n is not None}, **sampled.parameters}
+    sections = [
+        losses(runs, looks), sampled.grids, sampled.forward, sampled.denoising,
+        *quality(runs, looks, score_columns, parameters),
+    ]  # fmt: skip
+    between = list(differences([run.recipe for run in runs], ignored=("run.out",)))
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        generator=figures.GENERATOR,
+        version=importlib.metadata.version("diffusion-toolkit"),
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        looks=looks,
+        table=summary_table(runs, score_columns, parameters),
+        footnotes=[
+            *footnotes([column for column in score_columns if not column.comparable]),
+            *stale_notes(runs, names),
+        ],
+        differing=[d for d in between if not d.lacking],
+        lacking=[d for d in between if d.lacking],
+        sections=sections,
+        data=lambda picture: base64.b64encode(picture.png).decode("ascii"),
+    )
+    if png is not None:
+        figures.write([picture for section in sections for _, picture in section.pictures], png)
+    write_text(out, page)

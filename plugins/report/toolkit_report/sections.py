@@ -1,0 +1,95 @@
+"""The parts of a report that need only the runs' files: losses, and quality against cost."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from toolkit.commands import RunSummary
+from toolkit_report import facts, plots
+from toolkit_report.figures import Picture, Style
+from toolkit_report.ranking import Column
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, pictures with captions, and sentences below them."""
+
+    title: str
+    intro: str
+    pictures: list[tuple[str, Picture]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    beside: bool = False  # pictures side by side
+
+
+def losses(runs: Sequence[RunSummary], looks: Sequence[Style]) -> Section:
+    intro = (
+        "As recorded while training; single markers are the same loss on held-out data. "
+        "Losses of different objectives measure different things: compare curves of one objective only. "
+        f"Where a run has {plots.MANY} records or more, the line is their mean over {plots.WINDOW}."
+    )
+    drawn = [(name, plots.losses(runs, looks, name)) for name in plots.loss_names(runs)]
+    return Section("Losses", intro, drawn, [] if drawn else ["No run has recorded a loss."])
+
+
+def quality(
+    runs: Sequence[RunSummary],
+    looks: Sequence[Style],
+    score_columns: Sequence[Column],
+    parameters: Mapping[int, int],
+) -> Iterator[Section]:
+    """Scores against sampling time, and against what the model costs."""
+    unit, length = facts.time_unit([facts.train_seconds(run) or 0.0 for run in runs])
+
+    def training(run: int) -> float | None:
+        took = facts.train_seconds(runs[run])
+        return None if took is None else took / length
+
+    costs = (
+        plots.Axis("parameters", lambda run: parameters.get(run)),
+        plots.Axis("training speed (images/s)", lambda run: facts.train_speed(runs[run])),
+        plots.Axis(f"training time ({unit})", training),
+    )
+    time_section = Section(
+        "Quality against sampling time",
+        "Seconds for one image, as the run's cost card measured them for the sampler that its pipeline was "
+        "saved with; scores of other samplers are left out.",
+    )
+    cost_section = Section(
+        "Quality against cost",
+        "Parameters of the network that is sampled; training speed and time as the runs recorded them, or "
+        "as their cost cards did. Compare times only of runs on the same machine.",
+    )
+    for column in score_columns:
+        if column.better is None:
+            continue
+
+        def sampling(run: int, column: Column = column) -> float | None:
+            own = run in column.scores and facts.sampled_as_saved(runs[run], column.scores[run])
+            return facts.seconds_per_image(runs[run]) if own else None
+
+        at = (plots.Axis("sampling time (s per image)", sampling, log=True),)
+        for section, axes, kind in ((time_section, at, "time"), (cost_section, costs, "cost")):
+            name = f"quality-{kind}-{column.name}"
+            if column.key in [c.key for c in score_columns if c is not column]:
+                name += f"-{column.fingerprints[0]}"
+            shows = f"{column.name} against {', '.join(axis.title for axis in axes)}"
+            drawn, missing = plots.quality(column, axes, looks, slug(name), shows)
+            if drawn is not None:
+                section.pictures.append((column.name, drawn))
+            if missing:
+                section.notes.append(f"{column.name}: no run has a number for {', '.join(missing)}.")
+            if not column.comparable:
+                section.notes.append("Letters are protocols: scores by different ones cannot be compared.")
+    ranks = any(column.better for column in score_columns)
+    for section in (time_section, cost_section):
+        if not ranks:
+            section.notes.append("No run has a score that ranks: toolkit evaluate measures them.")
+        if not section.pictures and section is time_section and ranks:
+            section.notes.append("Cost cards (cost.json in a run's folder) say how long sampling takes.")
+        section.notes[:] = dict.fromkeys(section.notes)
+        yield section
+
+
+def slug(text: str) -> str:
+    """The text as the name of a file."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "run"

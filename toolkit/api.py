@@ -1,0 +1,67 @@
+"""The public names: what plugins and scripts may use. Everything else is private."""
+
+from pathlib import Path
+
+from toolkit.data.batches import Batches
+from toolkit.data.source import Batch, DataSource
+from toolkit.diffusion.chain import Chain, kept_timesteps
+from toolkit.diffusion.continuous import Continuous
+from toolkit.diffusion.denoiser import Denoiser, Network
+from toolkit.diffusion.guidance import Ask, Guidance
+from toolkit.diffusion.prediction import Prediction, Target
+from toolkit.diffusion.sampler import Denoise, Noise, Sampler, walk
+from toolkit.diffusion.sampler import Step as SamplerStep
+from toolkit.diffusion.schedule import NoiseSchedule, Scale, Steps, Time
+from toolkit.diffusion.start import Start
+from toolkit.diffusion.timesteps import TimestepSampler
+from toolkit.errors import (
+    CheckpointError,
+    DataError,
+    PluginError,
+    RecipeError,
+    RunError,
+    ToolkitError,
+    TrainingError,
+)
+from toolkit.evaluation.features import FeatureExtractor, Features
+from toolkit.evaluation.metric import Metric, Score, Subject
+from toolkit.hf.unet import TARGETS, UNET_LIMITS, check_unet, initialise_xavier, unet_shapes
+from toolkit.pipeline.folder import Layout, Saved, SavedNetwork, load_network, locate
+from toolkit.pipeline.images import to_grid, to_image, to_uint8
+from toolkit.pipeline.importer import Importer
+from toolkit.pipeline.pipeline import Pipeline, PipelineOutput
+from toolkit.randomness import generators_for, randn
+from toolkit.recipe import read_data, read_recipe
+from toolkit.registry.foreign import options_from
+from toolkit.registry.hookspecs import hookimpl
+from toolkit.registry.load import PluginReport, Plugins
+from toolkit.registry.load import load as load_plugins
+from toolkit.registry.registry import Component, Registry
+from toolkit.registry.signature import Default, Positive, Rate
+from toolkit.training.denoising import DenoisingObjective, SquaredError, Weighting
+from toolkit.training.objective import DenoisingLoss, Loss, Objective, Records, Step, Turn
+from toolkit.training.optimizers import LRSchedule
+
+__all__ = [
+    "TARGETS", "UNET_LIMITS", "Ask", "Batch", "Batches", "Chain", "CheckpointError", "Component",
+    "Continuous", "DataError", "DataSource", "Default", "Denoise", "Denoiser", "DenoisingLoss",
+    "DenoisingObjective", "FeatureExtractor", "Features", "Guidance", "Importer", "LRSchedule",
+    "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective", "Pipeline",
+    "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive", "Prediction", "Rate",
+    "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "Saved", "SavedNetwork",
+    "Scale", "Score", "SquaredError", "Start", "Step", "Steps", "Subject", "Target", "Time",
+    "TimestepSampler", "ToolkitError", "TrainingError", "Turn", "Weighting", "check_unet",
+    "generators_for", "hookimpl", "initialise_xavier", "kept_timesteps", "load", "load_network",
+    "load_plugins", "locate", "options_from", "randn", "read_data", "read_recipe", "to_grid",
+    "to_image", "to_uint8", "unet_shapes", "walk",
+]  # fmt: skip
+
+
+def load(path: str | Path) -> Pipeline:
+    """A trained pipeline: from a pipeline folder, a run folder, a diffusers folder or a Hub id.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged.
+        PluginError: naming the plugin that it needs and that is not installed.
+    """
+    return Pipeline.from_pretrained(path)

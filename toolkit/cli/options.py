@@ -1,0 +1,80 @@
+"""Options shared by commands: how to sample a trained model, and on which device."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from toolkit.errors import ToolkitError
+
+if TYPE_CHECKING:
+    from toolkit.pipeline.pipeline import Pipeline
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+device_option = click.option("--device", help='By default an accelerator if there is one, else "cpu".')
+
+
+def _read_steps(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """A number, or several separated by commas."""
+    if value is None:
+        return None
+    several = [click.IntRange(min=1)(part, param, ctx) for part in value.split(",")]
+    return several if len(several) > 1 else several[0]
+
+
+def sampler_options(command: C) -> C:
+    """Add --sampler, --steps and --spacing to a command, which takes `sampler`, `steps` and `spacing`."""
+    for option in (
+        click.option(
+            "--spacing", help="How timesteps are chosen: leading, linspace, trailing, strided or ddim."
+        ),
+        click.option(
+            "--steps",
+            metavar="N[,N...]",
+            callback=_read_steps,
+            help="Network calls, e.g. 50, or 10,10,20 in sections of the chain; by default the model's own.",
+        ),
+        click.option(
+            "--sampler", help="A registered sampler (ancestral, ddim, ...), or a diffusers scheduler's class."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def choose_sampler(
+    pipeline: "Pipeline", sampler: str | None, steps: int | list[int] | None, spacing: str | None
+) -> "Pipeline":
+    """The pipeline with the sampler and the steps that the command line asks for; by default unchanged.
+
+    Raises:
+        RecipeError: if there is no such sampler or option.
+        ToolkitError: if a diffusers scheduler is named without a number of steps.
+    """
+    given = {"num_inference_steps": steps, "spacing": spacing}
+    options = {name: value for name, value in given.items() if value is not None}
+    if sampler is None and not options:
+        return pipeline
+    if sampler is not None and sampler.endswith("Scheduler"):
+        if steps is None:
+            raise ToolkitError(f"--sampler {sampler} needs --steps, the number of the scheduler's steps")
+        return pipeline.with_sampler("diffusers", scheduler=sampler, **options)
+    return pipeline.with_sampler(sampler, **options)
+
+
+def choose_device(name: str | None) -> Any:
+    """The torch device of that name, or an accelerator if there is one, else the CPU.
+
+    Raises:
+        ToolkitError: if torch has no such device here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name or torch.accelerator.current_accelerator() or "cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # how torch says that it has no such device
+        reason = str(error).splitlines()[0]
+        raise ToolkitError(f"--device {name}: {reason}") from None
+    return device

@@ -1,0 +1,19 @@
+"""Public names for commands of plugins; none of them imports torch, so that a command answers at once.
+
+What a command does with models it imports from `toolkit`, when it runs.
+"""
+
+from toolkit.cli.options import choose_device, choose_sampler, device_option, sampler_options
+from toolkit.console import sampling_display, say
+from toolkit.errors import PluginError, RunError, ToolkitError, nearest
+from toolkit.files import read_json, write_json, write_text, writing
+from toolkit.registry.discover import NONE, OWN, compatible, discover
+from toolkit.registry.discover import commands as installed_commands
+from toolkit.runs.layout import run_of
+from toolkit.runs.read import Cost, RunSummary, ScoreFile, read_run, scores_of
+
+__all__ = [
+    "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "ToolkitError", "choose_device",
+    "choose_sampler", "compatible", "device_option", "discover", "installed_commands", "nearest", "read_json", "read_run", "run_of",
+    "sampler_options", "sampling_display", "say", "scores_of", "write_json", "write_text", "writing",
+]  # fmt: skip

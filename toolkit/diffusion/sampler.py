@@ -1,0 +1,201 @@
+"""Samplers: the formula of one step down a path. The loop around it is `walk`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol, overload
+
+import torch
+from torch import Tensor
+
+from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.guidance import Ask, Guidance
+from toolkit.diffusion.prediction import Prediction
+from toolkit.diffusion.schedule import NoiseSchedule, Steps
+from toolkit.randomness import randn
+from toolkit.registry.signature import Positive
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """The times at which every sampler calls its network.
+
+    Args:
+        num_inference_steps: steps down the path, most samplers' network calls; on a chain also a list, one
+            number for each of as many sections; None for as many as the path has.
+        spacing: which times: "leading" (the default), "linspace" or "trailing" as diffusers has it, "strided"
+            or "ddim" as Nichol & Dhariwal (2021), on a chain; "uniform" or "karras" on continuous paths.
+    """
+
+    num_inference_steps: Positive | list[Positive] | None = None
+    spacing: str | None = None
+
+
+class Noise:
+    """Fresh N(0, I) of the shape of x at each call; row i from `generators[i]` alone, if there are any."""
+
+    def __init__(self, like: Tensor, generators: Sequence[torch.Generator] | None) -> None:
+        self._shape, self._device, self.generators = like.shape, like.device, generators
+
+    def __call__(self) -> Tensor:
+        return randn(self._shape, self.generators, self._device)
+
+
+class Denoise(Protocol):
+    """Calls the network of a walk."""
+
+    def __call__(self, x: Tensor, t: float, s: float | None = None) -> Prediction:
+        """The prediction from x (B, ...) at t, for a step to s; by default to where the walk's step leads."""
+
+
+Step = Callable[[Denoise, Tensor, float, float, Noise], Tensor]
+
+
+class Sampler(ABC):
+    """Leads from noise to data along a path, by the formula of one step."""
+
+    @abstractmethod
+    def stepper(self) -> Step:
+        """A function (denoise, x_t, t, s, noise) -> x_s, for one walk.
+
+        `denoise(x, t)` calls the network on x (B, ...) at the number t, with the label, the guidance and the
+        latent of the walk, for the step to s or to another time; `noise()` draws N(0, I) like x_t. s is the next time, at last the path's `clean`.
+        Tensors are float32 on the network's device. State of a multistep method lives in the function's
+        closure: each walk has a function of its own.
+        """
+
+    def grid(self, schedule: NoiseSchedule, n: Steps | None, spacing: str | None) -> tuple[float, ...]:
+        """The times of the walk, descending, `schedule.clean` the last; the schedule's own by default.
+
+        Raises:
+            ValueError: if there is no such walk.
+        """
+        return schedule.grid(n, spacing)
+
+
+def walk(
+    sampler: Sampler,
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x: Tensor,
+    times: Sequence[float],
+    *,
+    generators: Sequence[torch.Generator] | None = None,
+    label: Tensor | None = None,
+    latents: Sequence[Tensor] | None = None,
+    guidance: Guidance | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """x (n, ...) at times[0], led down to times[-1]; x itself where there are fewer than two times.
+
+    Args:
+        sampler: whose steps are taken.
+        denoiser: in eval mode, on the device of x.
+        schedule: the path of both.
+        x: (n, ...) float32.
+        times: descending, as `Sampler.grid` gives them.
+        generators: one a row; row i draws from `generators[i]` alone. None draws from torch's own.
+        label: (n,) int64, the classes to sample.
+        latents: replaces what the denoiser would draw, one tensor (n, ...) a network call, in their order.
+        guidance: asks the network, instead of the walk itself.
+        progress: called with the number of network calls so far.
+
+    Raises:
+        ValueError: if `latents` are not one a network call.
+    """
+    step, calls, noise = sampler.stepper(), 0, Noise(x, generators)
+    dtype = torch.int64 if schedule.discrete else torch.float32
+
+    def rows(time: float, n: int) -> Tensor:
+        return torch.full((n,), time, dtype=dtype, device=x.device)
+
+    def denoise_towards(following: float) -> Denoise:
+        def ask_at(x_t: Tensor, t: float, s: float) -> Ask:
+            latent: Tensor | None = None
+
+            def ask(label: Tensor | None, network: Denoiser | None = None) -> Prediction:
+                nonlocal calls, latent
+                if latents is not None and calls >= len(latents):
+                    raise ValueError(f"every network call needs its latent, got {len(latents)}")
+                if latent is None:  # one for all that guidance asks in this place
+                    latent = denoiser.latent(len(x), generators) if latents is None else latents[calls]
+                times_over = 1 if label is None else len(label) // len(x_t)
+                repeated = _repeated(x_t, times_over)
+                z = _repeated(latent, times_over)
+                n = len(repeated)
+                prediction: Prediction = (network or denoiser)(
+                    repeated, rows(t, n), s=rows(s, n), label=label, latent=z
+                )
+                calls += times_over
+                if progress is not None:
+                    progress(calls)
+                return prediction
+
+            return ask
+
+        def denoise(x: Tensor, t: float, s: float | None = None) -> Prediction:
+            ask = ask_at(x, t, following if s is None else s)
+            return ask(label) if guidance is None else guidance.predict(ask, t, label)
+
+        return denoise
+
+    for t, s in pairwise(times):
+        x = step(denoise_towards(s), x, t, s, noise)
+    if latents is not None and calls != len(latents):
+        raise ValueError(f"{calls} network calls need as many latents, got {len(latents)}")
+    return x
+
+
+@overload
+def _repeated(x: Tensor, times: int) -> Tensor: ...
+@overload
+def _repeated(x: None, times: int) -> None: ...
+def _repeated(x: Tensor | None, times: int) -> Tensor | None:
+    return x if x is None or times == 1 else x.repeat(times, *[1] * (x.ndim - 1))
+
+
+class _Counted(Denoiser):
+    """Costs nothing and says that everything is black."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self._schedule = schedule
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
+    ) -> Prediction:
+        return Prediction(self._schedule, x_t, t, x0=torch.zeros_like(x_t))
+
+
+@torch.no_grad()
+def count_calls(
+    sampler: Sampler,
+    schedule: NoiseSchedule,
+    times: Sequence[float],
+    dimensions: int,
+    guidance: Guidance | None = None,
+) -> int:
+    """Network calls of a walk, counted on one that costs nothing: an image of one pixel.
+
+    Guided calls count one for each that guidance makes; two in one batch are two.
+    """
+    calls = 0
+
+    def count(done: int) -> None:
+        nonlocal calls
+        calls = done
+
+    x, label = torch.zeros(1, *[1] * dimensions), torch.zeros(1, dtype=torch.int64)
+    generators = [torch.Generator().manual_seed(0)]
+    walk(
+        sampler, _Counted(schedule), schedule, x, times,
+        generators=generators, label=label, guidance=guidance, progress=count,
+    )  # fmt: skip
+    return calls

@@ -1,0 +1,11 @@
+"""Scores of trained models and of images; metrics themselves come with plugins."""
+
+from toolkit.evaluation.features import FeatureExtractor
+from toolkit.evaluation.metric import Metric
+from toolkit.registry.hookspecs import hookimpl
+from toolkit.registry.registry import Registry
+
+
+@hookimpl
+def toolkit_components(registry: Registry) -> None:
+    registry.declare(Metric, FeatureExtractor)

@@ -1,0 +1,254 @@
+"""The two sets of a comparison, generated and real, and their features; all of it kept on disk.
+
+Work is cut into chunks of examples. What is there is not made again, so an evaluation that was stopped goes
+on, one with more images adds to those it has, and processes share the chunks out.
+"""
+
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from toolkit.data.source import DataSource
+from toolkit.errors import CheckpointError, RunError
+from toolkit.evaluation.features import FeatureExtractor, Features
+from toolkit.files import read_tensors, write_tensors
+from toolkit.pipeline.images import to_uint8
+from toolkit.pipeline.pipeline import Pipeline
+from toolkit.registry.signature import Positive
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Which samples `toolkit evaluate` compares with which real examples.
+
+    Args:
+        num: generated images.
+        real: real images, the first ones of their split; None for all.
+        seed: image i is seeded seed + i.
+        batch_size: images sampled at once.
+    """
+
+    num: Positive = 10_000
+    real: Positive | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: Positive = 64
+
+
+CHUNK = 500
+Progress = Callable[[str, int, int], None]
+Read = Callable[[int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of the chunks are this process's.
+
+    Attributes:
+        together: does work on every process and waits for all; what stops one of them stops all.
+    """
+
+    rank: int = 0
+    count: int = 1
+    together: Callable[[Callable[[], None]], None] = lambda work: work()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Generated against real examples.
+
+    Attributes:
+        generator: a model, which is sampled, or a folder of images, whose first `options.num` are taken.
+        identity: of the model and what samples it (`sampled_by`); "" for a folder.
+        source: the real examples.
+        options: how many of each, and the seed.
+        extractor: None if no metric compares features.
+        folder: where samples are kept.
+        progress: is told what is being done, and how many of how many images are.
+        share: of several processes.
+        cache: where features are kept, by the content of the images and the extractor's identity.
+    """
+
+    generator: Pipeline | DataSource
+    identity: str
+    source: DataSource
+    options: EvaluationOptions
+    extractor: FeatureExtractor | None
+    device: torch.device
+    folder: Path
+    progress: Progress
+    share: Share
+    cache: Path
+
+    @property
+    def num_generated(self) -> int:
+        """How many are compared: a folder may have fewer than were asked for."""
+        sampled = isinstance(self.generator, Pipeline)
+        return self.options.num if sampled else min(self.options.num, len(self.generator))  # type: ignore[arg-type]
+
+    @property
+    def num_real(self) -> int:
+        return min(self.options.real or len(self.source), len(self.source))
+
+    def generated(self) -> Iterator[Tensor]:
+        """Chunks of generated examples: uint8 (n, C, H, W) as a picture file would have them, or float32."""
+        read = self._reader()
+        for first, n in chunks(self.num_generated):
+            yield read(first, n)
+
+    def real(self) -> Iterator[Tensor]:
+        """Chunks of real examples, as `generated`."""
+        return read_in_chunks(self.source, self.num_real)
+
+    def features(self) -> tuple[Features, Features]:
+        """Features of the generated and of the real images.
+
+        Raises:
+            RunError: if there is no extractor.
+        """
+        return self._both
+
+    @cached_property
+    def _both(self) -> tuple[Features, Features]:
+        if self.extractor is None:
+            raise RunError("this metric compares features: state --features, e.g. --features inception")
+        generated = self._all_features("generated", self._reader(), self.num_generated)
+        return generated, self._all_features("real", reader(self.source), self.num_real)
+
+    def _reader(self) -> Read:
+        """What reads a chunk of generated examples, all of which are there then."""
+        if isinstance(self.generator, DataSource):
+            return reader(self.generator)
+        pipeline = self.generator
+        self.share.together(lambda: self._sample(pipeline))
+        return lambda first, n: read_tensors(self._sampled(first), RunError)["samples"][:n]
+
+    def _all_features(self, what: str, read: Read, total: int) -> Features:
+        found: dict[int, Features] = {}
+
+        def extract() -> None:
+            for first, n in itertools.islice(chunks(total), self.share.rank, None, self.share.count):
+                found[first] = self._features(read(first, n))
+                self.progress(f"features of {what} images", first + n, total)
+
+        self.share.together(extract)
+        for first, n in chunks(total):
+            if first not in found:  # another process has left it in the cache
+                found[first] = self._features(read(first, n))
+        parts = [found[first] for first, _ in chunks(total)]
+        logits = [part.logits for part in parts if part.logits is not None]
+        return Features(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
+
+    def _sampled(self, first: int) -> Path:
+        # Generators of another kind of device draw other numbers for the same seed.
+        drawn_by = f"{self.identity} {self.options.seed} {self.device.type}"
+        digest = hashlib.sha256(drawn_by.encode()).hexdigest()
+        return self.folder / f"samples-{digest[:16]}" / f"{first:06d}.safetensors"
+
+    def _sample(self, pipeline: Pipeline) -> None:
+        """Make those of this process's samples that are not there; whatever stops it loses one batch."""
+        total = self.num_generated
+        for first, n in itertools.islice(chunks(total), self.share.rank, None, self.share.count):
+            path = self._sampled(first)
+            kept = _kept(path)
+            if (have := sum(map(len, kept))) >= n:
+                continue
+
+            def told(done: int, batch: int, calls: int, first: int = first + have) -> None:
+                share = calls / max(pipeline.calls, 1)
+                self.progress("sampling", first + done + int(batch * share), total)
+
+            for batch in pipeline.sample(
+                n - have,
+                seed=self.options.seed,
+                first=first + have,
+                batch_size=self.options.batch_size,
+                progress=told,
+            ):
+                kept.append(to_uint8(batch).cpu() if batch.ndim == 4 else batch.cpu())
+                write_tensors(path, {"samples": torch.cat(kept)})
+
+    def _features(self, images: Tensor) -> Features:
+        """Features of a chunk, kept by its content: another set of the same name finds nothing."""
+        assert self.extractor is not None
+        content = hashlib.sha256(images.numpy().tobytes())
+        computed_by = (
+            f"{self.extractor.name} {self.extractor.identity} {platform.machine()} {self.device.type}"
+        )
+        content.update(f"{tuple(images.shape)} {computed_by}".encode())
+        path = self.cache / f"{content.hexdigest()}.safetensors"
+        try:
+            kept = read_tensors(path, CheckpointError) if path.exists() else None
+        except (CheckpointError, OSError):
+            kept = None  # damaged, or not ours to read: it is only a cache
+        if kept is None:
+            found = self.extractor.extract(images, self.device)
+            logits = {} if found.logits is None else {"logits": found.logits.cpu()}
+            kept = {"features": found.features.cpu(), **logits}
+            try:
+                write_tensors(path, kept)
+            except RunError:
+                warnings.warn(f"features are not kept: {self.cache} cannot be written", stacklevel=1)
+        return Features(kept["features"], kept.get("logits"))
+
+
+def chunks(total: int) -> Iterator[tuple[int, int]]:
+    """The first example and the size of every chunk."""
+    for first in range(0, total, CHUNK):
+        yield first, min(CHUNK, total - first)
+
+
+def reader(source: DataSource) -> Read:
+    """What reads a chunk of a source."""
+    return lambda first, n: source.read(torch.arange(first, first + n))[0]
+
+
+def read_in_chunks(source: DataSource, num: int) -> Iterator[Tensor]:
+    """The first `num` examples of a source, or all if it has fewer."""
+    read = reader(source)
+    for first, n in chunks(min(num, len(source))):
+        yield read(first, n)
+
+
+def sampled_by(pipeline: Pipeline, identity: str) -> str:
+    """What finds a pipeline's samples again: its identity, its examples, and the code that makes them."""
+    packages = {
+        name: importlib.metadata.version(name) for name in ("diffusion-toolkit", "diffusers", "torch")
+    }
+    drawn = [identity, list(pipeline.sample_shape), pipeline.num_classes, packages]
+    return json.dumps([*drawn, pipeline.plugins], sort_keys=True)
+
+
+def identity_of_images(source: DataSource, num: int) -> str:
+    """A hash of the first `num` examples."""
+    digest = hashlib.sha256()
+    for images in read_in_chunks(source, num):
+        digest.update(f"{tuple(images.shape)}".encode())
+        digest.update(images.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where features are kept between evaluations: $XDG_CACHE_HOME/diffusion-toolkit/features."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "diffusion-toolkit" / "features"
+
+
+def _kept(path: Path) -> list[Tensor]:
+    """The samples in a chunk's file; none in one that is absent or damaged."""
+    try:
+        return [read_tensors(path, CheckpointError)["samples"]] if path.exists() else []
+    except CheckpointError:
+        return []

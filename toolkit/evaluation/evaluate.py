@@ -1,0 +1,178 @@
+"""Evaluating a trained pipeline: which data, which samples, which metrics, and where the scores go."""
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from toolkit.data.source import DataSource
+from toolkit.errors import RecipeError
+from toolkit.evaluation.comparison import (
+    Comparison,
+    EvaluationOptions,
+    Progress,
+    Share,
+    cache_folder,
+    identity_of_images,
+    sampled_by,
+)
+from toolkit.evaluation.features import FeatureExtractor
+from toolkit.evaluation.metric import Metric, Subject
+from toolkit.pipeline.pipeline import Pipeline
+from toolkit.recipe import Recipe, read_layers, resolve
+from toolkit.recipe.sections import SECTIONS, Section
+from toolkit.registry.discover import OWN
+from toolkit.registry.registry import Registry
+from toolkit.runs.read import ScoreFile
+
+Split = Literal["held_out", "train"]
+PROTOCOL = (
+    next(section for section in SECTIONS if section.name == "data"),
+    Section("images", "toolkit.evaluation.comparison:EvaluationOptions", default={}),
+    Section("features", "toolkit.evaluation.features:FeatureExtractor"),
+    Section("metrics", "toolkit.evaluation.metric:Metric", per_role=True, required=True),
+)
+
+
+def read_protocol(
+    data: str | Path, metrics: Sequence[str], overrides: Sequence[str], registry: Registry
+) -> Recipe:
+    """The [data] of a recipe, and a [metrics.<name>] for each metric, under `--set` overrides.
+
+    The overrides may also set what is in [images] (`EvaluationOptions`) and [features].
+
+    Raises:
+        RecipeError: if one of them is wrong, or sets anything else.
+    """
+    types = [f"metrics.{name}.type={name}" for name in metrics]
+    layers = read_layers(data, [*types, *overrides])
+    for name in metrics:
+        layers.origins["metrics", name] = layers.origins["metrics", name, "type"] = f"--metrics {name}"
+    flags = {path[0] for path, origin in layers.origins.items() if origin.startswith("--set")}
+    # A recipe's other sections are none of ours; those that a flag sets are mistakes.
+    wanted = {section.name for section in PROTOCOL} | flags
+    values = {name: table for name, table in layers.values.items() if name in wanted}
+    return resolve(dataclasses.replace(layers, values=values), registry, PROTOCOL)
+
+
+def evaluate(
+    subject: Pipeline | DataSource,
+    protocol: Recipe,
+    folder: Path,
+    *,
+    device: torch.device,
+    split: Split | None = None,
+    progress: Progress = lambda what, done, total: None,
+    share: Share | None = None,
+) -> Iterator[ScoreFile]:
+    """Score a model, or images, by every metric of a protocol, one after the other.
+
+    Args:
+        subject: a pipeline on `device`, or a data source of images, e.g. a folder's.
+        protocol: from `read_protocol`.
+        folder: where samples are kept, so that those of a stopped evaluation are not made again.
+        device: where features are computed.
+        split: "held_out" or "train" examples of the data; None takes those held out where there are any.
+        progress: is told what is being done, and how many of how many parts of it are.
+        share: of several processes; all of them have to see the same folders.
+
+    Raises:
+        RecipeError: if the data has no held-out examples, or other shapes than the subject.
+        ToolkitError: what a metric refuses.
+    """
+    source, chosen = real_examples(protocol, split)
+    if isinstance(subject, Pipeline):
+        model, shape = subject, tuple(subject.sample_shape)
+    else:
+        model, shape = None, tuple(subject.image_shape)
+    if tuple(source.image_shape) != shape:
+        raise RecipeError(
+            f"{protocol.where(('data',))} has examples of {tuple(source.image_shape)}, but those to score "
+            f"are {shape}"
+        )
+    supplied = {
+        "schedule": model.schedule if model else None,
+        "sample_shape": shape,
+        "num_classes": source.num_classes,
+    }
+    extractor: FeatureExtractor | None = None
+    if "features" in protocol.tables:
+        extractor = protocol.create(("features",), supplied)
+    metrics: dict[str, Metric] = {
+        name: protocol.create(("metrics", name), supplied) for name in protocol.tables["metrics"]
+    }
+    options: EvaluationOptions = protocol.common(("images",))
+    identity = model.identity if model else ""
+    drawn_by = sampled_by(model, identity) if model else ""
+    comparison = Comparison(
+        subject, drawn_by, source, options, extractor, device, folder, progress, share or Share(),
+        cache_folder(),
+    )  # fmt: skip
+    if not isinstance(subject, Pipeline):
+        identity = identity_of_images(subject, comparison.num_generated)
+    pictures = len(shape) == 3
+    for name, metric in metrics.items():
+
+        def told(done: int, total: int, name: str = name) -> None:
+            progress(name, done, total)
+
+        asked = Subject(model, source, told, comparison)
+        score = metric.measure(asked)
+        # What a metric did not ask for changes nothing, so it does not make another protocol.
+        compares, looks = bool(asked.used), "features" in asked.used
+        real = {"data": protocol.component(("data",)), "split": chosen}
+        others = _strangers(protocol, ("metrics", name), *[("features",)] * looks)
+        measured = {
+            "metric": protocol.tables["metrics"][name],
+            "extractor": {"name": extractor.name, "identity": extractor.identity}
+            if extractor and looks else None,
+            "real": {**real, "num": comparison.num_real} if compares else real,
+            "generated": {
+                "num": comparison.num_generated,
+                "seed": options.seed if model else None,
+                "quantised": "to 8 bits, rounded" if pictures else None,
+            } if compares else {},
+            "sampling": _sampling(model),
+            "toolkit": importlib.metadata.version("diffusion-toolkit"),
+            **({"plugins": others} if others else {}),
+        }  # fmt: skip
+        identified = {"identity": identity, **(model.saved.model if model else {})}
+        yield ScoreFile.measured(
+            name, score.values, score.better, measured, identified, score.curves, score.notes
+        )
+
+
+def _strangers(protocol: Recipe, *tables: tuple[str, ...]) -> dict[str, str]:
+    """The plugins of these tables that do not come with the toolkit, and so have versions of their own."""
+    kinds = {"metrics": Metric, "features": FeatureExtractor}
+    owners = [
+        protocol.registry.component(kinds[path[0]], protocol.component(path)["type"]).owner for path in tables
+    ]
+    return {o.name: f"{o.distribution} {o.version}" for o in owners if o.distribution not in ("", OWN)}
+
+
+def _sampling(model: Pipeline | None) -> dict[str, Any] | None:
+    """How samples were made of the model; None for images that were there."""
+    if model is None:
+        return None
+    return {
+        "sampler": model.saved.sampler,
+        "start": model.start_table,
+        "weights": model.saved.weights,
+    }
+
+
+def real_examples(protocol: Recipe, split: Split | None) -> tuple[DataSource, Split]:
+    """The examples to compare with, and which split they are.
+
+    Raises:
+        RecipeError: if there are no held-out ones, and they are asked for.
+    """
+    source: DataSource = protocol.create(("data",), {})
+    held_out = None if split == "train" else source.held_out()
+    if split == "held_out" and held_out is None:
+        raise RecipeError(f"{protocol.where(('data',))} keeps no examples out of training (--split train)")
+    return (source, "train") if held_out is None else (held_out, "held_out")

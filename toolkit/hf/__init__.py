@@ -1,0 +1,19 @@
+"""All of the toolkit that knows diffusers: its UNet and schedulers as components, and its saved folders."""
+
+from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.sampler import Sampler
+from toolkit.hf.folder import DiffusersLayout
+from toolkit.hf.schedulers import DiffusersSampler
+from toolkit.hf.torchvision import define_missing_operators
+from toolkit.hf.unet import UNet
+from toolkit.pipeline.folder import Layout
+from toolkit.registry.hookspecs import hookimpl
+from toolkit.registry.registry import Registry
+
+
+@hookimpl
+def toolkit_components(registry: Registry) -> None:
+    define_missing_operators()  # before anything imports diffusers
+    registry.add(Denoiser, "unet", UNet)
+    registry.add(Sampler, "diffusers", DiffusersSampler)
+    registry.add(Layout, "diffusers", DiffusersLayout)

@@ -1,0 +1,324 @@
+"""diffusers' layout of unconditional pipelines, e.g. google/ddpm-cifar10-32: read as ours, and written beside them.
+
+unet/                          a UNet2DModel in diffusers' own format, for a denoiser that is one
+scheduler/, model_index.json   only if diffusers.DDPMPipeline would sample it right
+"""
+
+import re
+from pathlib import Path
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from toolkit.diffusion.chain import Chain
+from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.sampler import Sampler
+from toolkit.diffusion.samplers import Ancestral
+from toolkit.diffusion.start import Noise, Start
+from toolkit.errors import CheckpointError, RecipeError, printable
+from toolkit.files import mismatch, read_json, read_tensors, write_json, write_tensors
+from toolkit.hf.schedulers import LIMITS
+from toolkit.hf.unet import UNET_LIMITS, UNetDenoiser
+from toolkit.pipeline.folder import Layout, Saved
+from toolkit.registry import values
+from toolkit.registry.registry import Registry
+from toolkit.registry.signature import Positive
+
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler
+
+UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
+INDEX, CONFIG = "model_index.json", "config.json"
+PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
+PARTS = {
+    "unet": (["diffusers", "UNet2DModel"],),
+    "scheduler": tuple(["diffusers", name] for name in SCHEDULERS),
+}
+# What these options do to a sample, ours do not; keys, and the values that leave them without effect.
+UNSUPPORTED_UNET = {"center_input_sample": False, "class_embed_type": None, "num_class_embeds": None}
+UNSUPPORTED_DDPM = {"thresholding": False, "clip_sample_range": 1.0, "steps_offset": 0}
+DDIM_OPTIONS = (
+    "clip_sample", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "set_alpha_to_one",
+    "steps_offset", "thresholding", "timestep_spacing",
+)  # fmt: skip
+# Types of the keys that are read of unet/config.json, besides UNET_LIMITS, and of scheduler_config.json.
+Side = Annotated[int, Field(ge=1, le=2**14)]  # of an image; larger ones are a slip, and take all the memory
+UNET_KEYS = {"sample_size": Side | tuple[Side, Side], "in_channels": Positive, "out_channels": Positive}
+Beta = Annotated[float, Field(gt=0, le=1)]
+SCHEDULER_KEYS = {
+    "num_train_timesteps": Annotated[int, Field(ge=1, le=10**5)],  # the longest published chains have 4000
+    "beta_start": Beta,
+    "beta_end": Beta,
+    "beta_schedule": Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"],
+    "trained_betas": list[Beta],
+    "rescale_betas_zero_snr": bool,
+    "prediction_type": Literal["epsilon", "sample", "v_prediction"],
+    "variance_type": str,
+    "clip_sample": bool,
+    "thresholding": bool,
+    "set_alpha_to_one": bool,
+    **{key: limit for key, limit in LIMITS.items() if key in (*DDIM_OPTIONS, "timestep_spacing")},
+}
+DDIM_STEPS = 50  # what DDIMPipeline takes unless told otherwise
+ATTENTION = {
+    "query": "to_q",
+    "key": "to_k",
+    "value": "to_v",
+    "proj_attn": "to_out.0",
+}  # before diffusers 0.15
+
+
+@final
+class DiffusersLayout(Layout):
+    """Folders of DDPMPipeline and DDIMPipeline with a UNet2DModel."""
+
+    files = ("unet", "scheduler", INDEX)
+
+    def recognises(self, folder: Path) -> bool:
+        return (folder / INDEX).is_file()
+
+    def read(self, folder: Path, registry: Registry) -> tuple[Saved, dict[str, Tensor]]:
+        """Nothing but JSON and safetensors is opened.
+
+        Raises:
+            CheckpointError: if it is another pipeline, has another network, or only pickled weights; if a value
+                in its files is none that can be read, or its weights are of another network than its files.
+        """
+        index = read_json(folder / INDEX)
+        name, unet = index.get("_class_name"), index.get("unet")
+        if name not in PIPELINES or unet != ["diffusers", "UNet2DModel"]:
+            raise CheckpointError(
+                f"{folder}: is a {printable(str(name))} with unet {printable(str(unet))}; only {' and '.join(PIPELINES)} with diffusers' own "
+                "UNet2DModel can be read"
+            )
+        for part, module in index.items():
+            if not part.startswith("_") and module not in PARTS.get(part, ([None, None],)):
+                raise CheckpointError(f"{folder}: its {printable(part)} is {module!r}, which is not read")
+        # Older folders have the parts at the top.
+        unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
+        scheduler_folder = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+        if not (unet_folder / UNET_WEIGHTS).is_file():
+            raise CheckpointError(
+                f"{unet_folder}: has no {UNET_WEIGHTS}; pickled weights (.bin) are not opened"
+            )
+        files = {"unet": unet_folder / CONFIG, "scheduler": scheduler_folder / "scheduler_config.json"}
+        config, scheduler = (read_json(path) for path in files.values())
+        if (kind := config.get("_class_name", "UNet2DModel")) != "UNet2DModel":
+            raise CheckpointError(
+                f"{files['unet']}: is of a {printable(str(kind))}, not of diffusers' UNet2DModel"
+            )
+        _check(config, UNET_KEYS, files["unet"])
+        _check(scheduler, SCHEDULER_KEYS, files["scheduler"], optional=("trained_betas", "variance_type"))
+        tables = {
+            "schedule": {"type": "betas", "betas": betas_of(scheduler, files["scheduler"])},
+            "network": _network(config, scheduler, folder),
+            "sampler": _sampler(name, scheduler, folder),
+            "start": {"type": "noise"},
+        }
+        saved = Saved(
+            role="denoiser", weights="as saved by diffusers", recipe=folder.name,
+            sample_shape=_shape(config, files["unet"]), num_classes=None, **tables,  # type: ignore[arg-type]
+        )  # fmt: skip
+        state = read_tensors(unet_folder / UNET_WEIGHTS)
+        state = {f"model.{_today(key)}": tensor for key, tensor in state.items()}
+        _refuse_misfit(saved, state, registry, files)
+        return saved, state
+
+    def write(self, folder: Path, saved: Saved, denoiser: Denoiser, sampler: Sampler, start: Start) -> None:
+        unet = _unet(denoiser)
+        if unet is None:
+            return
+        import diffusers
+
+        unet.save_config(folder / "unet")
+        write_tensors(folder / "unet" / UNET_WEIGHTS, unet.state_dict())
+        scheduler = None if saved.guidance else scheduler_of(sampler, saved)
+        if scheduler is None or not isinstance(start, Noise) or type(unet) is not diffusers.UNet2DModel:
+            return  # diffusers could open it, and would sample something else
+        assert isinstance(denoiser, UNetDenoiser)
+        scheduler.register_to_config(prediction_type=denoiser.prediction)
+        scheduler.save_pretrained(folder / "scheduler")
+        write_json(folder / INDEX, {
+            "_class_name": "DDPMPipeline",
+            "_diffusers_version": diffusers.__version__,
+            "scheduler": ["diffusers", type(scheduler).__name__],
+            "unet": ["diffusers", "UNet2DModel"],
+        })  # fmt: skip
+
+    def state(self, folder: Path, network: nn.Module) -> dict[str, Tensor] | None:
+        path = folder / "unet" / UNET_WEIGHTS
+        if not path.is_file():
+            return None
+        if _unet(network) is None:
+            kind = type(network).__name__
+            raise CheckpointError(f"{folder}: holds a UNet2DModel, which {kind} is not")
+        prefix = _prefix(network)
+        return {prefix + name: tensor for name, tensor in read_tensors(path).items()}
+
+    def holds(self, network: nn.Module) -> frozenset[str]:
+        if (unet := _unet(network)) is None:
+            return frozenset()
+        return frozenset(_prefix(network) + name for name in unet.state_dict())
+
+
+def _unet(network: nn.Module) -> Any:
+    return network.unet() if isinstance(network, UNetDenoiser) else None
+
+
+def _prefix(network: nn.Module) -> str:
+    """Where the UNet that diffusers knows lies in the network's state."""
+    unet = _unet(network)
+    return next(f"{name}." if name else "" for name, module in network.named_modules() if module is unet)
+
+
+def to_scheduler(schedule: Chain, **config: Any) -> "DDPMScheduler":
+    """diffusers' DDPMScheduler of the whole chain; `config` is passed on (`variance_type`, ...).
+
+    Raises:
+        ValueError: for a respaced chain: there the scheduler's `set_timesteps` says what is kept.
+    """
+    if len(schedule.timesteps) != schedule.num_train_timesteps:
+        raise ValueError("a respaced schedule has no scheduler: take that of the whole chain")
+    from diffusers import DDPMScheduler
+
+    options = {"clip_sample": False, **config}
+    return DDPMScheduler(schedule.num_train_timesteps, trained_betas=schedule.betas.tolist(), **options)
+
+
+def scheduler_of(sampler: Sampler, saved: Saved) -> "DDPMScheduler | None":
+    """The diffusers scheduler that samples alike; None if there is none."""
+    if not isinstance(sampler, Ancestral):
+        return None
+    chain, table = sampler.schedule, saved.sampler or {}
+    steps, spacing = table.get("num_inference_steps"), table.get("spacing") or "leading"
+    if not isinstance(chain, Chain) or len(chain.timesteps) != chain.num_train_timesteps:
+        return None  # a chain with gaps has no betas that diffusers could be told
+    if isinstance(steps, list) or spacing in ("strided", "ddim"):
+        return None  # diffusers would visit other timesteps
+    if spacing == "trailing" and sampler.variance == "fixed_large":
+        return None  # diffusers would add noise to the last image, whose timestep is not 0
+    config = {"variance_type": sampler.variance, "clip_sample": sampler.clip}
+    return to_scheduler(chain, **config, timestep_spacing=spacing)
+
+
+def _today(key: str) -> str:
+    """The name that a weight has today; older folders name those of attention differently."""
+    return re.sub(
+        r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda found: ATTENTION[found[1]], key
+    )
+
+
+def _check(
+    config: dict[str, Any], types: Mapping[str, Any], path: Path, optional: tuple[str, ...] = ()
+) -> None:
+    """Refuse values that diffusers' own files do not have: it would fail on them in many ways.
+
+    Raises:
+        CheckpointError: naming the file and the key.
+    """
+    for key, kind in types.items():
+        if key not in config or (key in optional and config[key] is None):
+            continue
+        try:
+            values.parse(kind, config[key])
+        except values.Mismatch as problem:
+            raise CheckpointError(f"{path}: {key} must be {values.expected(kind)}, {problem}") from None
+
+
+def _refuse_misfit(
+    saved: Saved, state: Mapping[str, Tensor], registry: Registry, files: Mapping[str, Path]
+) -> None:
+    """Build all parts once, the network without memory for its weights, before any is spent on them.
+
+    Raises:
+        CheckpointError: naming the file, if a part cannot be built, or the network is not that of the weights.
+    """
+    try:
+        path = files["scheduler"]
+        schedule = saved.build("schedule", registry, saved.supplied(), path)
+        saved.build("sampler", registry, saved.supplied(schedule), path)
+        path = files["unet"]
+        with torch.device("meta"):
+            network = saved.build("network", registry, saved.supplied(schedule), path)
+    except RecipeError as error:
+        raise CheckpointError(str(error).splitlines()[0]) from error
+    if problem := mismatch(network.state_dict(), state):
+        raise CheckpointError(f"{path}: is of another architecture than the weights beside it: {problem}")
+
+
+def betas_of(config: dict[str, Any], path: Path) -> list[float]:
+    """The betas of a scheduler's configuration, as diffusers itself computes them."""
+    import diffusers
+
+    name = config.get("_class_name", "DDPMScheduler")
+    if name not in SCHEDULERS:
+        raise CheckpointError(
+            f"{path}: has a {printable(str(name))}; only {' and '.join(SCHEDULERS)} can be read"
+        )
+    total, betas = config.get("num_train_timesteps", 1000), config.get("trained_betas")
+    if betas is not None and len(betas) != total:
+        raise CheckpointError(
+            f"{path}: trained_betas has {len(betas)} betas, but num_train_timesteps is {total}"
+        )
+    keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+            "rescale_betas_zero_snr")  # fmt: skip
+    try:
+        scheduler = getattr(diffusers, name)(**{key: config[key] for key in keys if key in config})
+    except Exception as error:  # whatever diffusers raises on what the file says
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: no {name} can be made of it: {reason}") from error
+    return [float(beta) for beta in scheduler.betas.double()]
+
+
+def _network(config: dict[str, Any], stated: dict[str, Any], folder: Path) -> dict[str, Any]:
+    _refuse(config, UNSUPPORTED_UNET, f"{folder}: its UNet2DModel")
+    table = {key: value for key, value in config.items() if key in UNET_LIMITS}
+    return {"type": "unet", **table, "prediction": stated.get("prediction_type", "epsilon")}
+
+
+def _sampler(pipeline: str, stated: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """DDIM by diffusers' own scheduler, whose clip_sample leaves the estimate of the noise as it was."""
+    if pipeline == "DDIMPipeline" or stated.get("_class_name") == "DDIMScheduler":
+        total = stated.get("num_train_timesteps", 1000)
+        steps = min(DDIM_STEPS, total) if pipeline == "DDIMPipeline" else total
+        given = {key: stated[key] for key in DDIM_OPTIONS if stated.get(key) is not None}
+        return {
+            "type": "diffusers",
+            "scheduler": "DDIMScheduler",
+            "num_inference_steps": steps,
+            "options": {"clip_sample": True, **given},
+        }
+    _refuse(stated, UNSUPPORTED_DDPM, f"{folder}: its DDPMScheduler")
+    variance = stated.get("variance_type", "fixed_small")
+    if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):
+        raise CheckpointError(
+            f"{folder}: its DDPMScheduler has variance_type {variance!r}, which is not read"
+        )
+    return {
+        "type": "ancestral",
+        "clip": stated.get("clip_sample", True),
+        "variance": variance.removesuffix("_log"),
+        "spacing": stated.get("timestep_spacing", "leading"),
+    }
+
+
+def _refuse(stated: dict[str, Any], neutral: dict[str, Any], whose: str) -> None:
+    for key, value in neutral.items():
+        if stated.get(key, value) != value:
+            raise CheckpointError(f"{whose} has {key} = {stated[key]!r}, which is not read")
+
+
+def _shape(config: dict[str, Any], path: Path) -> tuple[int, ...]:
+    size = config.get("sample_size")
+    if size is None:
+        raise CheckpointError(f"{path}: does not state its sample_size")
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = config.get("in_channels", 3)
+    if config.get("out_channels", 3) != channels:
+        out = config.get("out_channels", 3)
+        raise CheckpointError(f"{path}: out_channels = {out} is not read where in_channels = {channels}")
+    return (channels, height, width)

@@ -1,0 +1,309 @@
+"""diffusers' UNet2DModel as a denoiser."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.prediction import Prediction, Target, coefficients
+from toolkit.diffusion.schedule import NoiseSchedule
+from toolkit.registry.foreign import options_from
+from toolkit.registry.signature import Positive
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+PredictionType = Literal["epsilon", "sample", "v_prediction", "flow"]  # as diffusers calls the first three
+TARGETS: Mapping[str, Target] = {
+    "epsilon": "noise",
+    "sample": "x0",
+    "v_prediction": "velocity",
+    "flow": "flow",
+}
+
+SUPPLIED_BY_US = (
+    "sample_size",
+    "in_channels",
+    "out_channels",
+    "center_input_sample",
+    "class_embed_type",
+    "num_class_embeds",
+    "num_train_timesteps",
+)
+
+# Blocks that a UNet2DModel can be sampled with, tried by diffusers 0.42.1: its others want text, or return
+# something else than it expects.
+DownBlock = Literal[
+    "DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"
+]
+UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
+Resampling = Literal["conv", "resnet"]
+
+UNET_LIMITS: Mapping[str, Any] = {
+    "time_embedding_type": Literal["positional", "fourier"],  # "learned" needs num_train_timesteps
+    "time_embedding_dim": Positive | None,
+    "freq_shift": Annotated[int, Field(ge=0)],
+    "flip_sin_to_cos": bool,
+    "down_block_types": tuple[DownBlock, ...],
+    "mid_block_type": Literal["UNetMidBlock2D"] | None,  # diffusers takes any text for this
+    "up_block_types": tuple[UpBlock, ...],
+    "block_out_channels": tuple[Positive, ...],
+    "layers_per_block": Annotated[int, Field(ge=1, le=64)],  # 64 take seconds to build, 10**6 hours
+    "mid_block_scale_factor": Annotated[float, Field(gt=0)],  # divides
+    "downsample_padding": Annotated[int, Field(ge=0, le=1)],  # with more, sides are no longer halved
+    "downsample_type": Resampling,
+    "upsample_type": Resampling,
+    "dropout": Annotated[float, Field(ge=0, lt=1)],
+    "act_fn": Literal["silu", "swish", "mish", "gelu", "relu"],
+    "attention_head_dim": Positive | None,
+    "norm_num_groups": Positive,
+    "attn_norm_num_groups": Positive | None,
+    "norm_eps": Annotated[float, Field(ge=0)],
+    "resnet_time_scale_shift": Literal["default", "scale_shift"],
+    "add_attention": bool,
+}
+
+
+class UNetDenoiser(Denoiser, ABC):
+    """A denoiser that may be a UNet2DModel alone, whose weights are then saved in diffusers' own format."""
+
+    prediction: PredictionType
+
+    @abstractmethod
+    def unet(self) -> "UNet2DModel | None":
+        """The UNet2DModel that alone does what this denoiser does, if plain diffusers can sample from it.
+
+        None for every other denoiser: a model that plain diffusers would sample wrongly must not look as if
+        it could.
+        """
+
+
+class UNet(UNetDenoiser):
+    """diffusers' UNet2DModel; image sides must be divisible by 2^(levels - 1).
+
+    Args:
+        prediction: what the network computes.
+        learned_variance: twice the output channels; the second half, as (v + 1) / 2, places the log variance
+            between its bounds (Nichol & Dhariwal 2021).
+        conditional: learn an embedding of the labels.
+        null_class: also of "no class", which `label_dropout` of the objective trains, for guidance.
+        time_scale: the network sees this times t; by default 1 on a chain, 1000 on a continuous path. The
+            `rescale_timesteps` of improved DDPM is 1000 / T.
+        precondition: "edm" scales what goes in and comes out as Karras et al. (2022, table 1) do, on their
+            path; the network then sees ln(sigma) / 4, and `prediction` has no meaning.
+        sigma_data: the standard deviation of the data, for "edm".
+        init: "xavier" draws weights as Ho et al. (2020) do: Xavier-uniform, biases zero, and nearly zero
+            where a residual branch or the network ends; "torch" is torch's default.
+    """
+
+    @options_from("diffusers.models.unets.unet_2d:UNet2DModel", omit=SUPPLIED_BY_US, limits=UNET_LIMITS)
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        sample_shape: tuple[int, ...],
+        num_classes: int | None,
+        prediction: PredictionType = "epsilon",
+        learned_variance: bool = False,
+        conditional: bool = False,
+        null_class: bool = False,
+        time_scale: Annotated[float, Field(gt=0)] | None = None,
+        precondition: Literal["edm"] | None = None,
+        sigma_data: Annotated[float, Field(gt=0)] = 0.5,
+        init: Literal["torch", "xavier"] = "torch",
+        **unet: Any,
+    ) -> None:
+        super().__init__()
+        levels = len(unet["block_out_channels"])
+        shapes = unet_shapes(sample_shape, levels, num_classes, learned_variance, conditional, null_class)
+        check_unet(shapes | unet, schedule)
+        from diffusers import UNet2DModel
+
+        self.model = UNet2DModel(**shapes, **unet)
+        self._schedule, self.prediction = schedule, prediction
+        self._learned_variance, self.conditional, self.null_class = learned_variance, conditional, null_class
+        self._time_scale = time_scale or (1.0 if schedule.discrete else 1000.0)
+        self._precondition, self._sigma_data = precondition, sigma_data
+        self._target = TARGETS[prediction]
+        refuse_misfit(schedule, self._target, precondition)
+        if init == "xavier":
+            _initialise_xavier(self.model)
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
+    ) -> Prediction:
+        label = label if self.conditional else None
+        if self._precondition is not None:
+            return self._preconditioned(x_t, t, label)
+        time = t if self._time_scale == 1 else t * self._time_scale
+        out = self.model(x_t, time, label, return_dict=False)[0]
+        return Prediction.from_output(self._schedule, x_t, t, out, self._target, self._learned_variance)
+
+    def _preconditioned(self, x_t: Tensor, sigma: Tensor, label: Tensor | None) -> Prediction:
+        """D = c_skip x + c_out F(c_in x, ln(sigma) / 4) (Karras et al. 2022, table 1)."""
+        data, shape = self._sigma_data, (-1, *[1] * (x_t.ndim - 1))
+        total = (sigma.square() + data**2).sqrt().view(shape)
+        out = self.model(x_t / total, sigma.log() / 4, label, return_dict=False)[0].float()
+        x0 = (data / total).square() * x_t + sigma.view(shape) * data / total * out
+        return Prediction(self._schedule, x_t, sigma, x0=x0)
+
+    def unet(self) -> "UNet2DModel | None":
+        plain = self._schedule.discrete and self._time_scale == 1
+        return self.model if plain and not (self._learned_variance or self.conditional) else None
+
+
+def refuse_misfit(schedule: NoiseSchedule, target: Target, precondition: str | None = None) -> None:
+    """Refuse what a network cannot compute on a path.
+
+    Raises:
+        ValueError: for a flow on a chain, for noise on a path that ends in nothing but noise (x_0 would be
+            0 / 0 there), for EDM's preconditioning on another path than its own.
+    """
+    # On the CPU, also of a network that is built without memory.
+    ones = torch.ones(1, dtype=torch.int64 if schedule.discrete else torch.float64, device="cpu")
+    coefficients(schedule, target, ones * 0, torch.empty(1, device="cpu"))
+    end = (ones * schedule.noisiest).to(ones.dtype)
+    if target == "noise" and precondition is None and float(schedule.alpha(end)) == 0:
+        raise ValueError(
+            'prediction = "epsilon" says nothing of x_0 where there is nothing but noise (alpha = 0 at the end '
+            'of this schedule): set prediction to "v_prediction", "sample" or, on a continuous path, "flow"'
+        )
+    if precondition == "edm" and (schedule.discrete or float(schedule.alpha(end)) != 1):
+        raise ValueError('precondition = "edm" is for a schedule whose time is sigma, such as "edm"')
+
+
+def unet_shapes(
+    sample_shape: tuple[int, ...],
+    levels: int,
+    num_classes: int | None,
+    learned_variance: bool = False,
+    conditional: bool = False,
+    null_class: bool = False,
+) -> dict[str, Any]:
+    """The arguments of a UNet2DModel that follow from what it denoises.
+
+    Raises:
+        ValueError: for data that is no images, or none that can be halved between so many levels; for no
+            level; for a conditional network without classes.
+    """
+    if levels < 1:
+        raise ValueError("block_out_channels = [] has no level: a UNet needs at least one")
+    if len(sample_shape) != 3:
+        raise ValueError(f"a UNet works on images (channels, height, width), not on {sample_shape}")
+    if conditional and num_classes is None:
+        raise ValueError("conditional = true needs labelled data")
+    if null_class and not conditional:
+        raise ValueError("null_class = true is for a network with conditional = true")
+    channels, height, width = sample_shape
+    if height % 2 ** (levels - 1) or width % 2 ** (levels - 1):
+        raise ValueError(
+            f"{levels} levels halve the image {levels - 1} times, so {height}x{width} must be divisible "
+            f"by {2 ** (levels - 1)}: pad the data (size, fit) or use fewer block_out_channels"
+        )
+    return {
+        "sample_size": (height, width) if height != width else height,
+        "in_channels": channels,
+        "out_channels": channels * (2 if learned_variance else 1),
+        "num_class_embeds": (num_classes or 0) + null_class if conditional else None,
+    }
+
+
+def check_unet(unet: Mapping[str, Any], schedule: NoiseSchedule) -> None:
+    """Check options of a UNet2DModel against each other, as `UNET_LIMITS` does each by itself.
+
+    diffusers accepts some of what is refused here, and fails in the first forward pass, or computes NaN.
+
+    Args:
+        unet: arguments of a UNet2DModel; rules about others than these are left out.
+        schedule: whose times it is given.
+
+    Raises:
+        ValueError: naming the options that contradict each other, and their values.
+    """
+    channels = list(unet["block_out_channels"])
+    down, up = list(unet.get("down_block_types", ())), list(unet.get("up_block_types", ()))
+    lists = {"block_out_channels": channels, "down_block_types": down, "up_block_types": up}
+    lengths = {name: len(value) for name, value in lists.items() if name in unet}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{length} in {name}" for name, length in lengths.items())
+        raise ValueError(f"each level needs one entry in each of these lists, not {listed}")
+    middle = unet.get("mid_block_type") is not None and unet.get("add_attention", False)
+    levels = list(zip(channels, down, reversed(up), strict=True)) if down and up else []
+    attention = [c for c, *blocks in levels if any(block.startswith("Attn") for block in blocks)]
+    attention += channels[-1:] if middle else []
+    for name, divided, whose in (
+        ("norm_num_groups", channels, "of every level"),
+        ("attention_head_dim", attention, "of every level with attention, the middle included,"),
+        ("attn_norm_num_groups", channels[-1:] if middle else [], "of the last level"),
+    ):
+        divisor = unet.get(name)
+        if divisor is not None and any(number % divisor for number in divided):
+            raise ValueError(
+                f"{name} = {divisor} must divide the channels {whose} in block_out_channels = {channels}"
+            )
+    embedding = unet.get("time_embedding_type", "positional")
+    if embedding == "fourier" and schedule.discrete:
+        raise ValueError('time_embedding_type = "fourier" takes the logarithm of t, which is 0 on a chain')
+    # Exponents of the frequencies are divided by the difference; and with one channel there is no frequency.
+    shift, half = unet.get("freq_shift", 0), channels[0] // 2
+    if embedding == "positional" and shift >= half:
+        raise ValueError(
+            f"freq_shift = {shift} must be below {half}, half the channels of the first level in "
+            f"block_out_channels = {channels}"
+        )
+    _check_skips(down, up, {unet.get("in_channels", 3), unet.get("out_channels", 3)})
+
+
+def _check_skips(down: list[str], up: list[str], channels: set[int]) -> None:
+    """Blocks with "Skip" carry an image of three channels along, which others do not resample."""
+    skips = {
+        "down_block_types": ["Skip" in block for block in down[:-1]],  # the last one does not resample
+        "up_block_types": ["Skip" in block for block in reversed(up)],
+    }
+    for name, carried in skips.items():
+        if carried != sorted(carried, reverse=True):
+            raise ValueError(
+                f"{name} = {down if name.startswith('down') else up}: blocks with Skip must be those of the "
+                "first levels, whose images are the largest"
+            )
+    if channels != {3} and any("Skip" in block for block in (*down, *up)):
+        raise ValueError(
+            f"down_block_types = {down} and up_block_types = {up}: blocks with Skip work on images of 3 "
+            "channels, and without a learned variance"
+        )
+
+
+@torch.no_grad()
+def initialise_xavier(modules: Iterable[nn.Module], ends: Iterable[nn.Module]) -> None:
+    """Xavier-uniform weights and zero biases of convolutions and linear layers, as Ho et al. (2020) begin.
+
+    `ends`, the layers with which a residual branch or the network ends, get the gain 1e-5: each branch
+    begins as nearly nothing.
+    """
+    for module in modules:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in ends:
+        assert isinstance(module.weight, Tensor)
+        nn.init.xavier_uniform_(module.weight, gain=1e-5)
+
+
+def _initialise_xavier(unet: "UNet2DModel") -> None:
+    from diffusers.models.attention_processor import Attention
+    from diffusers.models.resnet import ResnetBlock2D
+
+    ends: list[Any] = [unet.conv_out]
+    ends += [module.conv2 for module in unet.modules() if isinstance(module, ResnetBlock2D)]
+    ends += [module.to_out[0] for module in unet.modules() if isinstance(module, Attention)]
+    initialise_xavier(unet.modules(), ends)

@@ -1,0 +1,1 @@
+"""Trained models: sampling from them, and their folders."""

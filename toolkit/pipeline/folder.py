@@ -1,0 +1,458 @@
+"""A trained model as a folder: what it is made of, and its weights. Nothing in such a folder is executed.
+
+pipeline.json, or network.json of one that samples nothing     a `Saved`: recipe tables, shapes, plugins
+weights.safetensors      the network's state, less what another library's layout of it holds
+start/                   pipelines that the start samples, each such a folder
+README.md                the user's, or a model card that a plugin wrote; kept when the folder is replaced
+
+A folder may also have the files of a `Layout`, by which another library opens it. Paths in pipeline.json are
+relative to the folder, which can be moved as a whole.
+"""
+
+import importlib.metadata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from torch import Tensor, nn
+
+from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.guidance import Guidance
+from toolkit.diffusion.sampler import GridOptions, Sampler
+from toolkit.diffusion.schedule import NoiseSchedule
+from toolkit.diffusion.start import Start
+from toolkit.errors import CheckpointError, PluginError, RunError, printable
+from toolkit.files import (
+    mismatch,
+    new_folder,
+    read_json,
+    read_tensors,
+    sha256_of_state,
+    write_json,
+    write_tensors,
+    write_text,
+)
+from toolkit.registry.load import Plugins, load
+from toolkit.registry.registry import Registry
+
+FORMAT = 1
+README = "README.md"
+WEIGHTS = "weights.safetensors"
+INNER = "start"
+FILES = ("pipeline.json", "network.json", WEIGHTS, README, INNER)
+PARTS: Mapping[str, type] = {
+    "schedule": NoiseSchedule,
+    "network": nn.Module,
+    "sampler": Sampler,
+    "start": Start,
+    "guidance": Guidance,
+}
+OPTIONAL = ("guidance",)
+COMMON: Mapping[str, type] = {"sampler": GridOptions}  # options that the toolkit reads from a part's table
+
+Refuse = Callable[[str], Exception]
+
+
+class Saved(BaseModel):
+    """What a saved network or pipeline is made of, as in its JSON file; enough to build it again.
+
+    Attributes:
+        format: of the file.
+        toolkit: the version that wrote it.
+        role: of the network in its run.
+        weights: "ema" or "raw", or where they come from.
+        steps: that it was trained for.
+        recipe: the name of its recipe.
+        sample_shape: of one sample, e.g. (3, 32, 32).
+        num_classes: None if unlabelled.
+        plugins: those whose components it has, with their distributions.
+        network: complete recipe table; `schedule`, `sampler` and `start` of a pipeline only, and
+            `guidance` if it has one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Annotated[int, Field(strict=True, ge=FORMAT, le=FORMAT)] = FORMAT
+    toolkit: str = Field(default_factory=lambda: importlib.metadata.version("diffusion-toolkit"))
+    role: str = ""
+    weights: str = ""
+    steps: int | None = None
+    recipe: str = ""
+    sample_shape: tuple[PositiveInt, ...]
+    num_classes: PositiveInt | None
+    plugins: dict[str, str] = Field(default_factory=dict)
+    schedule: dict[str, Any] | None = None
+    network: dict[str, Any]
+    sampler: dict[str, Any] | None = None
+    start: dict[str, Any] | None = None
+    guidance: dict[str, Any] | None = None
+
+    @property
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """The tables of its parts, by the names in `PARTS`."""
+        return {name: table for name in PARTS if (table := getattr(self, name)) is not None}
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Which weights these are: role, weights, steps, recipe."""
+        facts = {name: getattr(self, name) for name in ("role", "weights", "steps", "recipe")}
+        return {name: value for name, value in facts.items() if value not in ("", None)}
+
+    def supplied(self, schedule: NoiseSchedule | None = None) -> dict[str, Any]:
+        """What constructors of its parts may ask for by name."""
+        return {"schedule": schedule, "sample_shape": self.sample_shape, "num_classes": self.num_classes}
+
+    def build(self, name: str, registry: Registry, supplied: Mapping[str, Any], where: object) -> Any:
+        """The part of that name; a network has fresh weights.
+
+        Raises:
+            PluginError: if a component is of no installed plugin.
+            RecipeError: if a component refuses its options.
+        """
+
+        def located(path: tuple[str, ...]) -> str:
+            return f"{where}: [{'.'.join((name, *path))}]"
+
+        table = registry.complete(PARTS[name], self.tables[name], located, common=COMMON.get(name))
+        return table.build(supplied, located)
+
+
+def read_saved(path: Path, plugins: Plugins, *parts: str) -> Saved:
+    """Read pipeline.json or network.json.
+
+    Raises:
+        CheckpointError: if it is not what this version writes, or lacks one of the `parts`.
+        PluginError: naming a plugin that is missing.
+    """
+    content = read_json(path)
+    try:
+        saved = Saved.model_validate({"plugins": None, "format": None, **content})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise CheckpointError(f"{path}: is damaged, or of another version: {where}: {first['msg']}") from None
+    for name in parts:
+        if name not in saved.tables:
+            raise CheckpointError(f"{path}: is damaged, or of another version: {name}: Field required")
+    working = {report.owner.name for report in plugins.reports if report.error is None}
+    off = {owner.name for owner in plugins.switched_off}
+    for name, source in saved.plugins.items():
+        needs = f"{path.parent}: needs plugin {printable(repr(name))} of {printable(source)}"
+        if name in off:
+            raise PluginError(f"{needs}, which is switched off.")
+        if name not in working:
+            raise PluginError(f"{needs}, which is not installed, or broken (toolkit plugins tells).")
+    return saved.model_copy(update={"plugins": {}})  # they follow from the tables
+
+
+def plugins_of(tables: Mapping[str, dict[str, Any]], registry: Registry) -> dict[str, str]:
+    """The plugins, with their distributions, whose components these tables name, nested ones too."""
+    found: dict[str, str] = {}
+
+    def visit(kind: type, table: Any) -> None:
+        component = registry.component(kind, table["type"])
+        found[component.owner.name] = component.owner.source
+        for option in component.options:
+            inner = table.get(option.name)
+            if option.nested is not None and inner is not None:
+                several = inner if option.many is list else inner.values() if option.many else [inner]
+                for nested in several:
+                    visit(option.nested, nested)
+
+    for name, table in tables.items():
+        visit(PARTS[name], table)
+    found.pop("toolkit", None)  # it reads the folder, so it is there
+    return found
+
+
+class Layout(ABC):
+    """Another library's way to lay a trained model out in a folder.
+
+    A folder in it is read as a pipeline; and a pipeline that this library could sample right is written in it
+    too, beside our own files.
+    """
+
+    files: tuple[str, ...] = ()  # names of its own at the top of a pipeline folder
+
+    @abstractmethod
+    def recognises(self, folder: Path) -> bool:
+        """Whether a folder, in which there is no pipeline.json, is in this layout."""
+
+    @abstractmethod
+    def read(self, folder: Path, registry: Registry) -> tuple[Saved, dict[str, Tensor]]:
+        """The tables that make the same model, and its network's state.
+
+        Raises:
+            CheckpointError: if it is a model that cannot be made, or damaged.
+        """
+
+    def write(self, folder: Path, saved: Saved, denoiser: Denoiser, sampler: Sampler, start: Start) -> None:
+        """Write what this library can open; nothing where it would sample something else."""
+        return None
+
+    def state(self, folder: Path, network: nn.Module) -> dict[str, Tensor] | None:
+        """The part of the network's state that `write` keeps, read from `folder`; None if there is none.
+
+        Raises:
+            CheckpointError: if it is another network's.
+        """
+        return None
+
+    def holds(self, network: nn.Module) -> frozenset[str]:
+        """The names of the network's state that `write` keeps, so that weights.safetensors need not."""
+        return frozenset()
+
+
+def layouts(registry: Registry) -> list[Layout]:
+    """All registered layouts."""
+    return [component.factory() for component in registry.components(Layout).values()]
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """A trained network, and what there is to know of it.
+
+    Attributes:
+        network: in eval mode and frozen when it was loaded.
+        saved: its table, the shape of examples, the classes, and more facts.
+    """
+
+    network: nn.Module
+    saved: Saved
+
+    @property
+    def identity(self) -> str:
+        """A hash of all that its output depends on: its table, the shape of examples, and its weights."""
+        return sha256_of_state(self.network.state_dict(), [self.saved.network, list(self.saved.sample_shape)])
+
+
+def save_network(network: SavedNetwork, folder: Path, registry: Registry) -> None:
+    """Write a network folder, replacing an earlier one."""
+    with new_folder(folder, replace=True) as temporary:
+        _write_saved(temporary / "network.json", network.saved, registry)
+        write_tensors(temporary / WEIGHTS, network.network.state_dict())
+
+
+def load_network(path: str | Path) -> SavedNetwork:
+    """Read a network folder, or the one network in a run folder.
+
+    Returns:
+        The network on the CPU, in eval mode and frozen.
+
+    Raises:
+        CheckpointError: if there is none, or several, or it is damaged.
+        PluginError: naming the plugin that it needs and that is not installed.
+        RecipeError: if its component refuses its options.
+    """
+    folder, plugins = locate_network(Path(path)), load()
+    saved = read_saved(folder / "network.json", plugins)
+    network: nn.Module = saved.build("network", plugins.registry, saved.supplied(), folder / "network.json")
+    read_weights(folder, network, plugins.registry, CheckpointError)
+    return SavedNetwork(network.eval().requires_grad_(False), saved)
+
+
+def locate_network(folder: Path) -> Path:
+    """The folder with network.json: this one, or the only one of a run.
+
+    Raises:
+        CheckpointError: if there is none, or a choice.
+    """
+    if (folder / "network.json").is_file():
+        return folder
+    found = sorted(file.parent for file in folder.glob("networks/*/network.json"))
+    if len(found) > 1:
+        raise CheckpointError(f"{folder}: has several networks, choose one: {', '.join(map(str, found))}")
+    if not found:
+        what = "no network here, neither network.json nor networks/" if folder.exists() else "no such folder"
+        raise CheckpointError(f"{folder}: {what}")
+    return found[0]
+
+
+def _write_saved(path: Path, saved: Saved, registry: Registry) -> None:
+    content = {**saved.model_dump(mode="json"), "plugins": plugins_of(saved.tables, registry)}
+    of_pipeline = ("schedule", "sampler", "start", "guidance")
+    write_json(path, {name: v for name, v in content.items() if v is not None or name not in of_pipeline})
+
+
+def write_pipeline(
+    folder: Path,
+    saved: Saved,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    start: Start,
+    registry: Registry,
+    readme: str | None,
+) -> None:
+    """Write a pipeline folder as a whole, replacing an earlier one; a README.md that lies there is kept.
+
+    Args:
+        folder: where it will be.
+        saved: what it is made of.
+        denoiser: whose weights are written.
+        sampler: its sampler.
+        start: whose own pipelines are written along.
+        registry: of the components.
+        readme: for README.md, where there is none yet; None writes none.
+
+    Raises:
+        RunError: if the folder holds anything else than a pipeline, or cannot be written.
+    """
+    folder = folder.absolute()
+    known = layouts(registry)
+    refuse_to_replace(folder, known)
+    with new_folder(folder, replace=True) as temporary:
+        table = dict(saved.tables["start"])
+        for option, inner in start.pipelines().items():
+            inner.save_pretrained(temporary / INNER / option)
+            table[option] = f"{INNER}/{option}"
+        _write_saved(temporary / "pipeline.json", saved.model_copy(update={"start": table}), registry)
+        elsewhere: frozenset[str] = frozenset()
+        for layout in known:
+            layout.write(temporary, saved, denoiser, sampler, start)
+            elsewhere |= layout.holds(denoiser)
+        state = denoiser.state_dict()
+        own = {name: tensor for name, tensor in state.items() if name not in elsewhere}
+        write_tensors(temporary / WEIGHTS, own)
+        text = _text(folder / README) or readme
+        if text is not None:
+            write_text(temporary / README, text)
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def read_pipeline(path: str | Path, plugins: Plugins) -> tuple[Saved, Path, dict[str, Tensor] | None]:
+    """What a pipeline is made of, and the folder that it lies in; of another library's also the state.
+
+    Raises:
+        CheckpointError: if there is no pipeline, or it is damaged.
+        PluginError: naming the plugin that is missing.
+    """
+    folder = locate(path, plugins.registry)
+    if not (folder / "pipeline.json").is_file():
+        layout = next(one for one in layouts(plugins.registry) if one.recognises(folder))
+        saved, state = layout.read(folder, plugins.registry)
+        return saved, folder, state
+    saved = read_saved(folder / "pipeline.json", plugins, *(name for name in PARTS if name not in OPTIONAL))
+    table = beneath(folder, saved.tables["start"], plugins.registry)
+    return saved.model_copy(update={"start": table}), folder, None
+
+
+def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
+    """Replace an earlier pipeline only: the folder goes as a whole.
+
+    Raises:
+        RunError: if there is a file, or a folder that holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is a file, not a folder for a pipeline")
+    ours = {*FILES, *(name for layout in known for name in layout.files)}
+    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if foreign := [name for name in present if name not in ours]:
+        raise RunError(f"{folder}: holds other files ({foreign[0]}), choose another folder for the pipeline")
+    for inner in (folder / INNER).glob("*"):
+        refuse_to_replace(inner, known)
+
+
+def beneath(folder: Path, table: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """The table of a start with paths, which are relative to `folder`, made whole.
+
+    Raises:
+        CheckpointError: if one leads out of the folder, or to the folder itself, which would never end.
+    """
+    component = registry.components(Start).get(str(table.get("type")))
+    paths = {option.name for option in component.options if option.annotation is Path} if component else set()
+    relative = {name: value for name, value in table.items() if name in paths and isinstance(value, str)}
+    return table | {name: str(inside(folder, value, f"start.{name}")) for name, value in relative.items()}
+
+
+def inside(folder: Path, relative: str, key: str) -> Path:
+    """The place that pipeline.json means by a path, links followed: a saved folder holds all of itself.
+
+    Raises:
+        CheckpointError: if it is not inside the folder.
+    """
+    whole = folder.resolve()
+    try:
+        found = (whole / relative).resolve()
+        found.exists()  # asks the system whether there can be such a name
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a null byte
+        found = whole
+    if whole not in found.parents:
+        file, shown = folder / "pipeline.json", printable(relative)
+        raise CheckpointError(f"{file}: {key} must be a folder inside this one, not {shown!r}")
+    return found
+
+
+def locate(path: str | Path, registry: Registry) -> Path:
+    """The folder of a pipeline: `path`, the pipeline/ in it, or a download of that hub id.
+
+    Raises:
+        CheckpointError: if there is no such folder and no such model on the Hub.
+    """
+    folder, known = Path(path), layouts(registry)
+    for candidate in (folder, folder / "pipeline"):
+        ours = (candidate / "pipeline.json").is_file()
+        if ours or any(layout.recognises(candidate) for layout in known):
+            return candidate
+    if (folder / "network.json").is_file() or (folder / "networks").is_dir():
+        raise CheckpointError(f"{folder}: its network samples nothing: toolkit.load_network reads it")
+    if folder.exists():
+        raise CheckpointError(
+            f"{folder}: no pipeline here: neither pipeline.json nor model_index.json, also not in pipeline/"
+        )
+    if str(path).count("/") != 1 or str(path).startswith((".", "/")):
+        raise CheckpointError(f"{folder}: no such folder")
+    return _download(str(path))
+
+
+def _download(repo_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{repo_id}: no such folder, and not to be had from the Hub: {reason}"
+        ) from None
+
+
+def read_weights(folder: Path, network: nn.Module, registry: Registry, refuse: Refuse) -> None:
+    """Load the weights in a pipeline's, a network's or a run's folder into one of the same architecture.
+
+    Raises:
+        Exception: what `refuse` makes of the reason, if a tensor is missing, extra or of another shape.
+    """
+    if not (folder / WEIGHTS).is_file():  # a run
+        inner = [path for path in (folder / "pipeline", *folder.glob("networks/*")) if path.is_dir()]
+        folder = inner[0] if len(inner) == 1 else folder
+    state = read_tensors(folder / WEIGHTS, refuse)
+    try:
+        for part in _elsewhere(folder, network, registry):
+            state |= part
+    except CheckpointError as error:
+        raise refuse(str(error)) from None
+    fill(network, state, folder, refuse)
+
+
+def _elsewhere(folder: Path, network: nn.Module, registry: Registry) -> Iterator[dict[str, Tensor]]:
+    for layout in layouts(registry):
+        if (part := layout.state(folder, network)) is not None:
+            yield part
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], folder: Path, refuse: Refuse) -> None:
+    """Load a complete state and nothing else: a weight that is left out would stay random.
+
+    Raises:
+        Exception: what `refuse` makes of the reason, if a tensor is missing, extra or of another shape.
+    """
+    if problem := mismatch(network.state_dict(), state):
+        raise refuse(f"{folder}: is of another architecture: {problem}")
+    network.load_state_dict(dict(state))

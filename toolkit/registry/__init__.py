@@ -1,0 +1,1 @@
+"""Plugins and their components: discovery, loading, signatures, and building them from tables."""

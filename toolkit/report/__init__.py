@@ -1,1 +1,0 @@
-"""One HTML file, or a folder of pictures, about several runs."""

@@ -1,0 +1,1 @@
+"""Run folders: their layout, writing them and reading them."""

@@ -1,0 +1,196 @@
+"""The run folder: everything that a run leaves behind.
+
+recipe.toml       resolved, with every default        environment.json   versions, plugins, git, command
+metrics.jsonl     one record every run.log_every steps   run.json        status and step
+samples/          grids, raw and EMA                   checkpoints/      see toolkit.training.checkpoint
+pipeline/         the trained model       scores/            what `toolkit evaluate` measured
+cost.json         what `toolkit cost` measured
+networks/         instead of a pipeline, by role, if nothing samples
+"""
+
+import fcntl
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from toolkit.errors import RunError
+from toolkit.files import TEMPORARY, remove_leftovers, write_json, write_text, writing
+from toolkit.recipe import Recipe
+from toolkit.runs.layout import FILES, FOLDERS, LOCK
+
+Status = Literal["running", "finished", "stopped", "failed"]
+
+
+class RunFolder:
+    """The folder of one run, which only one process at a time can hold.
+
+    Args:
+        path: the folder; created when it is claimed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe, self.metrics = path / "recipe.toml", path / "metrics.jsonl"
+        self.samples, self.checkpoints = path / "samples", path / "checkpoints"
+        self.pipeline, self.trackers = path / "pipeline", path / "trackers"
+        self._lock: int | None = None
+
+    def claim(self, *, resume: bool, overwrite: bool) -> None:
+        """Take the folder for this process.
+
+        Raises:
+            RunError: if another process has it, if it has a run and neither flag is given, if it holds
+                files but no run, or if it cannot be written.
+        """
+        with writing(self.path):  # even looking may be forbidden
+            is_file = self.path.exists() and not self.path.is_dir()
+        if is_file:
+            raise RunError(f"{self.path}: is a file, not a folder for a run")
+        if name := self._foreign():
+            raise RunError(
+                f"{self.path}: is not a run folder, it holds other files ({name}): choose another run.out"
+            )
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT)
+        if _taken(self._lock):
+            owner = os.pread(self._lock, 32, 0).decode() or "unknown"
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(f"{self.path}: is in use by process {owner}")
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        if self.recipe.exists() and not (resume or overwrite):
+            self.release()
+            raise RunError(
+                f"{self.path}: already holds a run ({self.status()}). Go on with --resume, "
+                "replace it with --overwrite, or choose another folder with --set run.out=..."
+            )
+        with writing(self.path):
+            for folder in (self.path, self.samples, self.checkpoints):
+                remove_leftovers(folder)
+
+    def clear(self) -> None:
+        """Remove the run, but nothing else that somebody may have put beside it."""
+        with writing(self.path):
+            for name in FOLDERS:
+                if (self.path / name).exists():
+                    shutil.rmtree(self.path / name)
+            for name in FILES:
+                (self.path / name).unlink(missing_ok=True)
+
+    def _foreign(self) -> str | None:
+        """A file that shows that the folder is not a run's; None in a run's folder or an empty one."""
+        with writing(self.path):
+            names = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        present = [name for name in names if not name.startswith(TEMPORARY)]
+        if {"recipe.toml", "run.json"}.issubset(present):
+            return None
+        # A run that was cut off at its very start has the lock and some of a run's own files.
+        others = [n for n in present if LOCK not in present or n not in (*FILES, *FOLDERS, LOCK)]
+        return others[0] if others else None
+
+    def release(self) -> None:
+        """Let other processes have the folder; the operating system does so when this process dies."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def describe(self, recipe: Recipe, plugins: Mapping[str, str]) -> None:
+        """Write the resolved recipe, and the environment of the run."""
+        write_text(self.recipe, recipe.to_toml())
+        write_json(self.path / "environment.json", environment(plugins))
+
+    def set_status(self, status: Status, step: int) -> None:
+        write_json(self.path / "run.json", {"status": status, "step": step, "time": time.time()})
+
+    def status(self) -> str:
+        """The state of the run, in words."""
+        state = self._state()
+        return f"{state['status']} at step {state['step']}" if state else "not finished"
+
+    def finished(self) -> int | None:
+        """The last step of a run that reached its end; None if it has not."""
+        state = self._state()
+        return int(state["step"]) if state and state["status"] == "finished" else None
+
+    def _state(self) -> dict[str, Any] | None:
+        try:
+            state = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            return {"status": state["status"], "step": int(state["step"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl; JSON has no nan, so a number that is not finite becomes null."""
+        known = {n: v if not isinstance(v, float) or math.isfinite(v) else None for n, v in values.items()}
+        with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(known) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the records of steps that a resumed run takes again, and a last line that was cut off."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except ValueError:
+                break
+        write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def _taken(lock: int) -> bool:
+    """Try to take a lock; True if another process has it."""
+    for wait in (0.0, 0.2):  # `toolkit runs` holds it for an instant to see who does
+        time.sleep(wait)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            continue
+        except OSError:
+            return False  # a file system without locks, as some clusters have: better unguarded than unusable
+    return True
+
+
+def environment(plugins: Mapping[str, str]) -> dict[str, Any]:
+    """Versions, plugins, machine, command and git state."""
+    packages = ("torch", "diffusers", "accelerate", "safetensors", "datasets", "numpy", "diffusion-toolkit")
+    return {
+        "command": sys.argv,
+        "directory": str(Path.cwd()),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "plugins": dict(plugins),
+        "git": git_state(),
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the working directory and whether it has changes; None outside a repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ("git", *arguments), capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

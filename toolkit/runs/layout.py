@@ -1,0 +1,26 @@
+"""The names of files in a run folder, and the run folder that a path means."""
+
+from pathlib import Path
+
+LOCK = ".lock"
+COST = "cost.json"
+FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json", COST)
+FOLDERS = ("samples", "checkpoints", "pipeline", "networks", "scores", "trackers")
+
+
+def run_of(source: str | Path) -> Path | None:
+    """The run folder that a path means: itself, or the one whose pipeline it is; None if it is neither."""
+    path = Path(source)
+    if (path / "recipe.toml").is_file():
+        return path
+    # Another pipeline beside it, or in a folder that has a recipe by chance, is not what that run trained.
+    own = path.name == "pipeline" and all(
+        (path.parent / name).is_file() for name in ("recipe.toml", "run.json")
+    )
+    return path.parent if own else None
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether a folder holds images rather than a model."""
+    models = ("pipeline.json", "network.json", "model_index.json", "pipeline", "recipe.toml")
+    return folder.is_dir() and not any((folder / name).exists() for name in models)

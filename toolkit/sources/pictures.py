@@ -1,0 +1,137 @@
+"""Decode pictures into uint8 tensors of one shape."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit.data.source import UnreadableImages
+from toolkit.errors import DataError
+
+if TYPE_CHECKING:  # Pillow is imported where it is used: listing components must stay fast
+    from PIL.Image import Image
+
+Fit = Literal["crop", "pad", "resize"]
+Channels = Literal[1, 3]
+Encoded = tuple[str, BinaryIO | Path]  # how an error names the picture, and where its bytes are
+
+GREYSCALE = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of one channel
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The one shape that all pictures of a set are brought to.
+
+    Grey pictures on a coloured canvas repeat their channel. Transparent ones are laid on black.
+    """
+
+    channels: Channels
+    height: int
+    width: int
+    fit: Fit | None  # None: pictures must have this size already
+    reduces: bool  # colour may be reduced to grey, because the user asked for one channel
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.channels, self.height, self.width)
+
+    def check(self, image: "Image", name: str) -> None:
+        """Raise DataError if the picture, of which only the header is needed, does not fit the canvas."""
+        if image.mode == "F":
+            raise DataError(f"{name} has floating-point pixels; only integer ones have a known range.")
+        if self.channels == 1 and not self.reduces and image.mode not in GREYSCALE:
+            raise DataError(
+                f"{name} is in colour ({image.mode}), but the first image is greyscale: "
+                "set channels = 3 to keep colour, or channels = 1 to drop it."
+            )
+        if self.fit is None and image.size != (self.width, self.height):
+            raise DataError(
+                f"{name} has {image.width}x{image.height} pixels, but the first image "
+                f"{self.width}x{self.height}: set size (and fit) to bring all images to one size."
+            )
+
+    def draw(self, image: "Image", name: str) -> Tensor:
+        """The picture as uint8 (C, H, W)."""
+        from PIL import Image, ImageOps
+
+        self.check(image, name)
+        image = _opaque(image).convert("L" if self.channels == 1 else "RGB")
+        size = (self.width, self.height)
+        # Pillow's resampling widens its filter when it shrinks: antialiased, unlike torch's default.
+        if self.fit == "resize":
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        elif self.fit == "crop":
+            image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+        elif self.fit == "pad":
+            if image.width > self.width or image.height > self.height:
+                image = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
+            image = ImageOps.expand(image, _borders(image.size, size))
+        pixels = torch.from_numpy(np.array(image))
+        return pixels.unsqueeze(0) if self.channels == 1 else pixels.permute(2, 0, 1)
+
+
+def _opaque(image: "Image") -> "Image":
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255
+        return Image.fromarray(np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, image.convert("RGBA"))
+
+
+def _borders(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom; the odd pixel goes to the right and the bottom."""
+    left, top = ((o - i) // 2 for i, o in zip(inner, outer, strict=True))
+    return left, top, outer[0] - inner[0] - left, outer[1] - inner[1] - top
+
+
+def canvas_for(pictures: Iterable[Encoded], size: int | None, fit: Fit, channels: Channels | None) -> Canvas:
+    """The canvas that the options ask for; what they leave open, the first readable picture decides."""
+    _, image = next(_opened(pictures, decoded=False))
+    detected: Channels = 1 if image.mode in GREYSCALE else 3
+    return Canvas(
+        channels=channels or detected,
+        height=size or image.height,
+        width=size or image.width,
+        fit=fit if size else None,
+        reduces=channels is not None,
+    )
+
+
+def decode(pictures: Iterable[Encoded], canvas: Canvas) -> Tensor:
+    """The pictures as uint8 (n, C, H, W)."""
+    return torch.stack([canvas.draw(image, name) for name, image in _opened(pictures, decoded=True)])
+
+
+def check(pictures: Iterable[Encoded], canvas: Canvas) -> None:
+    """Raise DataError if pictures cannot be opened or do not fit the canvas; only headers are read."""
+    for name, image in _opened(pictures, decoded=False):
+        canvas.check(image, name)
+
+
+def _opened(pictures: Iterable[Encoded], *, decoded: bool) -> Iterator[tuple[str, "Image"]]:
+    """The readable pictures, upright; then UnreadableImages if there were others."""
+    from PIL import ExifTags, Image, ImageOps
+
+    unreadable: list[str] = []
+    for name, file in pictures:
+        try:
+            image: Image.Image = Image.open(file)
+            # Cameras store pictures on their side. Asking a PNG without EXIF for it would decode all of it.
+            if "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+            if decoded:
+                image.load()
+        except Exception:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, ...
+            unreadable.append(name)
+            continue
+        with image:
+            yield name, image
+    if unreadable:
+        raise UnreadableImages(unreadable)

@@ -1,0 +1,1 @@
+"""Training: objectives, the trainer, and what happens around its steps."""

@@ -1,0 +1,169 @@
+"""From a recipe to objects."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from toolkit.data.source import DataSource
+from toolkit.diffusion.guidance import Guidance
+from toolkit.diffusion.sampler import Sampler
+from toolkit.diffusion.schedule import NoiseSchedule
+from toolkit.diffusion.start import Start
+from toolkit.errors import RecipeError
+from toolkit.pipeline.folder import read_weights
+from toolkit.randomness import position_seed
+from toolkit.recipe import Recipe
+from toolkit.training.ema import EMA
+from toolkit.training.objective import Objective
+from toolkit.training.optimizers import OptimizerOptions
+from toolkit.training.trainer import Training
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What every network can have done to it.
+
+    Args:
+        init_from: start from the weights of the network in a saved pipeline (a folder) instead of the seed.
+        compile: torch.compile the network; refused where a turn differentiates twice.
+        channels_last: keep convolution weights in channels-last memory order.
+    """
+
+    init_from: Path | None = None
+    compile: bool = False
+    channels_last: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """Everything that a recipe describes; networks are on `device`."""
+
+    recipe: Recipe
+    source: DataSource
+    supplied: Mapping[str, Any]  # what constructors may ask for by name: schedule, shapes, classes
+    schedule: NoiseSchedule | None
+    sampler: Sampler | None
+    start: Start | None
+    guidance: Guidance | None
+    training: Training
+
+
+def build(recipe: Recipe, device: torch.device) -> Built:
+    """Build all components of a recipe, after checking that its roles fit its objective.
+
+    A network's initial weights are a function of (seed, role).
+
+    Raises:
+        RecipeError: if roles are missing, extra or of another interface, or a component refuses its options.
+    """
+    source: DataSource = recipe.create(("data",), {})
+    supplied: dict[str, Any] = {
+        "sample_shape": tuple(source.image_shape),
+        "num_classes": source.num_classes,
+        "schedule": None,
+    }
+
+    def create(*path: str, **more: object) -> Any:
+        return recipe.create(path, {**supplied, **more})
+
+    if "schedule" in recipe.tables:
+        supplied["schedule"] = create("schedule")
+    objective: Objective = create("objective")
+    trained = check_roles(recipe, objective)
+
+    seed = int(recipe.tables["run"]["seed"])
+    networks: dict[str, nn.Module] = {}
+    for role, interface in objective.roles.items():
+        torch.manual_seed(position_seed(seed, "network", role))
+        network = create("networks", role)
+        if not isinstance(network, interface):
+            where, kind = recipe.where(("networks", role)), type(network).__name__
+            raise RecipeError(f"{where} is a {kind}, but the objective wants a {interface.__name__} here.")
+        networks[role] = network.to(device)
+    refuse_shared_parameters(recipe, networks)
+    options: dict[str, NetworkOptions] = {role: recipe.common(("networks", role)) for role in networks}
+    for role, network in networks.items():
+        start_from(recipe, role, network, options[role].init_from)
+        if options[role].channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    optimizers = {}
+    for role in trained:
+        params = [p for p in networks[role].parameters() if p.requires_grad]
+        if not params:
+            raise RecipeError(
+                f"{recipe.where(('networks', role))} has nothing to train, all of it is frozen."
+            )
+        optimizers[role] = create("optimizers", role, params=params)
+    optimizer_options: dict[str, OptimizerOptions] = {r: recipe.common(("optimizers", r)) for r in trained}
+    averages = {role: EMA(networks[role], create("ema", role)) for role in recipe.tables.get("ema", {})}
+    for role, network in networks.items():
+        if options[role].compile:
+            refuse_compiling(recipe, objective, role)
+            network.compile()  # in place: torch.compile(network) would put a prefix on every key
+    training = Training(objective.to(device), networks, optimizers, optimizer_options, averages)
+
+    sampler = start = guidance = None
+    if supplied["schedule"] is not None:
+        sampler, start = create("sampler"), create("start")
+        guidance = create("guidance") if "guidance" in recipe.tables else None
+    return Built(recipe, source, supplied, supplied["schedule"], sampler, start, guidance, training)
+
+
+def check_roles(recipe: Recipe, objective: Objective) -> list[str]:
+    """The roles that turns train, after checking [networks], [optimizers] and [ema] against them."""
+    trained = list(dict.fromkeys(role for turn in objective.turns() for role in turn.trains))
+    name = recipe.tables["objective"]["type"]
+    _compare(recipe, "networks", objective.roles, f"objective {name!r} has", required=True)
+    _compare(recipe, "optimizers", trained, f"objective {name!r} trains", required=True)
+    _compare(recipe, "ema", trained, f"objective {name!r} trains", required=False)
+    return trained
+
+
+def _compare(recipe: Recipe, section: str, roles: Iterable[str], whose: str, *, required: bool) -> None:
+    stated, wanted = list(recipe.tables.get(section, {})), list(roles)
+    listed = ", ".join(map(repr, wanted))
+    for role in stated:
+        if role not in wanted:
+            raise RecipeError(
+                f"{recipe.where((section, role))} there is no role {role!r}: {whose} {listed}. "
+                f'If it comes from a parent recipe, write unset = ["{section}.{role}"].'
+            )
+    for role in wanted:
+        if required and role not in stated:
+            where = recipe.where((section,))
+            raise RecipeError(f"{where} {whose} {role!r}, but there is no [{section}.{role}].")
+
+
+def refuse_shared_parameters(recipe: Recipe, networks: Mapping[str, nn.Module]) -> None:
+    """Two roles must not share a parameter: each has an optimizer, and freezing one would freeze both."""
+    owner: dict[nn.Parameter, str] = {}
+    for role, network in networks.items():
+        for name, parameter in network.named_parameters():
+            if owner.setdefault(parameter, role) != role:
+                where = recipe.where(("networks", role))
+                raise RecipeError(f"{where} shares its parameter {name!r} with role {owner[parameter]!r}.")
+
+
+def refuse_compiling(recipe: Recipe, objective: Objective, role: str) -> None:
+    """torch.compile cannot differentiate twice, and says so only in the middle of a backward pass."""
+    for turn in objective.turns():
+        if role in turn.second_order:
+            raise RecipeError(
+                f"{recipe.where(('networks', role))} compile = true is not possible: turn {turn.name!r} "
+                "differentiates twice (R1, gradient penalty), which torch.compile cannot do."
+            )
+
+
+def start_from(recipe: Recipe, role: str, network: nn.Module, source: Path | None) -> None:
+    """Load the weights of a saved pipeline's network into this one."""
+    if source is None:
+        return
+    where = recipe.where(("networks", role))
+    read_weights(
+        source, network, recipe.registry, lambda message: RecipeError(f"{where} init_from: {message}")
+    )

@@ -1,0 +1,115 @@
+"""`toolkit recipe check`: build everything and take one small step of each kind, to find out before a run."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import final
+
+import torch
+
+from toolkit.data.batches import Batches
+from toolkit.data.source import DataSource
+from toolkit.diffusion.sampler import count_calls, walk
+from toolkit.errors import CheckpointError
+from toolkit.pipeline.folder import SavedNetwork, load_network, save_network
+from toolkit.pipeline.pipeline import Pipeline
+from toolkit.randomness import generators_for, randn
+from toolkit.recipe import Recipe
+from toolkit.registry.registry import Registry
+from toolkit.training import checkpoint
+from toolkit.training.build import build
+from toolkit.training.processes import Processes
+from toolkit.training.result import Previews
+from toolkit.training.trainer import RunOptions, Trainer
+
+ROWS, CALLS = 4, 3  # the large networks are slow on a CPU
+
+
+def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Build all components, take one step of every turn, sample a little, save and load; tell what was done.
+
+    Raises:
+        ToolkitError: for whatever would stop the run.
+    """
+    options: RunOptions = recipe.common(("run",))
+    small = dataclasses.replace(options, batch_size=min(ROWS, options.batch_size), micro_batch_size=None)
+    processes = Processes(small.device, small.precision)
+    try:
+        built = build(recipe, processes.device)
+        for role, module in built.training.networks.items():
+            count = sum(p.numel() for p in module.parameters())
+            say(f"network {role}: {type(module).__name__}, {count:,} parameters")
+        first = FirstRows(built.source)  # decoding or checking a whole set is the run's business
+        batches = Batches(first, recipe.common(("data",)), seed=small.seed, device=processes.device)
+        trainer = Trainer(built.training, batches, processes, small)
+        trainer.step()
+        losses = {name: value for name, value in trainer.take_logs().items() if name.endswith("/loss")}
+        say("one step: " + ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+        with tempfile.TemporaryDirectory() as temporary:
+            saved = checkpoint.save(Path(temporary), built.training, trainer.number, {})
+            checkpoint.load(saved, built.training, {})
+            previews = Previews(recipe, built, recipe.registry, processes)
+            pipeline = previews.pipeline(1, average=True)
+            if pipeline is not None:
+                round_trip(pipeline, Path(temporary) / "pipeline", say)
+            else:
+                for role, network in previews.networks(1).items():
+                    load_again(network, Path(temporary) / role, recipe.registry)
+                    say(f"saved and loaded network {role}: it is the same")
+    finally:
+        processes.close(cleanly=True)
+
+
+@final
+class FirstRows(DataSource):
+    """The first few examples of another source."""
+
+    def __init__(self, source: DataSource) -> None:
+        self.image_shape, self.num_classes = source.image_shape, source.num_classes
+        self._source = source
+
+    def __len__(self) -> int:
+        return min(len(self._source), 16 * ROWS)
+
+    def read(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self._source.read(indices)
+
+
+def round_trip(pipeline: Pipeline, folder: Path, say: Callable[[str], None]) -> None:
+    """Sample a few images by the last few network calls, save, load, and sample the same ones again."""
+    shortened = pipeline.times[-CALLS - 1 :]
+    calls = count_calls(pipeline.sampler, pipeline.schedule, shortened, len(pipeline.sample_shape))
+    images = few(pipeline, shortened)
+    if not bool(images.isfinite().all()):
+        raise CheckpointError("the sampler gives values that are not finite")
+    pipeline.save_pretrained(folder)
+    again = few(Pipeline.from_pretrained(folder).to(pipeline.device), shortened)
+    # Memory order and compilation change the last bits; a weight that was not saved changes everything.
+    if not torch.allclose(images, again, atol=1e-3 * float(images.abs().max())):
+        raise CheckpointError(
+            "a saved and loaded pipeline samples other images: some of its state is no buffer"
+        )
+    say(f"{len(images)} samples by the last {calls} of {pipeline.calls} network calls")
+    say("saved and loaded the pipeline: it samples the same")
+
+
+def load_again(saved: SavedNetwork, folder: Path, registry: Registry) -> None:
+    """Save a network and load it: it must be the same one."""
+    save_network(saved, folder, registry)
+    if load_network(folder).identity != saved.identity:
+        raise CheckpointError("a saved and loaded network is another one: its table or its state has changed")
+
+
+@torch.inference_mode()
+def few(pipeline: Pipeline, times: Sequence[float]) -> torch.Tensor:
+    """Samples from noise at a late time: no images yet, but every part of the sampler has run."""
+    generators = generators_for(0, 0, ROWS, pipeline.device)
+    x = pipeline.schedule.prior_std * randn((ROWS, *pipeline.sample_shape), generators, pipeline.device)
+    classes = pipeline.saved.num_classes
+    label = None if classes is None else torch.arange(ROWS, device=pipeline.device) % classes
+    pipeline.denoiser.eval()
+    return walk(
+        pipeline.sampler, pipeline.denoiser, pipeline.schedule, x, times,
+        generators=generators, label=label, guidance=pipeline.guidance,
+    )  # fmt: skip

@@ -1,0 +1,256 @@
+"""Checkpoints: safetensors and JSON, complete or not there at all.
+
+step-0001000/
+    networks/<role>.safetensors   ema/<role>.safetensors   objective.safetensors
+    optimizers/<role>.safetensors   optimizers/<role>.json
+    state.json        step, EMA update counts, the hashes of networks that are never trained
+    manifest.json     size and SHA-256 of every other file; written last
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.errors import CheckpointError, printable
+from toolkit.files import new_folder, read_json, read_tensors, sha256_of, write_json, write_tensors
+from toolkit.registry.signature import Positive
+from toolkit.training.trainer import Training
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """When checkpoints are written and which of them are kept.
+
+    Args:
+        every: steps between two checkpoints; None for one at the end only.
+        keep_last: how many of the newest are kept.
+        keep_every: also keep those whose step is a multiple of this.
+    """
+
+    every: Positive | None = None
+    keep_last: Positive = 2
+    keep_every: Positive | None = None
+
+
+FORMAT = 1
+NAME = re.compile(r"step-(\d{7,})")
+
+
+def folder_name(step: int) -> str:
+    return f"step-{step:07d}"
+
+
+def save(folder: Path, training: Training, step: int, facts: Mapping[str, Any]) -> Path:
+    """Write the checkpoint of `step` into `folder`, under a temporary name until it is complete.
+
+    Args:
+        folder: the run's checkpoints folder.
+        training: what is saved.
+        step: steps done.
+        facts: what must be the same when it is loaded, e.g. the size of the data set.
+    """
+    target = folder / folder_name(step)
+    with new_folder(target, replace=True) as temporary:  # one that was refused may lie there
+        write_tensors(temporary / "objective.safetensors", training.objective.state_dict())
+        for role, network in training.networks.items():
+            if role in training.optimizers:
+                write_tensors(temporary / "networks" / f"{role}.safetensors", network.state_dict())
+        for role, ema in training.ema.items():
+            write_tensors(temporary / "ema" / f"{role}.safetensors", ema.network.state_dict())
+        for role, optimizer in training.optimizers.items():
+            tensors, rest = _split(optimizer.state_dict()["state"])
+            write_tensors(temporary / "optimizers" / f"{role}.safetensors", tensors)
+            write_json(temporary / "optimizers" / f"{role}.json", rest)
+        write_json(temporary / "state.json", {
+            "format": FORMAT,
+            "step": step,
+            "facts": dict(facts),
+            "ema_updates": {role: ema.updates for role, ema in training.ema.items()},
+            "untrained": _untrained(training),
+        })  # fmt: skip
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        write_json(temporary / "manifest.json", {
+            path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in files
+        })  # fmt: skip
+    return target
+
+
+def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
+    """Put a checkpoint's state into `training`; returns the steps done.
+
+    Raises:
+        CheckpointError: if it is incomplete, altered, or of another recipe or data set; nothing is changed
+            then.
+    """
+    verify(path)
+    state = read_json(path / "state.json")
+    if state.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is of format {state.get('format')}, this version reads {FORMAT}")
+    for key in ("facts", "untrained", "ema_updates"):
+        if not isinstance(state.get(key), dict):
+            raise CheckpointError(f"{path}: state.json does not state {key}")
+    updates = {role: state["ema_updates"].get(role) for role in training.ema}
+    if state.get("step") != _step(path) or not all(isinstance(number, int) for number in updates.values()):
+        raise CheckpointError(f"{path}: state.json is of another step, or of another recipe")
+    for name, value in facts.items():
+        if state["facts"].get(name) != value:
+            raise CheckpointError(f"{path}: made with {name} = {state['facts'].get(name)}, not {value}")
+    for role, digest in _untrained(training).items():
+        if state["untrained"].get(role) != digest:
+            raise CheckpointError(f"{path}: network {role!r}, which is not trained, has other weights now")
+    objects: dict[str, nn.Module] = {"objective": training.objective}
+    objects |= {f"networks/{role}": training.networks[role] for role in training.optimizers}
+    objects |= {f"ema/{role}": ema.network for role, ema in training.ema.items()}
+    tensors = {name: read_tensors(path / f"{name}.safetensors") for name in objects}
+    for name, module in objects.items():
+        _compare(path, name, module, tensors[name])
+    moments = {role: _read_optimizer(path / "optimizers", role) for role in training.optimizers}
+    for name, module in objects.items():
+        module.load_state_dict(tensors[name])
+    for role, ema in training.ema.items():
+        ema.updates = updates[role]
+    for role, optimizer in training.optimizers.items():
+        _load_optimizer(optimizer, moments[role])
+    return int(state["step"])
+
+
+def load_newest(folder: Path, training: Training, facts: Mapping[str, Any]) -> tuple[Path, int, list[str]]:
+    """Load the newest checkpoint that can be: its path, the steps done, and what is wrong with newer ones.
+
+    Raises:
+        CheckpointError: if there is none, with one line for each that is refused.
+    """
+    complaints: list[str] = []
+    for path in _all(folder)[::-1]:
+        try:
+            return path, load(path, training, facts), complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    raise CheckpointError("\n".join([*complaints, f"{folder}: has no checkpoint to go on from"]))
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest complete checkpoint in `folder`, and what is wrong with newer ones, one line each."""
+    complaints: list[str] = []
+    for path in _all(folder)[::-1]:
+        try:
+            verify(path)
+            return path, complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
+def verify(path: Path) -> None:
+    """Check every file of a checkpoint against its manifest.
+
+    Raises:
+        CheckpointError: naming the first file that is missing, truncated or altered.
+    """
+    if not (path / "manifest.json").is_file():
+        raise CheckpointError(f"{path}: not a complete checkpoint, it has no manifest.json")
+    manifest = read_json(path / "manifest.json")
+    if "state.json" not in manifest:
+        raise CheckpointError(f"{path}: manifest.json is none of a checkpoint, it does not list state.json")
+    for name, stated in manifest.items():
+        file = path / name
+        if ".." in PurePosixPath(name).parts or not file.is_relative_to(path):
+            raise CheckpointError(f"{path}: manifest.json lists {printable(name)}, which is outside")
+        if not file.is_file():
+            raise CheckpointError(f"{path}: {name} is missing")
+        stated = stated if isinstance(stated, dict) else {}
+        if (size := file.stat().st_size) != stated.get("bytes"):
+            raise CheckpointError(
+                f"{path}: {name} is truncated or foreign: {size} bytes and not {stated.get('bytes')}"
+            )
+        if sha256_of(file) != stated.get("sha256"):
+            raise CheckpointError(f"{path}: {name} was altered, its checksum is not the manifest's")
+
+
+def prune(folder: Path, step: int, keep_last: int, keep_every: int | None) -> None:
+    """Remove checkpoints up to `step`, but for the newest `keep_last` and those at multiples of `keep_every`.
+
+    Later ones were refused when this run was resumed, and must not push out the good ones.
+    """
+    for path in [path for path in _all(folder) if _step(path) <= step][:-keep_last]:
+        if keep_every is None or _step(path) % keep_every:
+            shutil.rmtree(path)
+
+
+def _all(folder: Path) -> list[Path]:
+    """Whatever has the name of a checkpoint, by step."""
+    return sorted((path for path in folder.glob("step-*") if NAME.fullmatch(path.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _untrained(training: Training) -> dict[str, str]:
+    """A hash of each network that no turn trains (a teacher): it must be the same when resuming."""
+    hashes = {}
+    for role in sorted(set(training.networks) - set(training.optimizers)):
+        digest = hashlib.sha256()
+        for name, tensor in sorted(training.networks[role].state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        hashes[role] = digest.hexdigest()
+    return hashes
+
+
+def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """An optimizer's state as tensors by `<parameter>.<name>`, and the numbers that are no tensors."""
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, dict[str, Any]] = {}
+    for index, values in state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                rest.setdefault(str(index), {})[name] = value
+    return tensors, rest
+
+
+def _read_optimizer(folder: Path, role: str) -> dict[int, dict[str, Any]]:
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in read_tensors(folder / f"{role}.safetensors").items():
+        index, _, name = key.partition(".")
+        if not index.isdecimal():
+            raise CheckpointError(f"{folder}: the state of {role!r} has {printable(key)}, of no parameter")
+        state.setdefault(int(index), {})[name] = tensor
+    for index, values in read_json(folder / f"{role}.json").items():
+        state.setdefault(int(index), {}).update(values)
+    return state
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[int, dict[str, Any]]) -> None:
+    # Loading brings the saved learning rate, betas and decay along; the recipe's are what counts.
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for group, stated in zip(optimizer.param_groups, groups, strict=True):
+        group.update(stated)
+    # Files hold no memory order; fused optimizers mix up elements if theirs is not the parameter's.
+    for parameter, held in optimizer.state.items():
+        for name, value in held.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _compare(path: Path, name: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    expected = module.state_dict()
+    for key in sorted(expected.keys() | tensors.keys()):
+        if key not in tensors:
+            raise CheckpointError(f"{path}: {name} has no {key!r}, it is of another recipe")
+        if key not in expected:
+            raise CheckpointError(f"{path}: {name} has {key!r}, which this recipe's has not")
+        if tensors[key].shape != expected[key].shape:
+            here, there = tuple(expected[key].shape), tuple(tensors[key].shape)
+            raise CheckpointError(f"{path}: {name}.{key} has shape {there}, this recipe's has {here}")

@@ -1,0 +1,222 @@
+"""The objective of one denoiser, and the squared error that most methods minimise."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Annotated, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from toolkit.data.source import Batch
+from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.prediction import Prediction, Target, coefficients
+from toolkit.diffusion.schedule import NoiseSchedule
+from toolkit.diffusion.timesteps import TimestepSampler, Uniform
+from toolkit.errors import RecipeError
+from toolkit.registry.signature import Default
+from toolkit.training.objective import DenoisingLoss, Loss, Objective, Records, Step, Turn
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Weighting(ABC):
+    """How much the error at a time counts."""
+
+    @abstractmethod
+    def weights(self, t: Tensor, target: Target) -> Tensor:
+        """(B,) float32, factors of the squared error of `target` at times t (B,)."""
+
+
+@final
+class Unweighted(Weighting):
+    """The same weight, 1, at all times."""
+
+    def weights(self, t: Tensor, target: Target) -> Tensor:
+        return torch.ones(len(t), device=t.device)
+
+
+@final
+class MinSNR(Weighting):
+    """min(SNR, gamma) of the error of x_0, SNR = alpha^2 / sigma^2 (Hang et al. 2023).
+
+    Of the error of the noise that is min(SNR, gamma) / SNR, of the velocity min(SNR, gamma) / (SNR + 1).
+
+    Args:
+        gamma: the ratio of signal to noise above which weights stay.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, gamma: Annotated[float, Field(gt=0)] = 5.0) -> None:
+        self.schedule, self.gamma = schedule, gamma
+
+    def weights(self, t: Tensor, target: Target) -> Tensor:
+        alpha, sigma = self.schedule.at(t, torch.empty(len(t)))
+        snr = (alpha / sigma) ** 2
+        clamped = torch.as_tensor(snr).clamp(max=self.gamma)
+        if target == "flow":
+            raise RecipeError("min_snr says nothing of the flow: set objective.loss.target to another one")
+        return {"noise": clamped / snr, "x0": clamped, "velocity": clamped / (snr + 1)}[target]
+
+
+@final
+class EDMWeighting(Weighting):
+    """(sigma^2 + data^2) / (sigma data)^2 of the error of x_0 (Karras et al. 2022), sigma relative to alpha.
+
+    Args:
+        sigma_data: the standard deviation of the data.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, sigma_data: Annotated[float, Field(gt=0)] = 0.5) -> None:
+        self.schedule, self.sigma_data = schedule, sigma_data
+
+    def weights(self, t: Tensor, target: Target) -> Tensor:
+        if target != "x0":
+            raise RecipeError(
+                f"edm weights are of the error of x0: set objective.loss.target, not {target!r}"
+            )
+        alpha, sigma = self.schedule.at(t, torch.empty(len(t)))
+        ratio, data = torch.as_tensor(sigma / alpha), self.sigma_data
+        return (ratio.square() + data**2) / (ratio * data).square()
+
+
+@final
+class SquaredError(DenoisingLoss):
+    """Squared error of the estimate, a mean over the dimensions of a row (Ho et al. 2020, eq. 14, of the noise).
+
+    Args:
+        target: the estimate whose error it is; the flow is for paths in continuous time.
+        weighting: how much the error at a time counts.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        weighting: Annotated[Weighting, Default("none")],
+        target: Target = "noise",
+    ) -> None:
+        super().__init__()
+        self._schedule, self._weighting, self.target = schedule, weighting, target
+        time = torch.tensor([schedule.noisiest], dtype=torch.int64 if schedule.discrete else torch.float64)
+        coefficients(schedule, target, time, torch.empty(1))  # refuses a flow on a chain
+        weighting.weights(time, target)  # and a target that it says nothing of
+
+    def forward(
+        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
+    ) -> Tensor:
+        x_t = self._schedule.diffuse(x0, t, noise)
+        prediction: Prediction = denoiser(x_t, t, label=label)
+        a, b = coefficients(self._schedule, self.target, t, x0)
+        error: Tensor = prediction.of(self.target) - (a * x0 + b * noise)
+        return self._weighting.weights(t, self.target) * error.square().flatten(1).mean(1)
+
+
+class DenoisingObjective(Objective, ABC):
+    """One denoiser, trained at random times. A method says what each row loses: `losses`.
+
+    Roles, turns, held-out measures, timesteps that learn and label dropout are here, for all of them.
+
+    Args:
+        schedule: the path.
+        timesteps: at which times a step looks; a weight keeps the expected loss the same.
+        num_classes: of the data; needed for label dropout only.
+        label_dropout: the share of labels that become the null class in training, for classifier-free
+            guidance; the network needs null_class = true.
+    """
+
+    roles = {"denoiser": Denoiser}
+    samples = "denoiser"
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        timesteps: TimestepSampler,
+        num_classes: int | None = None,
+        label_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if label_dropout and num_classes is None:
+            raise ValueError("label_dropout is for labelled data, which this is not")
+        self.schedule, self.timesteps = schedule, timesteps
+        self.num_classes, self.label_dropout = num_classes, label_dropout
+        self._uniform = Uniform(schedule)
+
+    @abstractmethod
+    def losses(self, batch: Batch, t: Tensor, step: Step) -> Tensor:
+        """What each row of the batch loses at its time t: (B,) float32, unweighted.
+
+        The network is `step.networks["denoiser"]`; noise is drawn here, by torch's own functions.
+        """
+
+    @final
+    def turns(self) -> tuple[Turn, ...]:
+        return (Turn("denoiser", trains=("denoiser",), loss=self._train),)
+
+    @final
+    def measures(self) -> tuple[Turn, ...]:
+        return (Turn("denoiser", trains=(), loss=self._measure),)
+
+    @final
+    def observe(self, turn: str, records: Records) -> None:
+        self.timesteps.observe_records(records)
+
+    def _train(self, batch: Batch, step: Step) -> Loss:
+        rows = step.rows or range(len(batch.images))
+        t, weight = self.timesteps.draw_rows(rows, step.total or len(rows), step.device)
+        batch = self.without_some_labels(batch, step)
+
+        def again(t: Tensor) -> Tensor:
+            with step.no_grad():
+                return self.losses(batch, t, step)
+
+        losses = self.losses(batch, t, step)
+        logs = {"unweighted": losses.mean()} if self.timesteps.learns else {}
+        return Loss((weight * losses).mean(), logs, self.timesteps.records(t, losses, again))
+
+    def without_some_labels(self, batch: Batch, step: Step) -> Batch:
+        """The batch as training sees it, with the null class for a share of the labels.
+
+        Raises:
+            RecipeError: if the network does not know the null class, or would never learn it.
+        """
+        denoiser: Denoiser = step.networks["denoiser"]
+        if denoiser.null_class != (self.label_dropout > 0):
+            raise RecipeError(
+                "objective.label_dropout above 0 and networks.denoiser.null_class = true go together: "
+                f"label_dropout is {self.label_dropout:g}, null_class is {str(denoiser.null_class).lower()}"
+            )
+        if not self.label_dropout or batch.labels is None:
+            return batch
+        dropped = torch.rand(len(batch.labels), device=step.device) < self.label_dropout
+        return replace(batch, labels=batch.labels.masked_fill(dropped, self.num_classes or 0))
+
+    def _measure(self, batch: Batch, step: Step) -> Loss:
+        # At uniform times, the same for every run whatever it learns from, so that runs can be compared.
+        t = self._uniform.draw(len(batch.images), step.device)[0]
+        return Loss(self.losses(batch, t, step).mean())
+
+
+@final
+class Denoising(DenoisingObjective):
+    """Trains one denoiser by a denoising loss at random times (Ho et al. 2020, algorithm 1).
+
+    Args:
+        timesteps: at which times a step looks; a weight keeps the expected loss the same.
+        loss: what is minimised at a time.
+        label_dropout: the share of labels that become the null class in training.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        timesteps: Annotated[TimestepSampler, Default("uniform")],
+        loss: Annotated[DenoisingLoss, Default("squared_error")],
+        num_classes: int | None,
+        label_dropout: Share = 0.0,
+    ) -> None:
+        super().__init__(schedule, timesteps, num_classes, label_dropout)
+        self.loss = loss
+
+    def losses(self, batch: Batch, t: Tensor, step: Step) -> Tensor:
+        noise = torch.randn_like(batch.images)
+        losses: Tensor = self.loss(step.networks["denoiser"], batch.images, t, noise, batch.labels)
+        return losses

@@ -1,0 +1,125 @@
+"""An objective is a short list of turns; the trainer knows turns, and no method.
+
+A turn states which networks it trains and how to compute their loss on a batch. While it runs, every other
+network is frozen, so a plugin never freezes or detaches one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.data.source import Batch
+from toolkit.diffusion.denoiser import Denoiser
+
+Records = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the run is, and the networks that a turn's loss may call.
+
+    Attributes:
+        number: optimizer steps (cycles of all turns) done before this one.
+        repetition: 0..times-1 within the turn.
+        device: where batches and networks are.
+        networks: by role; those that the turn does not train are frozen.
+        ema: by role, the EMA networks where the recipe has [ema.<role>], else the network itself.
+        float32: a context in which autocast is off, for what bf16 would spoil (R1).
+        no_grad: a context for a pass without gradient over a network that is being trained.
+        rows: the rows of the global batch that the micro-batch holds; None outside training.
+        total: rows of the global batch.
+        backward: differentiates a part of the loss at once and frees its graph, for a loss too large to hold
+            as a whole. The parts must sum to `Loss.total`, which is then returned detached.
+    """
+
+    number: int
+    repetition: int
+    device: torch.device
+    networks: Mapping[str, Any]  # each is what the objective's `roles` says
+    ema: Mapping[str, Any]
+    float32: Callable[[], AbstractContextManager[object]]
+    no_grad: Callable[[], AbstractContextManager[object]] = torch.no_grad
+    backward: Callable[[Tensor], None] = Tensor.backward
+    rows: range | None = None
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a turn computes from one micro-batch.
+
+    Attributes:
+        total: scalar, a mean over the rows of the micro-batch; its gradient trains the turn's networks.
+        logs: scalars to show and record, the same names on every process; they stay on the device until the
+            trainer needs them.
+        records: tensors (B, ...) that the objective wants back in `observe`, of the whole global batch in the
+            order of its rows. Leave it empty if nothing learns from them: gathering costs time.
+    """
+
+    total: Tensor
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+    records: Records = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One kind of optimizer step within the cycle.
+
+    Attributes:
+        name: keys the random seeds, the logs and `observe`; adding a turn re-seeds no other.
+        trains: the roles whose networks this turn updates; empty for a measure.
+        loss: computes the loss of one micro-batch.
+        every: take the turn only in steps whose number is a multiple of this.
+        times: optimizer steps in a row (a GAN's n_dis).
+        fresh: whether each repetition sees a batch of its own; repetition 0 of every turn sees the same one.
+        second_order: the roles whose networks the loss differentiates twice (R1, GP): they are not compiled.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    loss: Callable[[Batch, Step], Loss]
+    every: int = 1
+    times: int = 1
+    fresh: bool = True
+    second_order: tuple[str, ...] = ()
+
+
+class Objective(nn.Module, ABC):
+    """What is trained and how: roles for networks, and turns over them.
+
+    It is a module because its state is buffers: `.to`, checkpoints and resuming need nothing more. It holds
+    no networks; a turn finds them in `step.networks`.
+    """
+
+    roles: Mapping[str, type[nn.Module]]  # what [networks] must have: role -> its interface
+    samples: str | None  # the role that a saved pipeline samples; None: the trained networks are kept as such
+
+    @abstractmethod
+    def turns(self) -> tuple[Turn, ...]:
+        """The turns of one step, in order."""
+
+    def observe(self, turn: str, records: Records) -> None:
+        """Learn from the records of one turn, over the global batch; called alike on every process."""
+        return None
+
+    def measures(self) -> tuple[Turn, ...]:
+        """Losses to report on held-out data: networks in eval(), EMA weights, fixed seeds, no gradient."""
+        return ()
+
+
+class DenoisingLoss(nn.Module, ABC):
+    """A loss of a denoiser at given timesteps and noise: a pure function, all randomness is its arguments."""
+
+    @abstractmethod
+    def forward(
+        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
+    ) -> Tensor:
+        """One value a row (B,) float32, from x0 (B, ...) float32, times t (B,) and noise (B, ...).
+
+        label is (B,) int64, or None.
+        """

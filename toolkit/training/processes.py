@@ -1,0 +1,197 @@
+"""The processes of a run or an evaluation, through Accelerate: who am I, add, gather, agree."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast, gather
+from torch import Tensor, nn
+
+from toolkit.errors import RunError, ToolkitError, TrainingError
+from toolkit.training.launch import refuse_missing_trackers, refuse_unsupported_launch
+
+Device = Literal["auto", "cpu"]  # "auto" takes the accelerator if there is one
+Precision = Literal["float32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrackerOptions:
+    """Where metrics go besides metrics.jsonl, through Accelerate.
+
+    Args:
+        names: any of tensorboard, wandb, trackio, mlflow; their packages must be installed.
+        project: the project's name there; TensorBoard's is a folder in the run's trackers/.
+    """
+
+    names: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = field(default_factory=list)
+    project: str = "toolkit"
+
+    def __post_init__(self) -> None:
+        project = PurePath(self.project)
+        if "tensorboard" in self.names and (project.is_absolute() or ".." in project.parts):
+            raise ValueError(f"project {self.project!r} is a folder outside the run")
+
+
+class Processes:
+    """All processes, one of them this one; with one process every method is almost free."""
+
+    def __init__(
+        self,
+        device: Device = "auto",
+        precision: Precision = "float32",
+        trackers: TrackerOptions | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        on_cpu = device == "cpu" or not torch.accelerator.is_available()
+        refuse_unsupported_launch(precision)
+        names = list(trackers.names) if trackers is not None else []
+        refuse_missing_trackers(names)
+        # Whoever forms the process group ends it: a script of several runs forms one before the first.
+        self._group_is_ours = not torch.distributed.is_initialized()
+        # Without an accelerator Accelerate ignores the launcher, unless it is told that the CPU is meant.
+        self._accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            log_with=names or None,
+            project_dir=folder,
+        )
+        self.device: torch.device = self._accelerator.device
+        self.rank: int = self._accelerator.process_index
+        self.count: int = self._accelerator.num_processes
+        self.is_main = self.rank == 0
+        stated = int(os.environ.get("WORLD_SIZE", "1"))
+        if stated != self.count:
+            raise RunError(
+                f"the launcher states {stated} processes (WORLD_SIZE), but they do not see each other: "
+                f"Accelerate counts {self.count}. Launch with torchrun or accelerate launch --multi_gpu"
+            )
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision that the recipe asks for."""
+        context: AbstractContextManager[object] = self._accelerator.autocast()
+        return context
+
+    def float32(self) -> AbstractContextManager[object]:
+        """Full precision inside `autocast`."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    @contextmanager
+    def no_grad(self) -> Iterator[None]:
+        """No gradient, and no weights cast for it left behind.
+
+        autocast keeps the bf16 copies of weights that need a gradient; copies made under plain no_grad would
+        serve the next forward pass too, which then silently gives those weights no gradient.
+        """
+        kind = self.device.type
+        with torch.no_grad():
+            if torch.is_autocast_enabled(kind):
+                with torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False):
+                    yield
+            else:
+                yield
+
+    def add_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all processes."""
+        if self.count > 1:
+            tensor.copy_(self._accelerator.reduce(tensor, "sum"))
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(count, *shape) of a tensor that has the same shape everywhere, in order of ranks."""
+        if self.count == 1:
+            return tensor[None]
+        gathered: Tensor = gather(tensor[None])
+        return gathered
+
+    def broadcast_state(self, networks: Sequence[nn.Module], *, buffers_only: bool = False) -> None:
+        """Give every process the main one's parameters and buffers."""
+        if self.count == 1:
+            return
+        for network in networks:
+            state = [*network.buffers()] if buffers_only else [*network.parameters(), *network.buffers()]
+            for tensor in state:
+                tensor.data.copy_(broadcast(tensor.data))
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any process."""
+        if self.count == 1:
+            return flag
+        return bool(self.gather(torch.tensor(float(flag), device=self.device)).any())
+
+    def together(self, work: Callable[[], None]) -> None:
+        """Do something on every process; what stops one of them stops all, instead of leaving them waiting.
+
+        Raises:
+            ToolkitError: what `work` raised here, or a word that another process has said why.
+        """
+        failure: ToolkitError | None = None
+        try:
+            work()
+        except ToolkitError as error:
+            failure = error
+        if self.any(failure is not None):
+            raise failure or RunError("another process has given up, and says why")
+
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Do something on the main process; all processes wait for it, and fail with it."""
+        self.together(work if self.is_main else lambda: None)
+
+    def must_agree(self, networks: dict[str, nn.Module]) -> None:
+        """Check that parameters and buffers are the same bits everywhere.
+
+        Raises:
+            TrainingError: naming what drifted apart.
+        """
+        if self.count == 1:
+            return
+        sums = [_checksum(network) for network in networks.values()]
+        gathered = self.gather(torch.stack([one.to(self.device) for one in sums]))
+        for i, role in enumerate(networks):
+            if bool((gathered[:, i] != gathered[0, i]).any()):
+                raise TrainingError(
+                    f"the state of {role!r} differs between processes: something in its turn draws from a "
+                    "generator of its own, or `observe` does not do the same everywhere"
+                )
+
+    def start_trackers(self, project: str, config: dict[str, object]) -> None:
+        def start() -> None:
+            try:
+                self._accelerator.init_trackers(project, config)
+            except Exception as error:  # theirs: no login, no server, ...
+                raise RunError(f"[trackers] cannot be started: {' '.join(str(error).split())}") from error
+
+        self.together(start)
+
+    def track(self, logs: dict[str, float], step: int) -> None:
+        self._accelerator.log(logs, step=step)
+
+    def barrier(self) -> None:
+        self._accelerator.wait_for_everyone()
+
+    def close(self, *, cleanly: bool) -> None:
+        """Leave the group; gloo aborts at exit, sometimes, if it is left to the interpreter.
+
+        After an error the others may never arrive, so only a clean end waits for them.
+        """
+        if cleanly:
+            for tracker in self._accelerator.trackers:
+                tracker.finish()
+            self.barrier()
+        if self._group_is_ours and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)  # another run may follow in this process
+
+
+@torch.no_grad()
+def _checksum(network: nn.Module) -> Tensor:
+    """An integer over the bytes of all parameters and buffers, in which any difference of one shows."""
+    total = torch.zeros((), dtype=torch.int64)
+    for tensor in (*network.parameters(), *network.buffers()):
+        content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        total = total.to(content.device) * 31 + content.sum(dtype=torch.int64)
+    return total

@@ -1,0 +1,121 @@
+"""Samples of a run as it stands, and its result: a pipeline, or networks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from toolkit.pipeline.folder import PARTS, Saved, SavedNetwork, save_network
+from toolkit.pipeline.images import save_samples
+from toolkit.pipeline.pipeline import Pipeline
+from toolkit.recipe import Recipe
+from toolkit.registry.registry import Registry
+from toolkit.registry.signature import Positive
+from toolkit.training.build import Built
+from toolkit.training.checkpoint import folder_name
+from toolkit.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Sample grids during training, always from the same noise; one of the raw and one of the EMA weights.
+
+    Args:
+        every: steps between two grids; None for one at the end only.
+        num: images in a grid; 0 makes none.
+        seed: image i of the grid is seeded seed + i.
+        num_inference_steps: network calls; None for the schedule's own number.
+        batch_size: images sampled at once.
+    """
+
+    every: Positive | None = None
+    num: Annotated[int, Field(ge=0)] = 64
+    seed: Annotated[int, Field(ge=0)] = 0
+    num_inference_steps: Positive | None = None
+    batch_size: Positive = 64
+
+
+class Previews:
+    """Makes pipelines of the present weights, and grids with them, always from the same noise."""
+
+    def __init__(self, recipe: Recipe, built: Built, registry: Registry, processes: Processes) -> None:
+        self.options: SampleOptions = recipe.common(("samples",))
+        self._recipe, self._built, self._registry, self._processes = recipe, built, registry, processes
+        # A sampler that refuses its options does so now, and not after training.
+        self.any = bool(self._previewed(0))
+
+    def pipeline(self, step: int, *, average: bool) -> Pipeline | None:
+        """The pipeline of the present weights, or of their averages if there are any.
+
+        None for an objective that samples nothing, and for a recipe without a noise schedule.
+        """
+        built, role = self._built, self._built.training.objective.samples
+        if role is None or built.schedule is None or built.sampler is None or built.start is None:
+            return None
+        saved = self._network(role, step, average=average)
+        names = [name for name in PARTS if name in self._recipe.tables]  # all but the network
+        whole = saved.saved.model_copy(update={name: self._recipe.tables[name] for name in names})
+        return Pipeline(
+            saved.network, built.schedule, built.sampler, built.start, whole, self._registry,  # type: ignore[arg-type]
+            built.guidance,
+        )  # fmt: skip
+
+    def networks(self, step: int) -> dict[str, SavedNetwork]:
+        """What is kept of a run without a pipeline: all networks that it trains, averaged where they are."""
+        return {role: self._network(role, step, average=True) for role in self._built.training.optimizers}
+
+    def _network(self, role: str, step: int, *, average: bool) -> SavedNetwork:
+        built = self._built
+        ema = built.training.ema.get(role) if average else None
+        network = built.training.networks[role] if ema is None else ema.network
+        saved = Saved(
+            role=role,
+            weights="raw" if ema is None else "ema",
+            steps=step,
+            recipe=self._recipe.name,
+            sample_shape=built.supplied["sample_shape"],
+            num_classes=built.supplied["num_classes"],
+            network=self._recipe.component(("networks", role)),
+        )
+        return SavedNetwork(network, saved)
+
+    def keep(self, step: int, run: Path) -> None:
+        """Write what the run has come to into its folder: pipeline/, or without one networks/."""
+        pipeline = self.pipeline(step, average=True)
+        if pipeline is not None:
+            pipeline.save_pretrained(run / "pipeline", run=run)
+            return
+        for role, saved in self.networks(step).items():
+            save_network(saved, run / "networks" / role, self._registry)
+
+    def save(self, step: int, folder: Path) -> Path | None:
+        """A grid of the raw weights and one of the averages; returns the last one written here."""
+        written = None
+        for ending, pipeline in self._previewed(step):
+            images = self._draw(pipeline)
+            if self._processes.is_main:
+                written = save_samples(images, folder / f"{folder_name(step)}{ending}.png")
+        return written
+
+    def _previewed(self, step: int) -> list[tuple[str, Pipeline]]:
+        """What grids are made of, with the ending of their names."""
+        role, calls = self._built.training.objective.samples, self.options.num_inference_steps
+        found = []
+        for average in (False, True) if role in self._built.training.ema else (False,):
+            pipeline = self.pipeline(step, average=average)
+            if pipeline is not None and self.options.num:
+                chosen = pipeline if calls is None else pipeline.with_sampler(num_inference_steps=calls)
+                found.append(("-ema" if average else "", chosen))
+        return found
+
+    def _draw(self, pipeline: Pipeline) -> Tensor:
+        """All images of a grid; each process draws its share, and image i is the same whoever draws it."""
+        share = -(-self.options.num // self._processes.count)
+        first = self._processes.rank * share
+        batches = pipeline.sample(
+            share, seed=self.options.seed, first=first, batch_size=self.options.batch_size
+        )
+        return self._processes.gather(torch.cat(list(batches))).flatten(0, 1)[: self.options.num]

@@ -1,0 +1,75 @@
+"""What may change between a run and its resumption, and what makes it another run."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toolkit.data.source import DataSource
+from toolkit.errors import CheckpointError, RunError
+from toolkit.recipe import Recipe, read_layers, resolve
+from toolkit.runs.folder import RunFolder
+from toolkit.training.trainer import RunOptions
+
+# Neither the mathematics nor the data order depends on these. Data may have moved: that it is the same is
+# checked by its size, its first examples and the micro-batch, which the checkpoint states.
+FREE = {
+    ("run", "steps"), ("run", "images"), ("run", "minutes"), ("run", "out"), ("run", "log_every"),
+    ("run", "measure_every"), ("run", "device"), ("data", "in_memory_mb"), ("data", "workers"),
+    ("samples",), ("checkpoints",), ("trackers",), ("sampler",), ("start",), ("guidance",),
+}  # fmt: skip
+
+
+def differences(stored: Path, recipe: Recipe) -> list[str]:
+    """What in `recipe` makes it another run than that of the stored recipe, one phrase each."""
+    before = resolve(read_layers(stored), registry=recipe.registry).tables
+    return list(_compare(before, recipe.tables, ()))
+
+
+def refuse_another_recipe(recipe: Recipe, stored: Path) -> None:
+    """A run can be resumed longer, elsewhere or with other cadences, but not as another run.
+
+    Raises:
+        RunError: if there is no run.
+        CheckpointError: naming what differs from the run's stored recipe.
+    """
+    if not stored.is_file():
+        raise RunError(f"{stored.parent}: there is no run to resume")
+    differing = differences(stored, recipe)
+    if differing:
+        shown = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
+        raise CheckpointError(f"{stored.parent}: its checkpoints are of another recipe: {shown}")
+
+
+def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[str]:
+    if path in FREE or (path[:1] == ("data",) and path[-1] == "path"):
+        return
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _compare(before.get(key), after.get(key), (*path, key))
+    elif before != after:
+        yield f"{'.'.join(path)} was {before!r} and is {after!r}"
+
+
+def last_step(options: RunOptions) -> int | None:
+    """Where the recipe ends by steps or images; None if only time ends it."""
+    by_images = None if options.images is None else -(-options.images // options.batch_size)
+    return min((end for end in (options.steps, by_images) if end is not None), default=None)
+
+
+def refuse_finished(folder: RunFolder, last: int | None) -> None:
+    """Raise a RunError if the run has come to the end that the recipe states."""
+    step = folder.finished()
+    if step is not None and last is not None and step >= last:
+        raise RunError(
+            f"{folder.path}: is finished, at step {step}. To go on, set run.steps (or run.images) higher"
+        )
+
+
+def identity(source: DataSource) -> dict[str, Any]:
+    """What tells a data set from another one of its size, wherever it lies: also its first examples."""
+    images, labels = source.read(torch.arange(min(64, len(source))))
+    digest = hashlib.sha256(images.numpy().tobytes() + (b"" if labels is None else labels.numpy().tobytes()))
+    return {"examples": len(source), "shape": list(source.image_shape), "begins_with": digest.hexdigest()}

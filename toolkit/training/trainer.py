@@ -1,0 +1,285 @@
+"""The only loop: it knows networks, optimizers and turns, and no method."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from toolkit.data.batches import Batches
+from toolkit.errors import RunError, TrainingError
+from toolkit.randomness import position_seed, seed_default_generators
+from toolkit.registry.signature import Positive
+from toolkit.training.ema import EMA
+from toolkit.training.gradients import Gradients
+from toolkit.training.objective import Loss, Objective, Step, Turn
+from toolkit.training.optimizers import OptimizerOptions
+from toolkit.training.processes import Device, Precision, Processes
+
+NEVER = torch.iinfo(torch.int64).max
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How large the batches are, how long the run is, and where it is kept.
+
+    Args:
+        batch_size: images in one optimizer step, over all processes together (the global batch).
+        micro_batch_size: images in one forward pass; None for the whole share of a process. The global
+            batch must be a multiple of micro_batch_size x processes.
+        steps: stop after so many steps. A step is one cycle of the objective's turns.
+        images: stop after so many images of global batches (steps x batch_size).
+        minutes: stop after so much wall time of this process.
+        seed: of all randomness; draws are a function of (seed, step, turn, repetition, shard).
+        precision: "bf16" runs the loss under autocast; weights and optimizers stay float32.
+        device: "auto" takes the accelerator if there is one.
+        out: the run folder; by default runs/<name of the recipe>.
+        log_every: steps between two records of metrics; only then do losses leave the device.
+        measure_every: steps between two passes over the objective's measures on held-out data; None for
+            one at the end.
+    """
+
+    batch_size: Positive
+    micro_batch_size: Positive | None = None
+    steps: Positive | None = None
+    images: Positive | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    precision: Precision = "float32"
+    device: Device = "auto"
+    out: Path | None = None
+    log_every: Positive = 50
+    measure_every: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.images is None and self.minutes is None:
+            raise ValueError("states no end: set steps, images or minutes")
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
+
+
+@dataclass
+class Training:
+    """What is trained and with what, by role; a role without an optimizer is never trained."""
+
+    objective: Objective
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    optimizer_options: dict[str, OptimizerOptions]
+    ema: dict[str, EMA] = field(default_factory=dict)
+
+
+class Trainer:
+    """Takes the turns of an objective, one step after the other.
+
+    All randomness is seeded by (seed, step, turn, repetition, shard) and the data by position, so a step
+    depends on nothing but the state and its number. The global batch is cut into shards of the micro-batch
+    size; which process computes a shard makes no difference to the result.
+
+    Args:
+        training: what is trained. Networks are on the processes' device.
+        batches: the data.
+        processes: all processes of the run.
+        options: sizes and the seed.
+
+    Raises:
+        RunError: if the global batch cannot be shared out.
+    """
+
+    def __init__(
+        self, training: Training, batches: Batches, processes: Processes, options: RunOptions
+    ) -> None:
+        self.training, self.batches, self.processes, self.options = training, batches, processes, options
+        self.number = 0  # steps done
+        self.turns = training.objective.turns()
+        self.micro_batch, self.micro_batches = share(options, processes.count)
+        self._stride = max(turn.times for turn in self.turns)  # global batches that one step may read
+        self._bases = {
+            role: [group["lr"] for group in optimizer.param_groups]
+            for role, optimizer in training.optimizers.items()
+        }
+        averaged = [ema.network for ema in training.ema.values()]
+        processes.broadcast_state([*training.networks.values(), *averaged, training.objective])
+        for role, network in training.networks.items():
+            if role in training.optimizers:
+                network.train()  # all of it, here as after every preview: training must not depend on those
+            else:
+                network.requires_grad_(False).eval()
+        self._gradients = {role: Gradients(training.networks[role]) for role in training.optimizers}
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._first_bad = {turn.name: torch.tensor(NEVER, device=processes.device) for turn in self.turns}
+
+    def step(self) -> None:
+        """One cycle of the objective's turns.
+
+        Raises:
+            TrainingError: after the first cycle, if a trained parameter had no gradient in any turn.
+        """
+        for turn in self.turns:
+            if self.number % turn.every == 0:
+                for repetition in range(turn.times):
+                    self._take(turn, repetition)
+        if any(gradients.missing for gradients in self._gradients.values()):
+            self._settle()
+        self.number += 1
+
+    def requests(self, last: int | None) -> Iterator[tuple[int, int]]:
+        """The (position, rows) that this process will ask of the data from now on, until step `last`."""
+        numbers = count(self.number) if last is None else range(self.number, last)
+        for number in numbers:
+            for turn in self.turns:
+                if number % turn.every == 0:
+                    for repetition in range(turn.times):
+                        for micro in range(self.micro_batches):
+                            yield self._position(number, turn, repetition, micro), self.micro_batch
+
+    def _position(self, number: int, turn: Turn, repetition: int, micro: int) -> int:
+        batch = number * self._stride + (repetition if turn.fresh else 0)
+        return batch * self.options.batch_size + self._shard(micro) * self.micro_batch
+
+    def _shard(self, micro: int) -> int:
+        return micro * self.processes.count + self.processes.rank
+
+    def _take(self, turn: Turn, repetition: int) -> None:
+        for role, gradients in self._gradients.items():
+            network = self.training.networks[role]
+            if not network.training:
+                network.train()  # frozen or not: BatchNorm in eval() is another network
+            gradients.require(role in turn.trains)
+        for role in turn.trains:
+            self._gradients[role].zero()
+        losses = []
+        for micro in range(self.micro_batches):
+            key = (self.options.seed, self.number, turn.name, repetition, self._shard(micro))
+            seed_default_generators(position_seed(*key), self.processes.device)
+            batch = self.batches.get(self._position(self.number, turn, repetition, micro), self.micro_batch)
+            with self.processes.autocast():
+                loss = turn.loss(batch, self._step(repetition, micro))
+            if loss.total.requires_grad:  # else the turn has called step.backward itself
+                self._backward(loss.total)
+            self._note(turn.name, loss)
+            losses.append(loss)
+        for role in turn.trains:
+            self._update(role)
+        if losses[0].records:
+            self.training.objective.observe(turn.name, self._gather_records(losses))
+
+    def _step(self, repetition: int, micro: int) -> Step:
+        networks = self.training.networks
+        averages = {role: ema.network for role, ema in self.training.ema.items()}
+        processes, first = self.processes, self._shard(micro) * self.micro_batch
+        return Step(
+            self.number, repetition, processes.device, networks, {**networks, **averages},
+            processes.float32, processes.no_grad, self._backward, range(first, first + self.micro_batch),
+            self.options.batch_size,
+        )  # fmt: skip
+
+    def _backward(self, loss: Tensor) -> None:
+        """Add to the gradient that of a micro-batch's loss, or of a part of it."""
+        with self.processes.float32():  # backward runs in the types of the forward pass, outside autocast
+            (loss / (self.micro_batches * self.processes.count)).backward()
+
+    def _update(self, role: str) -> None:
+        """Sum the gradient over processes, clip it, and take one optimizer step."""
+        gradients, options = self._gradients[role], self.training.optimizer_options[role]
+        gradients.collect()
+        self.processes.add_(gradients.flat)
+        self._add_log(f"{role}/gradient_norm", gradients.clip(options.clip_norm))
+        optimizer = self.training.optimizers[role]
+        for group, base in zip(optimizer.param_groups, self._bases[role], strict=True):
+            group["lr"] = options.lr_schedule(base, self.number)
+        optimizer.step()
+        if role in self.training.ema:
+            self.training.ema[role].update(self.training.networks[role])
+
+    def _settle(self) -> None:
+        missing = [f"{role}.{n}" for role, g in self._gradients.items() for n in g.names if n in g.missing]
+        if missing and self.number == 0:
+            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            raise TrainingError(
+                f"no turn gave these parameters a gradient: {shown}. Freeze them (requires_grad_(False)) if "
+                "that is meant, or let a turn that trains them use them."
+            )
+        for gradients in self._gradients.values():
+            gradients.settle()
+
+    def _gather_records(self, losses: list[Loss]) -> dict[str, Tensor]:
+        """The records of the global batch, in the order of its rows, by one collective.
+
+        They travel as float64, which holds every float32 and every integer below 2^53.
+        """
+        names = sorted(losses[0].records)
+        shapes = [losses[0].records[name].shape for name in names]
+        flat = [torch.cat([loss.records[n].detach().double().flatten() for n in names]) for loss in losses]
+        shards = self.processes.gather(torch.stack(flat)).transpose(0, 1).flatten(0, 1)
+        parts = shards.split([shape.numel() for shape in shapes], dim=1)
+        return {
+            name: part.reshape(-1, *shape[1:]).to(losses[0].records[name].dtype)
+            for name, part, shape in zip(names, parts, shapes, strict=True)
+        }
+
+    def _note(self, turn: str, loss: Loss) -> None:
+        """Keep a loss for the next record, on the device: looking at it would wait for the device."""
+        total = loss.total.detach()
+        here = torch.where(torch.isfinite(total), NEVER, self.number)
+        self._first_bad[turn] = torch.minimum(self._first_bad[turn], here)
+        self._add_log(f"{turn}/loss", total)
+        for name, value in loss.logs.items():
+            self._add_log(f"{turn}/{name}", value.detach())
+
+    def _add_log(self, name: str, value: Tensor) -> None:
+        here = value.to(self.processes.device, torch.float32, non_blocking=True)
+        total, number = self._sums.get(name, (torch.zeros_like(here), 0))
+        self._sums[name] = (total + here, number + 1)
+
+    def take_logs(self) -> dict[str, float]:
+        """Means since the last call, over all processes; then start anew.
+
+        Raises:
+            TrainingError: if a loss was not finite, naming the step and the turn.
+        """
+        self.check_finite()
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        means = torch.stack([self._sums[name][0] / self._sums[name][1] for name in names]).to(
+            self.processes.device
+        )
+        self.processes.add_(means)
+        self._sums = {}
+        return dict(zip(names, (means / self.processes.count).tolist(), strict=True))
+
+    def check_finite(self) -> None:
+        """Raise a TrainingError that names the first step and turn whose loss was not finite, if any."""
+        first = self.processes.gather(torch.stack(list(self._first_bad.values()))).amin(0).tolist()
+        step, turn = min(zip(first, self._first_bad, strict=True))
+        if step != NEVER:
+            raise TrainingError(f"the loss of turn {turn!r} is not finite at step {step}")
+
+    def check_weights(self) -> None:
+        """Raise a TrainingError if a trained network is not finite; the next loss would show it too late."""
+        for role in self.training.optimizers:
+            parameters = self.training.networks[role].parameters()
+            if not bool(torch.stack([p.isfinite().all() for p in parameters]).all()):
+                raise TrainingError(f"the weights of {role!r} are not finite after step {self.number - 1}")
+
+
+def share(options: RunOptions, processes: int) -> tuple[int, int]:
+    """The micro-batch size, and how many micro-batches each of the processes computes in a turn.
+
+    Raises:
+        RunError: if the global batch does not divide.
+    """
+    micro = options.micro_batch_size or max(1, options.batch_size // processes)
+    if options.batch_size % (micro * processes):
+        raise RunError(
+            f"[run] batch_size {options.batch_size} must be a multiple of micro_batch_size x processes = "
+            f"{micro} x {processes} = {micro * processes}"
+        )
+    return micro, options.batch_size // (micro * processes)
