@@ -1,56 +1,66 @@
 """One component for each check of the conformance kit, broken so that this check fails."""
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from toolkit import (
+    Chain,
     DataSource,
+    Denoise,
     Denoiser,
     DenoisingLoss,
-    Draws,
     Metric,
+    Noise,
     NoiseSchedule,
     Prediction,
     Sampler,
+    SamplerStep,
     Score,
+    Scale,
     Start,
+    Steps,
     Subject,
+    Time,
     TimestepSampler,
     randn,
 )
-from toolkit.diffusion.sampler import Ancestral
+from toolkit.diffusion.continuous import RectifiedFlow
+from toolkit.diffusion.samplers import Ancestral
 from toolkit.testing.oracles import MEAN
 
 BETAS = torch.linspace(0.01, 0.9, 20)
 
 
 def ends_early() -> NoiseSchedule:
-    return NoiseSchedule(BETAS / 20)
+    return Chain(BETAS / 20)
 
 
-class Rising(NoiseSchedule):
-    def __init__(self, betas: Tensor) -> None:
-        super().__init__(betas)
-        self.alphas_cumprod = self.alphas_cumprod.clone()
-        self.alphas_cumprod[5] = self.alphas_cumprod[3]
+class Flat(Chain):
+    """The sixth step adds nothing."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return super().alpha(torch.where(t == 5, 4, t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return super().sigma(torch.where(t == 5, 4, t))
 
 
-class Noisier(NoiseSchedule):
-    def advance(self, x_s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        return super().advance(x_s, t, 1.1 * noise)
+class Noisier(Chain):
+    def advance(self, x_s: Tensor, s: Time, t: Time, noise: Tensor) -> Tensor:
+        return super().advance(x_s, s, t, 1.1 * noise)
 
 
-class Swapped(NoiseSchedule):
-    def posterior(self, x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return super().posterior(x_t, x0, t)
+class Swapped(Chain):
+    def posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> tuple[Tensor, Scale]:
+        return super().posterior(x_t, x0, s, t)
 
 
-def rising() -> NoiseSchedule:
-    return Rising(BETAS)
+def flat() -> NoiseSchedule:
+    return Flat(BETAS)
 
 
 def noisier() -> NoiseSchedule:
@@ -61,19 +71,33 @@ def swapped() -> NoiseSchedule:
     return Swapped(BETAS)
 
 
+class Uphill(RectifiedFlow):
+    def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(t), torch.ones_like(t)
+
+
+class Unfinished(RectifiedFlow):
+    def grid(self, n: Steps | None, spacing: str | None) -> tuple[float, ...]:
+        return (*super().grid(n, spacing)[:-1], 1e-3)
+
+
 class Altered(Sampler):
     """Ancestral sampling, with something done to the images."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
-        self._right = Ancestral(schedule)
-        self.timesteps = self._right.timesteps
+        self._schedule, self._right = schedule, Ancestral(schedule)
 
     def alter(self, images: Tensor) -> Tensor:
         return images
 
-    def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
-        images = self._right.sample(denoiser, x, start, **draws)
-        return self.alter(images) if start else images
+    def stepper(self) -> SamplerStep:
+        right = self._right.stepper()
+
+        def step(denoise: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> Tensor:
+            x_s = right(denoise, x_t, t, s, noise)
+            return self.alter(x_s) if s == self._schedule.clean else x_s
+
+        return step
 
 
 class Wide(Altered):
@@ -91,9 +115,16 @@ class Sociable(Altered):
         return images + 0.02 * (images - images.mean(0))
 
 
-class Silent(Altered):
-    def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[Draws]) -> Tensor:
-        return super().sample(denoiser, x, start, **{**draws, "progress": None})
+class AsksTwiceAboutPixels(Altered):
+    def stepper(self) -> SamplerStep:
+        right = super().stepper()
+
+        def step(denoise: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> Tensor:
+            if x_t.shape[-1] == 1:
+                denoise(x_t, t)
+            return right(denoise, x_t, t, s, noise)
+
+        return step
 
 
 class Squared(DenoisingLoss):
@@ -129,7 +160,7 @@ class Drawing(Squared):
 class Weighted(TimestepSampler):
     """Draws t in proportion to t + 1, or to what it was taught, with the right weights."""
 
-    def __init__(self, schedule: NoiseSchedule) -> None:
+    def __init__(self, schedule: Chain) -> None:
         super().__init__()
         total = schedule.num_train_timesteps
         self.p = torch.arange(1, total + 1).double() / (total * (total + 1) / 2)
@@ -207,6 +238,20 @@ class Unsaved(Net):
         return super().x0(x_t) + self.shift
 
 
+class Secretive(Net):
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
+    ) -> Prediction:
+        shift = 0.0 if label is None else label[:, None].float()
+        return Prediction(self.schedule, x_t, t, x0=self.x0(x_t) + shift)
+
+
 class Points(DataSource):
     image_shape, num_classes = (2,), 4
 
@@ -245,24 +290,24 @@ class Leaking(Points):
 
 class FixedStart(Start):
     def __init__(self, schedule: NoiseSchedule) -> None:
-        self.time = schedule.num_train_timesteps
+        self.time = schedule.noisiest
 
-    def draw(self, shape: Sequence[int], generators: Any, timestep: int, device: torch.device) -> Tensor:
+    def draw(self, shape: Sequence[int], generators: Any, t: float, device: torch.device) -> Tensor:
         return randn(shape, generators, device)
 
 
 class Beyond(FixedStart):
     def __init__(self, schedule: NoiseSchedule) -> None:
-        self.time = schedule.num_train_timesteps + 1
+        self.time = schedule.noisiest + 1
 
 
 class TooPrecise(FixedStart):
-    def draw(self, shape: Sequence[int], generators: Any, timestep: int, device: torch.device) -> Tensor:
-        return super().draw(shape, generators, timestep, device).double()
+    def draw(self, shape: Sequence[int], generators: Any, t: float, device: torch.device) -> Tensor:
+        return super().draw(shape, generators, t, device).double()
 
 
 class OneForAll(FixedStart):
-    def draw(self, shape: Sequence[int], generators: Any, timestep: int, device: torch.device) -> Tensor:
+    def draw(self, shape: Sequence[int], generators: Any, t: float, device: torch.device) -> Tensor:
         return torch.randn(*shape, generator=generators[0])
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import toolkit
-from toolkit import Batch, Denoiser, Loss, NoiseSchedule, Prediction, Records, Registry, Step, Turn
+from toolkit import Batch, Chain, Denoiser, Loss, NoiseSchedule, Prediction, Records, Registry, Step, Turn
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -24,7 +24,7 @@ def sigmoid(num_train_timesteps: Positive, steepness: Annotated[float, Field(gt=
     """
     u = torch.linspace(steepness, -steepness, num_train_timesteps + 1, dtype=torch.float64).sigmoid()
     abar = (u - u[-1]) / (u[0] - u[-1])
-    return NoiseSchedule((1 - abar[1:] / abar[:-1]).clamp(max=0.999))
+    return Chain((1 - abar[1:] / abar[:-1]).clamp(max=0.999))
 
 
 @final
@@ -102,7 +102,7 @@ class PseudoHuber(toolkit.DenoisingLoss):
     def forward(
         self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
     ) -> Tensor:
-        velocity = self.schedule.signal(t, x0) * noise - self.schedule.sigma(t, x0) * x0
+        velocity = self.schedule.at(t, x0)[0] * noise - self.schedule.at(t, x0)[1] * x0
         error = denoiser(self.schedule.diffuse(x0, t, noise), t, label=label).velocity - velocity
         return ((error.square() + self.c**2).sqrt() - self.c).flatten(1).mean(1)
 

@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tiny import TINY_DDPM
+
 from toolkit.cli import main
 
 LINES = TINY_DDPM.strip().splitlines()

@@ -130,11 +130,11 @@ def test_the_schema_accepts_every_packaged_recipe(schema):
     [
         ({"objectiv": {}}, []),
         ({"run": {"batch_size": "8"}}, ["run", "batch_size"]),
-        ({"objective": {"type": "ddpm", "typo": 1}}, ["objective"]),
+        ({"objective": {"type": "denoising", "typo": 1}}, ["objective"]),
         ({"objective": {"typo": 1}}, ["objective"]),
         ({"objective": {"type": "no"}}, ["objective", "type"]),
         (
-            {"objective": {"type": "ddpm", "timesteps": {"type": "uniform", "k": 1}}},
+            {"objective": {"type": "denoising", "timesteps": {"type": "uniform", "k": 1}}},
             ["objective", "timesteps"],
         ),
         ({"networks": {"denoiser": {"type": "unet", "in_channels": 3}}}, ["networks", "denoiser"]),
@@ -149,7 +149,7 @@ def test_the_schema_points_at_what_is_wrong(schema, recipe, at):
 @pytest.mark.parametrize(
     "recipe",
     [
-        {"objective": {"loss": {"type": "simple"}}},
+        {"objective": {"loss": {"type": "squared_error"}}},
         {"extends": ["quickstart"], "unset": "ema", "schedule": "none"},
         {"networks": {"denoiser": {"attention_head_dim": "none", "compile": True}}},
     ],

@@ -34,13 +34,17 @@ def test_no_component_of_a_covered_kind_is_left_without_a_case() -> None:
     left = [(component.name, why) for component, why in WITHOUT if "no checks for this kind" not in why]
     assert left == []
     kinds = {component.kind.__name__ for component, _ in WITHOUT}
-    assert kinds == {"Optimizer", "LRSchedule", "Importer", "FeatureExtractor", "Layout"}
+    assert kinds == {
+        "Optimizer", "LRSchedule", "Importer", "FeatureExtractor", "Layout", "Weighting", "Guidance",
+    }  # fmt: skip
 
 
 def test_what_is_declared_is_known() -> None:
     """A component may not grow into an exception unnoticed."""
     declared = {(case.name, check) for case in CASES for check in case.declares}
     assert declared == {
+        ("consistency", "check_gaussian_is_recovered"),
+        ("diffusers", "check_gaussian_is_recovered"),
         ("clamped_ancestral", "check_gaussian_is_recovered"),
         ("ddgan_small_discriminator", "check_rows_do_not_leak"),
         ("ddgan_large_discriminator", "check_rows_do_not_leak"),

@@ -52,7 +52,7 @@ def test_two_broken_plugins_are_reported_and_a_good_one_works(install):
     loaded = plugins.load()
     assert report(loaded, "broken_import").error == "ModuleNotFoundError: No module named 'does_not_exist'"
     assert report(loaded, "broken_exit").error == "SystemExit: 3"
-    assert report(loaded, "broken_exit").version == "2.0"
+    assert report(loaded, "broken_exit").owner.version == "2.0"
     assert report(loaded, "good").error is None
     assert trick_names(loaded) == ["good"]
 
@@ -128,5 +128,5 @@ def test_every_hook_says_when_it_is_called():
     from toolkit.registry import hookspecs
 
     hooks = [hook for name, hook in vars(hookspecs).items() if name.startswith("toolkit_")]
-    assert len(hooks) == 5
+    assert len(hooks) == 6
     assert all(hook.__doc__.startswith("Called ") for hook in hooks)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from tiny import TINY_DDGAN, TINY_DDPM
 from torch import Tensor
 
-from tiny import TINY_DDGAN, TINY_DDPM
 from toolkit.errors import RunError
 from toolkit.training.processes import Processes
 

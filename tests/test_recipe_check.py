@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-
 from tiny import TINY_DDGAN, TINY_DDPM
+
 from toolkit.cli import main
 
 FORGETFUL = '''

@@ -264,6 +264,6 @@ def test_a_wrong_element_is_pointed_out(option, value, said):
 
 
 def test_shapes_are_supplied_by_name():
-    assert create(Net, {"type": "layered", "width": 2}, image_shape=(3, 8, 8)).image_shape == (3, 8, 8)
+    assert create(Net, {"type": "layered", "width": 2}, sample_shape=(3, 8, 8)).sample_shape == (3, 8, 8)
     assert registry().component(Net, "layered").factory is Layered
     assert registry().component(Method, "rich").factory is Rich

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from small_runs import OBSERVERS, PLUGIN, content, finished, install, metrics, refused, resumed, train
-
 from tiny import TINY_DDGAN, TINY_DDPM
 
 Write = Callable[..., Path]

@@ -2,17 +2,24 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from toolkit import Denoiser, NoiseSchedule, Prediction, RunError, Sampler, randn
-from toolkit.diffusion.sampler import DDIM, Ancestral
-from toolkit.diffusion.schedule import linear
+from toolkit import Chain, Denoiser, NoiseSchedule, Prediction, RunError, Sampler, Steps, randn, walk
+from toolkit.diffusion.chain import linear
+from toolkit.diffusion.continuous import EDM, Cosine, RectifiedFlow
+from toolkit.diffusion.sampler import count_calls
+from toolkit.diffusion.samplers import DDIM, Ancestral, Consistency, DPMSolver, Euler, Heun
+from toolkit.hf.folder import to_scheduler
 from toolkit.hf.schedulers import DiffusersSampler
+from toolkit.testing.oracles import COVARIANCE
+from toolkit.testing.oracles import MEAN as OF_POINTS
+from toolkit.testing.oracles import Gaussian as GaussianPoints
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "ddpm.json").read_text())
 MEAN, STD = 0.5, 0.3
@@ -24,7 +31,7 @@ class Gaussian(Denoiser):
     def __init__(self, schedule: NoiseSchedule, *, draws: bool) -> None:
         super().__init__()
         self.schedule, self.draws = schedule, draws
-        self.calls: list[int] = []
+        self.calls: list[float] = []
 
     def latent(self, n: int, generators: Sequence[torch.Generator] | None) -> Tensor | None:
         return randn((n, 1), generators, torch.device("cpu")) if self.draws else None
@@ -38,10 +45,10 @@ class Gaussian(Denoiser):
         label: Tensor | None = None,
         latent: Tensor | None = None,
     ) -> Prediction:
-        self.calls.append(int(t[0]))
-        abar = self.schedule.signal(t, x_t) ** 2
-        variance = 1 / (1 / STD**2 + abar / (1 - abar))
-        mean = variance * (MEAN / STD**2 + abar.sqrt() * x_t / (1 - abar))
+        self.calls.append(float(t[0]))
+        alpha, sigma = self.schedule.at(t, x_t)
+        variance = 1 / (1 / STD**2 + alpha**2 / sigma**2)
+        mean = variance * (MEAN / STD**2 + alpha * x_t / sigma**2)
         x0 = mean if latent is None else mean + variance.sqrt() * latent
         return Prediction(self.schedule, x_t, t, x0=x0)
 
@@ -65,6 +72,22 @@ class Linear(Denoiser):
         return Prediction(self.schedule, x_t, t, noise=0.9 * x_t.tanh() + 0.01)
 
 
+def sampled(
+    sampler: Sampler,
+    denoiser: Denoiser,
+    x: Tensor,
+    n: Steps | None = None,
+    spacing: str | None = None,
+    *,
+    start: float | None = None,
+    **draws: Any,
+) -> Tensor:
+    """x, led down those times of the sampler's grid that are not above `start`."""
+    schedule = denoiser.schedule
+    times = [t for t in sampler.grid(schedule, n, spacing) if start is None or t <= start]
+    return walk(sampler, denoiser, schedule, x, times, **draws)
+
+
 def generators(n: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(i) for i in range(n)]
 
@@ -75,12 +98,10 @@ def test_ancestral_sampling_with_exact_draws_returns_the_data_distribution(steps
     schedule = linear(1000, 1e-4, 0.02)
     torch.manual_seed(0)
     # From x_T of the data, not from N(0, I), so that nothing but the sampler can be wrong.
-    sampler = Ancestral(schedule, steps, "linspace" if steps > 1 else "trailing")
-    last = int(sampler.timesteps[-1])
-    x = schedule.diffuse(
-        MEAN + STD * torch.randn(100_000, 1), torch.full((100_000,), last), torch.randn(100_000, 1)
-    )
-    images = sampler.sample(Gaussian(schedule, draws=True), x, 1000)
+    sampler, spacing = Ancestral(schedule), "linspace" if steps > 1 else "trailing"
+    x0, noise = MEAN + STD * torch.randn(100_000, 1), torch.randn(100_000, 1)
+    x = schedule.diffuse(x0, sampler.grid(schedule, steps, spacing)[0], noise)
+    images = sampled(sampler, Gaussian(schedule, draws=True), x, steps, spacing)
     assert float(images.mean()) == pytest.approx(MEAN, abs=0.005)
     assert float(images.std()) == pytest.approx(STD, rel=0.01)
 
@@ -88,7 +109,7 @@ def test_ancestral_sampling_with_exact_draws_returns_the_data_distribution(steps
 def test_ddim_follows_the_exact_path_to_the_data_distribution() -> None:
     schedule = linear(1000, 1e-4, 0.02)
     torch.manual_seed(0)
-    images = DDIM(schedule).sample(Gaussian(schedule, draws=False), torch.randn(50_000, 1), 1000)
+    images = sampled(DDIM(schedule), Gaussian(schedule, draws=False), torch.randn(50_000, 1))
     assert float(images.mean()) == pytest.approx(MEAN, abs=0.01)
     assert float(images.std()) == pytest.approx(STD, rel=0.03)
 
@@ -100,11 +121,11 @@ def test_ancestral_equals_ddpm_scheduler_step_for_step(
     variance: Literal["fixed_small", "fixed_large"], clip: bool, steps: int | list[int] | None
 ) -> None:
     schedule = linear(100, 1e-3, 0.2)
-    scheduler = schedule.to_scheduler(variance_type=variance, clip_sample=clip)
-    sampler = Ancestral(schedule, steps, "strided", variance, clip)
-    scheduler.set_timesteps(timesteps=sampler.timesteps.flip(0).tolist())
+    scheduler = to_scheduler(schedule, variance_type=variance, clip_sample=clip)
+    sampler = Ancestral(schedule, variance, clip)
+    scheduler.set_timesteps(timesteps=list(sampler.grid(schedule, steps, "strided")[:-1]))
     x = theirs = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
-    ours = sampler.sample(Linear(schedule), x, 100, generators=generators(3))
+    ours = sampled(sampler, Linear(schedule), x, steps, "strided", generators=generators(3))
     drawing = generators(3)
     for t in scheduler.timesteps:
         theirs = scheduler.step(0.9 * theirs.tanh() + 0.01, t, theirs, generator=drawing).prev_sample
@@ -120,7 +141,7 @@ def test_ddim_equals_ddim_scheduler_step_for_step(eta: float, clip: bool) -> Non
     scheduler = DDIMScheduler(100, trained_betas=schedule.betas.numpy(), clip_sample=clip)
     scheduler.set_timesteps(10)
     x = theirs = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
-    ours = DDIM(schedule, 10, "leading", eta, clip).sample(Linear(schedule), x, 100, generators=generators(3))
+    ours = sampled(DDIM(schedule, eta, clip), Linear(schedule), x, 10, "leading", generators=generators(3))
     drawing = generators(3)
     for t in scheduler.timesteps:
         noise = 0.9 * theirs.tanh() + 0.01
@@ -137,19 +158,18 @@ def test_ddim_with_eta_1_takes_the_steps_of_ancestral_sampling(
 ) -> None:
     """Song et al. (2021), section 4.1: mean and variance agree, so equal noise gives equal images."""
     schedule = linear(100, 1e-3, 0.2)
-    samplers = Ancestral(schedule, steps, clip=clip), DDIM(schedule, steps, eta=1.0, clip=clip)
+    samplers = Ancestral(schedule, clip=clip), DDIM(schedule, eta=1.0, clip=clip)
     x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
-    images = [each.sample(Linear(schedule), x, 100, generators=generators(3)) for each in samplers]
+    images = [sampled(each, Linear(schedule), x, steps, generators=generators(3)) for each in samplers]
     assert torch.allclose(*images, atol=1e-4, rtol=1e-3)
 
 
 class Stated(Denoiser):
-    """Predicts one noise, and keeps what it was asked about."""
+    """Predicts one noise, whatever it is asked."""
 
     def __init__(self, schedule: NoiseSchedule, noise: Tensor) -> None:
         super().__init__()
         self.schedule, self.noise = schedule, noise
-        self.seen: list[Tensor] = []
 
     def forward(
         self,
@@ -160,7 +180,6 @@ class Stated(Denoiser):
         label: Tensor | None = None,
         latent: Tensor | None = None,
     ) -> Prediction:
-        self.seen.append(x_t)
         return Prediction(self.schedule, x_t, t, noise=self.noise)
 
 
@@ -171,19 +190,16 @@ def test_a_clipped_step_of_ddim_is_the_published_one_and_eta_adds_the_published_
         for key in ("u8", "noise", "eps_out")
     )
     schedule, vector = linear(1000, 1e-4, 0.02), VECTORS["ddim"][f"t{t}"]
-    pair = schedule.respace([t - 1, t])  # so that the second call is shown the step's result
-    x_t = schedule.diffuse(pixels / 127.5 - 1, torch.tensor([t]), noise)
-    denoiser = Stated(schedule, predicted)
-    DDIM(pair, eta=0.0, clip=True).sample(denoiser, x_t, 1000)
-    x_s = denoiser.seen[1]
+    x_t, step = schedule.diffuse(pixels / 127.5 - 1, t, noise), (t, t - 1)
+    x_s = walk(DDIM(schedule, eta=0.0, clip=True), Stated(schedule, predicted), schedule, x_t, step)
     assert x_s.flatten()[:4].tolist() == pytest.approx(vector["ddim_eta0_first4"], abs=1e-5)
     assert float(x_s.sum()) == pytest.approx(vector["ddim_eta0_sum"], abs=1e-4)
 
     many = x_t.expand(4000, -1, -1, -1)
     denoiser = Stated(schedule, predicted.expand_as(many))
     torch.manual_seed(0)
-    DDIM(pair, eta=1.0, clip=True).sample(denoiser, many, 1000)
-    assert float(denoiser.seen[1].std(0).mean()) == pytest.approx(vector["sigma_eta1"], rel=0.01)
+    drawn = walk(DDIM(schedule, eta=1.0, clip=True), denoiser, schedule, many, step)
+    assert float(drawn.std(0).mean()) == pytest.approx(vector["sigma_eta1"], rel=0.01)
 
 
 SOLVERS = ("DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "HeunDiscrete")
@@ -193,63 +209,66 @@ SOLVERS = ("DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "HeunDiscret
 def test_diffusers_schedulers_come_near_the_data_distribution_in_few_steps(name: str) -> None:
     schedule = linear(1000, 1e-4, 0.02)
     torch.manual_seed(0)
-    sampler = DiffusersSampler(schedule, name, 50)
-    images = sampler.sample(Gaussian(schedule, draws=False), torch.randn(20_000, 1), 1000)
+    sampler = DiffusersSampler(schedule, name)
+    images = sampled(sampler, Gaussian(schedule, draws=False), torch.randn(20_000, 1), 50)
     assert float(images.mean()) == pytest.approx(MEAN, abs=0.03)
     assert float(images.std()) == pytest.approx(STD, rel=0.15)
 
 
-def samplers(schedule: NoiseSchedule) -> list[Sampler]:
+def samplers(schedule: Chain) -> list[tuple[Sampler, Steps | None, str | None]]:
+    """Each with the steps of its walk and their spacing."""
     return [
-        Ancestral(schedule), Ancestral(schedule, [3, 4], "strided"),
-        DDIM(schedule, 7), DDIM(schedule, 7, eta=1.0),
-        DiffusersSampler(schedule, "DDPMScheduler", 7),
-        DiffusersSampler(schedule, "EulerAncestralDiscreteScheduler", 7),
-        DiffusersSampler(schedule, "DPMSolverMultistepScheduler", 7),
+        (Ancestral(schedule), None, None), (Ancestral(schedule), [3, 4], "strided"),
+        (DDIM(schedule), 7, None), (DDIM(schedule, eta=1.0), 7, "trailing"), (DPMSolver(schedule), 7, None),
+        (DiffusersSampler(schedule, "DDPMScheduler"), 7, None),
+        (DiffusersSampler(schedule, "EulerAncestralDiscreteScheduler"), 7, None),
+        (DiffusersSampler(schedule, "DPMSolverMultistepScheduler"), 7, "trailing"),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize("index", range(8))
 def test_a_row_depends_on_its_own_generator_whatever_the_batch(index: int) -> None:
     schedule = linear(100, 1e-3, 0.2)
-    sampler, x = samplers(schedule)[index], torch.randn(4, 1, 4, 4)
-    together = sampler.sample(Gaussian(schedule, draws=False), x, 100, generators=generators(4))
-    alone = sampler.sample(Gaussian(schedule, draws=False), x[2:3], 100, generators=generators(4)[2:3])
+    sampler, *grid = samplers(schedule)[index]
+    denoiser, x = Gaussian(schedule, draws=False), torch.randn(4, 1, 4, 4)
+    together = sampled(sampler, denoiser, x, *grid, generators=generators(4))
+    alone = sampled(sampler, denoiser, x[2:3], *grid, generators=generators(4)[2:3])
     assert torch.equal(together[2:3], alone)
 
 
-@pytest.mark.parametrize("index", range(7))
-@pytest.mark.parametrize("start", [0, 30, 100])
-def test_network_calls_are_the_kept_timesteps_below_the_start(index: int, start: int) -> None:
+@pytest.mark.parametrize("index", range(8))
+@pytest.mark.parametrize("start", [-1, 29, 99])
+def test_network_calls_are_the_times_of_the_grid_from_the_start_on(index: int, start: int) -> None:
     schedule = linear(100, 1e-3, 0.2)
-    sampler, denoiser = samplers(schedule)[index], Gaussian(schedule, draws=False)
-    x = torch.randn(2, 1, 4, 4)
+    sampler, n, spacing = samplers(schedule)[index]
+    denoiser, x = Gaussian(schedule, draws=False), torch.randn(2, 1, 4, 4)
     told: list[int] = []
-    out = sampler.sample(denoiser, x, start, generators=generators(2), progress=told.append)
-    expected = [t for t in reversed(sampler.timesteps.tolist()) if t < start]
+    out = sampled(
+        sampler, denoiser, x, n, spacing, start=start, generators=generators(2), progress=told.append
+    )
+    expected = [t for t in sampler.grid(schedule, n, spacing) if -1 < t <= start]
     assert denoiser.calls == expected
     assert told == list(range(1, len(expected) + 1))
-    if start == 0:
+    if start == -1:
         assert torch.equal(out, x)
 
 
 def test_given_latents_replace_the_drawn_ones() -> None:
     schedule = linear(4, 0.3, 0.9)
-    denoiser, x = Gaussian(schedule, draws=True), torch.randn(2, 1)
+    sampler, denoiser, x = Ancestral(schedule), Gaussian(schedule, draws=True), torch.randn(2, 1)
     latents = [torch.randn(2, 1) for _ in range(4)]
-    same = [
-        Ancestral(schedule).sample(denoiser, x, 4, generators=generators(2), latents=latents)
-        for _ in range(2)
-    ]
+    same = [sampled(sampler, denoiser, x, generators=generators(2), latents=latents) for _ in range(2)]
     assert torch.equal(*same)
-    assert not torch.equal(same[0], Ancestral(schedule).sample(denoiser, x, 4, generators=generators(2)))
-    with pytest.raises(ValueError, match="4 network calls need as many latents, got 3"):
-        Ancestral(schedule).sample(denoiser, x, 4, latents=latents[:3])
+    assert not torch.equal(same[0], sampled(sampler, denoiser, x, generators=generators(2)))
+    with pytest.raises(ValueError, match="every network call needs its latent, got 3"):
+        sampled(sampler, denoiser, x, latents=latents[:3])
+    with pytest.raises(ValueError, match="4 network calls need as many latents, got 5"):
+        sampled(sampler, denoiser, x, latents=[*latents, latents[0]])
 
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"scheduler": "DDIMSchedular"}, "no scheduler 'DDIMSchedular'. Did you mean 'DDIMScheduler'"),
-    ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "takes no betas"),
+    ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "takes no betas, so it cannot follow this schedule"),
     (
         {"scheduler": "DDIMScheduler", "options": {"stepz_offset": 1}},
         "no option 'stepz_offset'. Did you mean 'steps_offset'",
@@ -261,12 +280,26 @@ def test_given_latents_replace_the_drawn_ones() -> None:
 ])  # fmt: skip
 def test_a_scheduler_that_cannot_be_used_is_refused(options: dict, message: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=message):
-        DiffusersSampler(linear(1000, 1e-4, 0.02), num_inference_steps=7, **options)
+        schedule = linear(1000, 1e-4, 0.02)
+        DiffusersSampler(schedule, **options).grid(schedule, 7, None)
+
+
+@pytest.mark.parametrize(("n", "spacing", "message"), [
+    (None, None, "DDIMScheduler needs num_inference_steps, one number"),
+    ([3, 4], None, "DDIMScheduler needs num_inference_steps, one number"),
+    (7, "strided", "DDIMScheduler has no spacing 'strided', but leading, linspace, trailing"),
+])  # fmt: skip
+def test_steps_that_a_scheduler_cannot_take_are_refused(
+    n: Steps | None, spacing: str | None, message: str
+) -> None:
+    schedule = linear(100, 1e-3, 0.2)
+    with pytest.raises(ValueError, match=message):
+        DiffusersSampler(schedule, "DDIMScheduler").grid(schedule, n, spacing)
 
 
 def test_the_clean_image_of_a_velocity_does_not_depend_on_what_was_read_first() -> None:
     """At abar = 0 the noise says nothing of x_0; the velocity is -x_0 there."""
-    schedule = NoiseSchedule([0.5, 1.0])
+    schedule = Chain([0.5, 1.0])
     x_t, velocity, t = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([1, 1])
     prediction = Prediction(schedule, x_t, t, velocity=velocity)
     assert torch.equal(prediction.noise, x_t)
@@ -276,6 +309,66 @@ def test_the_clean_image_of_a_velocity_does_not_depend_on_what_was_read_first() 
 @pytest.mark.parametrize("scheduler", ["PNDMScheduler", "HeunDiscreteScheduler"])
 def test_a_scheduler_whose_steps_hang_together_is_not_started_halfway(scheduler: str) -> None:
     schedule = linear(100, 1e-3, 0.2)
-    sampler = DiffusersSampler(schedule, scheduler, 10)
+    sampler = DiffusersSampler(schedule, scheduler)
     with pytest.raises(RunError, match=f"{scheduler} cannot begin below the top of the chain"):
-        sampler.sample(Gaussian(schedule, draws=False), torch.zeros(2, 1), start=50)
+        sampled(sampler, Gaussian(schedule, draws=False), torch.zeros(2, 1), 10, start=50)
+
+
+def test_euler_on_rectified_flow_equals_the_flow_matching_scheduler_step_for_step() -> None:
+    path = RectifiedFlow()
+    theirs = DiffusersSampler(path, "FlowMatchEulerDiscreteScheduler", {"shift": 3.0})
+    times = theirs.grid(path, 12, None)
+    x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
+    ended = [walk(each, Linear(path), path, x, times) for each in (Euler(path), theirs)]
+    assert torch.allclose(*ended, atol=1e-5)
+
+
+def test_dpm_solver_equals_that_of_diffusers_step_for_step() -> None:
+    schedule = linear(1000, 1e-4, 0.02)
+    options = {"solver_order": 2, "lower_order_final": False, "final_sigmas_type": "zero"}
+    theirs = DiffusersSampler(schedule, "DPMSolverMultistepScheduler", options)
+    times = theirs.grid(schedule, 12, None)
+    x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
+    ended = [walk(each, Linear(schedule), schedule, x, times) for each in (DPMSolver(schedule), theirs)]
+    assert torch.allclose(*ended, rtol=1e-4, atol=1e-4)
+
+
+def test_heun_on_the_path_of_karras_takes_the_published_steps() -> None:
+    """Karras et al. (2022), algorithm 2 without churn, as their generate.py has it."""
+    path, denoiser = EDM(), Linear(EDM())
+    x = theirs = 80 * torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
+    times = path.grid(18, None)
+
+    def slope(x: Tensor, t: float) -> Tensor:
+        return (x - denoiser(x, torch.full((3,), t)).x0) / t
+
+    for t, s in pairwise(times):
+        d = slope(theirs, t)
+        following = theirs + (s - t) * d
+        theirs = following if s == 0 else theirs + (s - t) * (d + slope(following, s)) / 2
+    assert torch.allclose(sampled(Heun(path), denoiser, x, 18), theirs, rtol=1e-4, atol=1e-4)
+    assert count_calls(Heun(path), path, times, 3) == 35
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("path", [RectifiedFlow(), Cosine(), EDM(), linear(1000, 1e-4, 0.02)])
+def test_consistency_sampling_of_an_exact_map_returns_the_data_distribution(
+    steps: int, path: NoiseSchedule
+) -> None:
+    torch.manual_seed(0)
+    x = path.prior_std * torch.randn(50_000, 2)
+    spacing = "trailing" if path.discrete else None
+    points = sampled(Consistency(path), GaussianPoints(path, flow_map=True), x, steps, spacing)
+    assert torch.allclose(points.mean(0), OF_POINTS, atol=0.02)
+    assert torch.allclose(points.T.cov(), COVARIANCE, atol=0.02)
+
+
+@pytest.mark.parametrize(("solver", "order"), [(Euler, 1), (Heun, 2)])
+def test_the_error_of_a_solver_falls_with_its_order(solver: type[Euler] | type[Heun], order: int) -> None:
+    """On a path whose end is known: that of the exact map."""
+    path = RectifiedFlow()
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(9))
+    exact = walk(Consistency(path), GaussianPoints(path, flow_map=True), path, x, (1.0, 0.0))
+    ended = [sampled(solver(path), GaussianPoints(path), x, n) for n in (20, 40)]
+    errors = [float((x - exact).abs().max()) for x in ended]
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.25)

@@ -1,4 +1,4 @@
-"""NoiseSchedule against published tables, Bayes and diffusers."""
+"""Chains against published tables, Bayes and diffusers."""
 
 import json
 import math
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from toolkit import NoiseSchedule, kept_timesteps
-from toolkit.diffusion.schedule import Spacing, linear
+from toolkit import Chain, kept_timesteps
+from toolkit.diffusion.chain import Spacing, linear
+from toolkit.hf.folder import to_scheduler
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "ddpm.json").read_text())
 TABLES = (
@@ -23,7 +24,7 @@ LINEAR = {
 
 
 @pytest.fixture
-def schedule() -> NoiseSchedule:
+def schedule() -> Chain:
     return linear(1000, 1e-4, 0.02)
 
 
@@ -47,7 +48,7 @@ RESPACINGS: dict[str, tuple[int | list[int], Spacing]] = {
 
 
 @pytest.mark.parametrize("name", RESPACINGS)
-def test_a_respaced_chain_is_the_published_one(schedule: NoiseSchedule, name: str) -> None:
+def test_a_respaced_chain_is_the_published_one(schedule: Chain, name: str) -> None:
     vector = VECTORS["respacing"][name]
     timesteps = kept_timesteps(1000, *RESPACINGS[name]).tolist()
     assert timesteps == vector.get("timesteps", timesteps)
@@ -68,7 +69,7 @@ def test_a_respaced_chain_is_the_published_one(schedule: NoiseSchedule, name: st
 
 
 def test_a_learned_variance_interpolates_between_the_bounds_of_the_respaced_chain(
-    schedule: NoiseSchedule,
+    schedule: Chain,
 ) -> None:
     vector = VECTORS["respacing"]["[50]"]
     respaced = schedule.respace(vector["timesteps"])
@@ -122,7 +123,7 @@ def test_numbers_of_steps_that_the_chain_has_not_are_refused(steps: int | list[i
         kept_timesteps(100, steps, "leading")
 
 
-def test_dropped_timesteps_are_nan_and_original_indices_stay(schedule: NoiseSchedule) -> None:
+def test_dropped_timesteps_are_nan_and_original_indices_stay(schedule: Chain) -> None:
     respaced = schedule.respace([0, 500, 999])
     assert respaced.timesteps.tolist() == [0, 500, 999]
     assert respaced.alphas_cumprod[500] == schedule.alphas_cumprod[500]
@@ -130,15 +131,49 @@ def test_dropped_timesteps_are_nan_and_original_indices_stay(schedule: NoiseSche
     assert respaced.diffuse(torch.ones(1, 2), torch.tensor([499]), torch.ones(1, 2)).isnan().all()
 
 
-def test_respacing_to_every_timestep_changes_no_bit(schedule: NoiseSchedule) -> None:
+def test_respacing_to_every_timestep_changes_no_bit(schedule: Chain) -> None:
     respaced = schedule.respace(range(1000))
     assert all(torch.equal(getattr(respaced, name), getattr(schedule, name)) for name in TABLES)
 
 
-@pytest.mark.parametrize("timesteps", [[], [3, 2], [5, 5], [1000], [-1, 3]])
-def test_respacing_refuses_what_is_no_ascending_choice(schedule: NoiseSchedule, timesteps: list[int]) -> None:
-    with pytest.raises(ValueError, match="must ascend and be among the 1000"):
+@pytest.mark.parametrize(("timesteps", "message"), [
+    ([], "must ascend"),
+    ([3, 2], "must ascend"),
+    ([5, 5], "must ascend"),
+    ([1000], "must be among the 1000 of this schedule"),
+    ([-1, 3], "must be among the 1000 of this schedule"),
+])  # fmt: skip
+def test_respacing_refuses_what_is_no_ascending_choice(
+    schedule: Chain, timesteps: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"timesteps to keep {message}"):
         schedule.respace(timesteps)
+
+
+def test_a_chain_is_respaced_to_the_times_of_a_walk(schedule: Chain) -> None:
+    for n, spacing in ((10, "strided"), ([3, 4], "linspace"), (1000, None)):
+        times = schedule.grid(n, spacing)
+        kept = kept_timesteps(1000, n, spacing or "leading")  # type: ignore[arg-type]
+        assert times == (*kept.flip(0).tolist(), -1)
+        assert torch.equal(schedule.respaced(times).timesteps, kept)
+
+
+def test_the_walk_of_a_respaced_chain_is_what_it_keeps(schedule: Chain) -> None:
+    respaced = schedule.respace([0, 500, 999])
+    assert respaced.grid(None, None) == (999, 500, 0, -1)
+    assert respaced.noisiest == 999
+    with pytest.raises(ValueError, match="must be among the 3 of this schedule"):
+        respaced.grid(10, "leading")
+
+
+def test_a_spacing_that_chains_have_not_is_refused(schedule: Chain) -> None:
+    with pytest.raises(ValueError, match="spacing must be one of 'leading'.* on a chain, not 'karras'"):
+        schedule.grid(10, "karras")
+
+
+def test_the_timestep_before_each_is_the_kept_one_and_clean_data_before_the_first(schedule: Chain) -> None:
+    respaced = schedule.respace([3, 500, 999])
+    assert respaced.previous(torch.tensor([999, 3, 500])).tolist() == [500, -1, 3]
 
 
 def test_steps_of_the_forward_chain_add_up_to_its_marginal() -> None:
@@ -147,7 +182,7 @@ def test_steps_of_the_forward_chain_add_up_to_its_marginal() -> None:
     x = torch.full((200_000, 1), 2.0)
     for t in range(20):
         noise = torch.randn(x.shape, generator=generator)
-        x = schedule.advance(x, torch.full((len(x),), t), noise)
+        x = schedule.advance(x, t - 1, torch.full((len(x),), t), noise)
     abar = float(schedule.alphas_cumprod[-1])
     assert float(x.mean()) == pytest.approx(2 * abar**0.5, abs=0.01)
     assert float(x.var()) == pytest.approx(1 - abar, rel=0.01)
@@ -163,25 +198,43 @@ def test_the_posterior_is_that_of_bayes(kept: list[int] | None) -> None:
         beta, abar = float(schedule.betas[t]), float(schedule.alphas_cumprod[s])
         precision = (1 - beta) / beta + 1 / (1 - abar)
         mean = ((1 - beta) ** 0.5 * -0.4 / beta + abar**0.5 * 0.7 / (1 - abar)) / precision
-        got_mean, got_log_variance = schedule.posterior(x0, x_t, torch.tensor([t]))
-        assert float(got_mean) == pytest.approx(mean, rel=1e-5)
-        assert float(got_log_variance.exp()) == pytest.approx(1 / precision, rel=1e-5)
+        assert beta == pytest.approx(1 - float(schedule.alphas_cumprod[t]) / abar, rel=1e-9)
+        for of in (int, lambda time: torch.tensor([time])):  # a number is the same time as a tensor
+            got_mean, got_std = schedule.posterior(x0, x_t, of(s), of(t))
+            assert float(got_mean) == pytest.approx(mean, rel=1e-5)
+            assert float(got_std) ** 2 == pytest.approx(1 / precision, rel=1e-5)
 
 
-def test_the_last_posterior_sample_is_the_clean_image_itself(schedule: NoiseSchedule) -> None:
-    x0, x_t, noise = torch.randn(3, 2, 1, 4, 4).unbind()
-    assert torch.equal(schedule.sample_posterior(x0, x_t, torch.zeros(2, dtype=torch.int64), noise), x0)
+def test_the_posterior_of_two_neighbours_is_that_of_the_tables(schedule: Chain) -> None:
+    """Ho et al. (2020), eq. 7, of which the tables are; the path itself knows alpha and sigma alone."""
+    respaced = schedule.respace(kept_timesteps(1000, 50, "strided"))
+    x0, x_t = torch.randn(2, 49, 3).unbind()
+    s, t = respaced.timesteps[:-1], respaced.timesteps[1:]
+    mean, std = respaced.posterior(x0, x_t, s, t)
+    first, second = respaced.posterior_mean_coef1[t, None], respaced.posterior_mean_coef2[t, None]
+    assert torch.allclose(mean.double(), first * x0 + second * x_t, atol=1e-6)
+    assert torch.allclose(std.flatten().double() ** 2, respaced.posterior_variance[t], rtol=1e-5)  # type: ignore[union-attr]
 
 
-def test_index_minus_one_is_clean_data_and_others_outside_the_chain_raise(schedule: NoiseSchedule) -> None:
+def test_the_last_posterior_is_the_clean_image_itself(schedule: Chain) -> None:
+    x0, x_t = torch.randn(2, 2, 1, 4, 4).unbind()
+    for s, t in ((-1, 0), (torch.tensor([-1, -1]), torch.tensor([0, 700]))):
+        mean, std = schedule.posterior(x0, x_t, s, t)
+        assert torch.equal(mean, x0)
+        assert not torch.as_tensor(std).any()
+
+
+def test_index_minus_one_is_clean_data_and_others_outside_the_chain_raise(schedule: Chain) -> None:
     x0, noise = torch.randn(2, 3), torch.randn(2, 3)
     assert torch.equal(schedule.diffuse(x0, torch.tensor([-1, -1]), noise), x0)
     for t in (-2, 1000):
         with pytest.raises((IndexError, RuntimeError)):
             schedule.diffuse(x0, torch.tensor([0, t]), noise)
+        with pytest.raises(LookupError):
+            schedule.diffuse(x0, t, noise)
 
 
-def test_betas_survive_lower_precision_of_the_data(schedule: NoiseSchedule) -> None:
+def test_betas_survive_lower_precision_of_the_data(schedule: Chain) -> None:
     schedule.diffuse(torch.ones(1, 2, dtype=torch.bfloat16), torch.tensor([999]), torch.ones(1, 2))
     assert schedule.alphas_cumprod.dtype == torch.float64
 
@@ -196,16 +249,16 @@ def test_kept_timesteps_are_those_of_diffusers(spacing: Spacing, n: int) -> None
     assert kept_timesteps(1000, n, spacing).flip(0).tolist() == scheduler.timesteps.tolist()
 
 
-def test_the_scheduler_has_the_same_chain(schedule: NoiseSchedule) -> None:
-    scheduler = schedule.to_scheduler(variance_type="fixed_large")
+def test_the_scheduler_has_the_same_chain(schedule: Chain) -> None:
+    scheduler = to_scheduler(schedule, variance_type="fixed_large")
     assert torch.allclose(scheduler.alphas_cumprod.double(), schedule.alphas_cumprod, rtol=1e-5)
     assert scheduler.config.variance_type == "fixed_large" and not scheduler.config.clip_sample
     with pytest.raises(ValueError, match="respaced"):
-        schedule.respace([0, 1]).to_scheduler()
+        to_scheduler(schedule.respace([0, 1]))
 
 
 @pytest.mark.parametrize("case", VECTORS["learned_variance"], ids=str)
-def test_a_learned_variance_lies_between_its_bounds(schedule: NoiseSchedule, case: dict[str, float]) -> None:
+def test_a_learned_variance_lies_between_its_bounds(schedule: Chain, case: dict[str, float]) -> None:
     fraction, t = torch.tensor([[case["frac"]]]), torch.tensor([case["t"]])
     assert float(schedule.learned_log_variance(fraction, t)) == pytest.approx(case["log_variance"], rel=1e-6)
 
@@ -213,4 +266,4 @@ def test_a_learned_variance_lies_between_its_bounds(schedule: NoiseSchedule, cas
 @pytest.mark.parametrize("betas", [[], [0.0], [0.1, 1.5], [float("nan")], [[0.1]]])
 def test_betas_outside_the_unit_interval_are_refused(betas: list[float]) -> None:
     with pytest.raises(ValueError, match=r"in \(0, 1\]"):
-        NoiseSchedule(betas)
+        Chain(betas)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
+def __dir__() -> list[str]:
+    return [*importlib.import_module("toolkit.api").__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     if not name.startswith("__") and name in (api := importlib.import_module("toolkit.api")).__all__:
         return getattr(api, name)

@@ -1,11 +1,11 @@
 """Options shared by commands: how to sample a trained model, and on which device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, nearest
 
 if TYPE_CHECKING:
     from toolkit.pipeline.pipeline import Pipeline
@@ -78,3 +78,22 @@ def choose_device(name: str | None) -> Any:
         reason = str(error).splitlines()[0]
         raise ToolkitError(f"--device {name}: {reason}") from None
     return device
+
+
+def override(pipeline: "Pipeline", flags: Sequence[str]) -> "Pipeline":
+    """The pipeline with options of its sampler, start and guidance as `--set sampler.eta=0.5` sets them.
+
+    Raises:
+        ToolkitError: if a flag is no assignment to one of these parts.
+        RecipeError: if the part has no such option, or refuses it.
+    """
+    from toolkit.recipe.layers import read_flags
+
+    chosen = read_flags(flags)
+    parts = ("sampler", "start", "guidance")
+    for name, options in chosen.items():
+        if name not in parts or not isinstance(options, dict):
+            hint = nearest(name, parts)
+            raise ToolkitError(f"--set {name}: only options of {', '.join(parts)} can be set here.{hint}")
+        pipeline = getattr(pipeline, f"with_{name}")(**options)
+    return pipeline

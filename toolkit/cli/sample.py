@@ -1,12 +1,16 @@
 """`toolkit sample`: images from a trained model."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from toolkit.cli.flags import TakesStart, read_flags
-from toolkit.cli.options import choose_device, choose_sampler, device_option, sampler_options
+from toolkit.cli.options import choose_device, choose_sampler, device_option, override, sampler_options
 from toolkit.errors import RunError, ToolkitError
+
+if TYPE_CHECKING:
+    from toolkit.pipeline.pipeline import Pipeline
 
 
 @click.command(cls=TakesStart, short_help="Sample images from a run or a saved pipeline.")
@@ -28,15 +32,29 @@ from toolkit.errors import RunError, ToolkitError
 @click.option(
     "--batch-size", default=64, show_default=True, type=click.IntRange(min=1), help="Images at once."
 )
-@click.option("--label", type=click.IntRange(min=0), help="Class of all images, for a conditional model.")
+@click.option(
+    "--label",
+    metavar="A[,B...]",
+    help="Classes, by number or name, that the images take turns in; of a conditional model.",
+)
+@click.option(
+    "--guidance", type=click.FloatRange(min=0), help="Scale of classifier-free guidance; 1 is none."
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=C",
+    help="Set an option of the sampler, the start or the guidance: sampler.eta=0.5.",
+)
 @device_option
 @click.option("--out", default="samples.png", show_default=True, help="A .png for one grid, or a folder.")
 @click.option("--save", help="A folder in which to keep the pipeline as it samples here.")
 @click.option("--overwrite", is_flag=True, help="Replace what is at --out and --save.")
 def sample(
     source: str, num: int, steps: int | list[int] | None, spacing: str | None, sampler: str | None,
-    start: str | None, show_start: bool, seed: int, batch_size: int, label: int | None, device: str | None,
-    out: str, save: str | None, overwrite: bool, **options: str | None,
+    start: str | None, show_start: bool, seed: int, batch_size: int, label: str | None,
+    guidance: float | None, overrides: tuple[str, ...], device: str | None, out: str, save: str | None, overwrite: bool, **options: str | None,
 ) -> None:  # fmt: skip
     """Sample images from RUN: a run folder, a pipeline folder, a diffusers folder or a Hub id."""
     target = Path(out)
@@ -55,12 +73,10 @@ def sample(
         refuse_taken(target.with_suffix(".npy"), overwrite, "--out")  # where what is no picture goes
     if start is not None:
         pipeline = pipeline.with_start(start, **read_flags(options))
-    pipeline.to(choose_device(device))
-    classes = pipeline.num_classes
-    if label is not None and (classes is None or label >= classes):
-        known = "is not conditional" if classes is None else f"has classes 0..{classes - 1}"
-        raise ToolkitError(f"--label {label}: this model {known}")
-    labels = None if label is None else [label] * num
+    if guidance is not None:
+        pipeline = pipeline.with_guidance("cfg", scale=guidance)
+    pipeline = override(pipeline, overrides).to(choose_device(device))
+    labels = None if label is None else classes(pipeline, label, num)
     if save is not None:
         pipeline.save_pretrained(save)
     with sampling_display(num, pipeline.calls) as progress:
@@ -75,6 +91,19 @@ def sample(
             written = save_images(batches, target)
     before = f", after {pipeline.start.calls} for its start" if pipeline.start.calls else ""
     say(f"{num} samples, {pipeline.calls} network calls each{before}: {written}")
+
+
+def classes(pipeline: "Pipeline", label: str, num: int) -> list[int]:
+    """The classes that `--label` names, in turn, for each of the images.
+
+    Raises:
+        ToolkitError: if the model is not conditional, or has no such class.
+    """
+    chosen = [int(part) if part.isdecimal() else part for part in label.split(",")]
+    try:
+        return pipeline.classes([chosen[i % len(chosen)] for i in range(num)]).tolist()
+    except ValueError as error:
+        raise ToolkitError(f"--label {label}: {error}") from None
 
 
 def refuse_to_replace(target: Path, overwrite: bool, flag: str = "--out") -> None:

@@ -17,6 +17,7 @@ class DataSource(ABC):
 
     image_shape: tuple[int, ...]  # (C, H, W) of pictures, or e.g. (2,) of points
     num_classes: int | None  # None without labels
+    class_names: tuple[str, ...] | None = None  # of the classes, where the data names them
 
     @abstractmethod
     def __len__(self) -> int: ...

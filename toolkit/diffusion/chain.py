@@ -78,7 +78,8 @@ class Chain(NoiseSchedule):
             "log_variance": torch.cat([zero, self.posterior_log_variance_clipped]),
             "log_beta": torch.cat([zero, self.betas.log()]),
         }
-        self._numbers = list(zip(*(self._tables[name].tolist() for name in ("alpha", "sigma")), strict=True))
+        levels = zip(*(self._tables[name].tolist() for name in ("alpha", "sigma")), strict=True)
+        self._numbers = dict(enumerate(levels, start=-1))
         self._on_device = {torch.device("cpu"): self._tables}
 
     def _spread(self, kept_rows: Tensor) -> Tensor:
@@ -90,7 +91,8 @@ class Chain(NoiseSchedule):
         """Rows t of a table, on the device of t."""
         if t.device not in self._on_device:
             self._on_device[t.device] = {key: table.to(t.device) for key, table in self._tables.items()}
-        return self._on_device[t.device][name][t + 1]
+        # Not by [...], to which -2 would be the last row.
+        return self._on_device[t.device][name].index_select(0, t.flatten() + 1).view(t.shape)
 
     def alpha(self, t: Tensor) -> Tensor:
         return self._row("alpha", t)
@@ -103,7 +105,7 @@ class Chain(NoiseSchedule):
     @overload
     def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
     def _levels(self, t: Time) -> tuple[Scale, Scale]:
-        return super()._levels(t) if isinstance(t, Tensor) else self._numbers[int(t) + 1]
+        return super()._levels(t) if isinstance(t, Tensor) else self._numbers[int(t)]
 
     def grid(self, n: Steps | None, spacing: str | None) -> tuple[float, ...]:
         if spacing not in (None, *get_args(Spacing)):

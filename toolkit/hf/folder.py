@@ -5,8 +5,8 @@ scheduler/, model_index.json   only if diffusers.DDPMPipeline would sample it ri
 """
 
 import re
-from pathlib import Path
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, final
 
 import torch

@@ -73,6 +73,8 @@ class DiffusersSampler(Sampler):
                 raise ValueError(f"{self._name} has no spacing {spacing!r}, but leading, linspace, trailing")
             spaced = {**self._options, "timestep_spacing": spacing}
             self._scheduler = self._made(spaced)
+        if isinstance(schedule, Chain) and n > (total := schedule.num_train_timesteps):
+            raise ValueError(f"num_inference_steps must be from 1 to {total}, the length of the chain, not {n}")
         self._scheduler.set_timesteps(n)
         if not schedule.discrete:
             return tuple(float(sigma) for sigma in self._scheduler.sigmas)
@@ -82,6 +84,11 @@ class DiffusersSampler(Sampler):
             advice = "" if leading else ': set options.timestep_spacing = "leading"'
             raise ValueError(
                 f"{self._name} asks for timesteps between those of the chain at {n} steps{advice}"
+            )
+        if len(set(visited.tolist())) < n or float(visited.max()) > schedule.noisiest:
+            raise ValueError(
+                f"{self._name} cannot walk this chain in {n} steps: it would leave the chain, or stay where it "
+                "is: set a smaller num_inference_steps, or another timestep_spacing or steps_offset in options"
             )
         return (*(int(t) for t in visited), schedule.clean)
 
@@ -150,7 +157,7 @@ def make_flow_scheduler(name: str, options: dict[str, bool | int | float | str])
     if unknown := [key for key in options if key not in takes]:
         raise ValueError(f"{name} has no option {unknown[0]!r}.{nearest(unknown[0], takes)}")
     _check_options(scheduler, options)
-    _try(scheduler(**options), TRIAL_STEPS)
+    _try(scheduler(**options), TRIAL_STEPS, options)
     return scheduler(**options)
 
 
@@ -182,7 +189,7 @@ def make_scheduler(schedule: Chain, name: str, options: dict[str, bool | int | f
     taken = {key: value for key, value in given.items() if key in takes}
     # Half the chain at most: some cannot visit all of it, and are asked for fewer steps.
     steps = min(TRIAL_STEPS, max(1, schedule.num_train_timesteps // 2))
-    _try(found(trained_betas=betas, **taken), steps)
+    _try(found(trained_betas=betas, **taken), steps, options)
     return found(trained_betas=betas, **taken)
 
 
@@ -207,14 +214,14 @@ def _check_options(scheduler: Any, options: Mapping[str, bool | int | float | st
             raise ValueError(f"options.{key} must be {values.expected(annotation)}, {mismatch}") from None
 
 
-def _try(scheduler: Any, steps: int) -> None:
+def _try(scheduler: Any, steps: int, options: Mapping[str, bool | int | float | str]) -> None:
     """Walk a small chain, since a scheduler may fail no sooner than in a step, after hours of training.
 
     Raises:
         ValueError: if it walks towards noise, or computes values that are not finite.
         Exception: whatever the scheduler raises.
     """
-    name = type(scheduler).__name__
+    name = f"{type(scheduler).__name__} with options {values.as_text(options)}"
     scheduler.set_timesteps(min(steps, scheduler.config.get("original_inference_steps", steps)))
     if scheduler.timesteps[0] < scheduler.timesteps[-1]:
         raise ValueError(f"{name} walks from data to noise, and not back")

@@ -68,6 +68,7 @@ class Saved(BaseModel):
         recipe: the name of its recipe.
         sample_shape: of one sample, e.g. (3, 32, 32).
         num_classes: None if unlabelled.
+        class_names: of the classes, where the data names them.
         plugins: those whose components it has, with their distributions.
         network: complete recipe table; `schedule`, `sampler` and `start` of a pipeline only, and
             `guidance` if it has one.
@@ -83,6 +84,7 @@ class Saved(BaseModel):
     recipe: str = ""
     sample_shape: tuple[PositiveInt, ...]
     num_classes: PositiveInt | None
+    class_names: list[str] | None = None
     plugins: dict[str, str] = Field(default_factory=dict)
     schedule: dict[str, Any] | None = None
     network: dict[str, Any]
@@ -273,8 +275,8 @@ def locate_network(folder: Path) -> Path:
 
 def _write_saved(path: Path, saved: Saved, registry: Registry) -> None:
     content = {**saved.model_dump(mode="json"), "plugins": plugins_of(saved.tables, registry)}
-    of_pipeline = ("schedule", "sampler", "start", "guidance")
-    write_json(path, {name: v for name, v in content.items() if v is not None or name not in of_pipeline})
+    optional = ("schedule", "sampler", "start", "guidance", "class_names")
+    write_json(path, {name: v for name, v in content.items() if v is not None or name not in optional})
 
 
 def write_pipeline(

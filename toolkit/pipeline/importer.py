@@ -76,7 +76,9 @@ def read_state(file: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, ValueError) as error:  # a damaged or truncated archive
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: cannot be read: {reason}") from None
-    except Exception as error:  # torch's unpickler obeys whatever bytes it is given: KeyError, IndexError, ...
+    except (
+        Exception
+    ) as error:  # torch's unpickler obeys whatever bytes it is given: KeyError, IndexError, ...
         raise CheckpointError(f"{file}: is no file of torch's ({type(error).__name__})") from None
     tensors = isinstance(state, dict) and all(isinstance(tensor, Tensor) for tensor in state.values())
     if not tensors or not all(isinstance(name, str) for name in state):

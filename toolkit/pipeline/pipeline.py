@@ -14,7 +14,7 @@ from toolkit.diffusion.guidance import Guidance
 from toolkit.diffusion.sampler import Sampler, count_calls, walk
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Clean, Start
-from toolkit.errors import CheckpointError, RecipeError
+from toolkit.errors import CheckpointError, RecipeError, nearest, printable
 from toolkit.files import sha256_of_state
 from toolkit.pipeline.folder import (
     COMMON,
@@ -67,10 +67,13 @@ class Pipeline:
         table = saved.sampler or {}
         try:
             grid = sampler.grid(schedule, table.get("num_inference_steps"), table.get("spacing"))
+        except ValueError as error:
+            raise RecipeError(f"[sampler] {error}") from None
+        try:
             if guidance is not None:
                 guidance.refuse(denoiser)
         except ValueError as error:
-            raise RecipeError(f"[sampler] {error}") from None
+            raise RecipeError(f"[guidance] {error}") from None
         if not denoiser.respaceable and grid != (own := schedule.grid(None, None)):
             raise RecipeError(
                 f"[sampler] takes {len(grid) - 1} steps, but this network was trained for the "
@@ -281,7 +284,7 @@ class Pipeline:
             label: (n,) int64, the classes to sample.
             noise: (n, *sample_shape), where to start instead of what the start draws.
             latents: what the denoiser would draw, one tensor a network call.
-            progress: is told how many network calls are done.
+            progress: called with the number of network calls done.
         """
         self.denoiser.eval()  # it may be in training: then the trainer's next step undoes this
         shape, t = (n, *self.sample_shape), self.times[0] if self.times else self.schedule.clean
@@ -304,7 +307,7 @@ class Pipeline:
         seed: int = 0,
         first: int = 0,
         batch_size: int = 64,
-        labels: Sequence[int] | None = None,
+        labels: Sequence[int | str] | None = None,
         progress: Callable[[int, int, int], None] | None = None,
     ) -> Iterator[Tensor]:
         """Samples first..first+num-1 in batches; sample i depends on seed + i alone, not on the batch.
@@ -314,17 +317,17 @@ class Pipeline:
             seed: of sample 0.
             first: number of the first one.
             batch_size: how many at once.
-            labels: the class of each; by default they take turns.
-            progress: is told the first and the number of the images in work, and the network calls done
+            labels: the class of each, by number or name; by default they take turns.
+            progress: called with the first and the number of the images in work, and the network calls done
                 for them.
         """
-        stated = None if labels is None else self._stated(labels, num)
+        chosen = None if labels is None else self._each(labels, num)
         for done in range(0, num, batch_size):
             n = min(batch_size, num - done)
             yield self.draw(
                 generators_for(seed, first + done, n, self.device),
                 n,
-                label=self._turns(seed + first + done, n) if stated is None else stated[done : done + n],
+                label=self._turns(seed + first + done, n) if chosen is None else chosen[done : done + n],
                 progress=None if progress is None else partial(progress, done, n),
             )
 
@@ -333,12 +336,27 @@ class Pipeline:
         classes = self.saved.num_classes
         return None if classes is None else (first + torch.arange(n, device=self.device)) % classes
 
-    def _stated(self, labels: Sequence[int], n: int) -> Tensor:
-        label = torch.as_tensor(labels, device=self.device)
+    def _each(self, labels: Sequence[int | str], n: int) -> Tensor:
+        if len(labels) != n:
+            raise ValueError(f"labels must be one for each of {n} images, got {len(labels)}")
+        return self.classes(labels)
+
+    def classes(self, labels: Sequence[int | str]) -> Tensor:
+        """Classes (n,) int64 on the pipeline's device, from numbers and names.
+
+        Raises:
+            ValueError: if one is not a class, or if the model is not conditional.
+        """
         if self.num_classes is None:
             raise ValueError("labels are for a conditional model, which this is not")
-        if label.shape != (n,) or not bool(((label >= 0) & (label < self.num_classes)).all()):
-            raise ValueError(f"labels must be {n} of the classes 0..{self.num_classes - 1}")
+        names = {name: i for i, name in enumerate(self.saved.class_names or ())}
+        if unknown := [label for label in labels if isinstance(label, str) and label not in names]:
+            known = nearest(unknown[0], names) or f" Classes: {', '.join(names) or 'numbers only'}."
+            raise ValueError(f"there is no class {printable(unknown[0])!r}.{known}")
+        numbers = [names[label] if isinstance(label, str) else label for label in labels]
+        label = torch.as_tensor(numbers, device=self.device)
+        if label.ndim != 1 or not bool(((label >= 0) & (label < self.num_classes)).all()):
+            raise ValueError(f"labels must be of the classes 0..{self.num_classes - 1}")
         return label.long()
 
     def __call__(
@@ -348,7 +366,8 @@ class Pipeline:
         num_inference_steps: int | list[int] | None = None,
         output_type: OutputType = "pil",
         *,
-        labels: Sequence[int] | None = None,
+        labels: Sequence[int | str] | None = None,
+        guidance_scale: float | None = None,
         noise: Tensor | None = None,
         latents: Sequence[Tensor] | None = None,
     ) -> PipelineOutput:
@@ -360,7 +379,9 @@ class Pipeline:
             num_inference_steps: network calls, or a list of those in each of as many sections of the chain;
                 None for as many as the pipeline's sampler states.
             output_type: "pil", "np" (n, H, W, C) or "pt" (n, C, H, W), the last two in [0, 1].
-            labels: the class of each image, for a conditional model; by default they take turns.
+            labels: the class of each image, by number or name, for a conditional model; by default they take
+                turns.
+            guidance_scale: of classifier-free guidance; None for the guidance that the pipeline has, if any.
             noise: (batch_size, *sample_shape), the start of the chain instead of a drawn one.
             latents: what the denoiser would draw, one tensor a network call.
         """
@@ -368,13 +389,15 @@ class Pipeline:
             raise ValueError(f"output_type must be one of {get_args(OutputType)}, not {output_type!r}")
         pipeline = self
         if num_inference_steps is not None:
-            pipeline = self.with_sampler(num_inference_steps=num_inference_steps)
+            pipeline = pipeline.with_sampler(num_inference_steps=num_inference_steps)
+        if guidance_scale is not None:
+            pipeline = pipeline.with_guidance("cfg", scale=guidance_scale)
         if isinstance(generator, torch.Generator) or generator is None:
             # Image i still depends on one seed + i, so that a larger batch begins with the same images.
             device = "cpu" if generator is None else generator.device
             seed = int(torch.randint(2**62, (), generator=generator, device=device))
             generator = generators_for(seed, 0, batch_size, self.device)
-        label = self._turns(0, batch_size) if labels is None else self._stated(labels, batch_size)
+        label = self._turns(0, batch_size) if labels is None else self._each(labels, batch_size)
         images = pipeline.draw(
             generator,
             batch_size,

@@ -131,6 +131,15 @@ def _flags(overrides: Sequence[str]) -> Layer:
     return layer
 
 
+def read_flags(overrides: Sequence[str]) -> dict[str, Any]:
+    """The values of `--set` flags alone, as nested tables, for what is not a recipe.
+
+    Raises:
+        RecipeError: if a flag is not an assignment.
+    """
+    return _flags(overrides).values
+
+
 def _keys(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     """The path of a value and of everything inside it."""
     yield path

@@ -49,6 +49,7 @@ def parse(annotation: Any, value: Any) -> Any:
     """
     if isinstance(value, FlagValue):
         return _parse_flag(annotation, value)
+    value = _without_flags(value)
     try:
         return _check(annotation, value)
     except ValidationError as error:
@@ -56,6 +57,13 @@ def parse(annotation: Any, value: Any) -> Any:
         raise Mismatch(f"not {as_text(value)}{_place(value, error)}{hint}") from error
     except TypeError as error:  # dates and times, which no option takes
         raise Mismatch(f"not {as_text(value)}") from error
+
+
+def _without_flags(value: Any) -> Any:
+    """Members of a dict that were set by flags, as the values that they are."""
+    if isinstance(value, dict):
+        return {key: _without_flags(inner) for key, inner in value.items()}
+    return value.value if isinstance(value, FlagValue) else value
 
 
 def _check(annotation: Any, value: Any) -> Any:

@@ -48,7 +48,7 @@ class ImageFolder(DataSource):
         self.path = path.expanduser()
         self.files = _image_files(self.path)
         classes = _classes(self.path, self.files)
-        self.num_classes = len(classes) or None
+        self.num_classes, self.class_names = len(classes) or None, tuple(classes) or None
         number = {name: index for index, name in enumerate(classes)}
         self.labels = torch.tensor([number[file.parts[0]] for file in self.files]) if classes else None
         everything = torch.arange(len(self.files))

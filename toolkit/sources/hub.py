@@ -62,6 +62,7 @@ class HubDataset(DataSource):
         self.label_column = _label_column(examples, label_column, path)
         self._use(split, examples)
         self.num_classes = _num_classes(examples, self.label_column, self.labels)
+        self.class_names = _class_names(examples, self.label_column)
         self.canvas = pictures.canvas_for(self._all_encoded(), size, fit, channels)
         self.image_shape = self.canvas.shape
         if held_out_split == split:
@@ -206,3 +207,11 @@ def _num_classes(examples: "Dataset", column: str | None, labels: Tensor | None)
         return None
     kind = examples.features[column]
     return kind.num_classes if isinstance(kind, datasets.ClassLabel) else int(labels.max()) + 1
+
+
+def _class_names(examples: "Dataset", column: str | None) -> tuple[str, ...] | None:
+    """The names that a ClassLabel column has for its classes."""
+    import datasets
+
+    kind = examples.features[column] if column is not None else None
+    return tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None

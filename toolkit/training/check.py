@@ -67,6 +67,7 @@ class FirstRows(DataSource):
 
     def __init__(self, source: DataSource) -> None:
         self.image_shape, self.num_classes = source.image_shape, source.num_classes
+        self.class_names = source.class_names
         self._source = source
 
     def __len__(self) -> int:

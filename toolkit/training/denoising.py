@@ -51,11 +51,12 @@ class MinSNR(Weighting):
 
     def weights(self, t: Tensor, target: Target) -> Tensor:
         alpha, sigma = self.schedule.at(t, torch.empty(len(t)))
-        snr = (alpha / sigma) ** 2
-        clamped = torch.as_tensor(snr).clamp(max=self.gamma)
+        snr = torch.as_tensor(alpha / sigma) ** 2
+        clamped = snr.clamp(max=self.gamma)
         if target == "flow":
             raise RecipeError("min_snr says nothing of the flow: set objective.loss.target to another one")
-        return {"noise": clamped / snr, "x0": clamped, "velocity": clamped / (snr + 1)}[target]
+        of_noise = (self.gamma / snr).clamp(max=1)  # also where the SNR is 0
+        return {"noise": of_noise, "x0": clamped, "velocity": clamped / (snr + 1)}[target]
 
 
 @final
@@ -81,7 +82,7 @@ class EDMWeighting(Weighting):
 
 @final
 class SquaredError(DenoisingLoss):
-    """Squared error of the estimate, a mean over the dimensions of a row (Ho et al. 2020, eq. 14, of the noise).
+    """Squared error of the estimate, a mean over dimensions of a row (Ho et al. 2020, eq. 14, of the noise).
 
     Args:
         target: the estimate whose error it is; the flow is for paths in continuous time.

@@ -78,6 +78,7 @@ class Previews:
             recipe=self._recipe.name,
             sample_shape=built.supplied["sample_shape"],
             num_classes=built.supplied["num_classes"],
+            class_names=list(built.source.class_names) if built.source.class_names else None,
             network=self._recipe.component(("networks", role)),
         )
         return SavedNetwork(network, saved)

@@ -83,7 +83,11 @@ def test_an_entry_point_that_leads_nowhere(install, doctor, tmp_path):
     ("requires", "complaint", "remedy"),
     [
         ((), "whole does not require diffusion-toolkit, so", f'write "{OURS}" into the dependencies'),
-        (("diffusion-toolkit>=0.1",), "requires diffusion-toolkit>=0.1 without an upper bound", f'write "{OURS}"'),
+        (
+            ("diffusion-toolkit>=0.1",),
+            "requires diffusion-toolkit>=0.1 without an upper bound",
+            f'write "{OURS}"',
+        ),
         (("Diffusion_Toolkit>=9,<10",), "Diffusion_Toolkit<10,>=9, but 0.1.0 is installed", "pip install"),
         (
             (OURS, "absent-thing>=2"),

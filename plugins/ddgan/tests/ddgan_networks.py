@@ -1,7 +1,6 @@
 """Networks small enough for tests."""
 
-from toolkit_ddgan.schedule import vp_sde
-
+from toolkit.diffusion.chain import vp_sde
 from toolkit_ddgan.generator import LightGenerator
 
 

@@ -1,12 +1,11 @@
-from functools import partial
-
 import pytest
 import torch
 
 from toolkit import DataSource
 from toolkit.registry import load as plugins
 from toolkit.sources.digits import Digits
-from toolkit_ddgan.data import Gaussians25, StackedDigits
+from toolkit_ddgan.data import StackedDigits
+from toolkit_points.data import Gaussians25
 
 INDICES = torch.arange(200)
 
@@ -35,9 +34,8 @@ def test_the_channels_of_a_stacked_picture_are_independent():
     assert (digits.corrcoef() - torch.eye(3)).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("make", [partial(StackedDigits, Digits()), Gaussians25], ids=["digits", "points"])
-def test_examples_depend_on_the_seed_and_on_nothing_else(make):
-    one, again, other = (make(length=200, seed=seed).read(INDICES)[0] for seed in (0, 0, 1))
+def test_examples_depend_on_the_seed_and_on_nothing_else():
+    one, again, other = (StackedDigits(Digits(), 200, seed=seed).read(INDICES)[0] for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
@@ -61,19 +59,3 @@ def test_a_recipe_nests_the_source_of_the_digits():
     table = {"type": "stacked_mnist", "length": 50, "source": {"type": "digits", "size": 12, "fit": "pad"}}
     source = plugins.load().registry.create(DataSource, table, supplied={}, where=str)
     assert source.image_shape == (3, 12, 12) and len(source) == 50
-
-
-def test_points_are_25_equal_gaussians_of_the_stated_width():
-    points, labels = Gaussians25(50_000).read(torch.arange(50_000))
-    modes = points.round()
-    _, counts = modes.unique(dim=0, return_counts=True)
-    assert labels is None and points.dtype == torch.float32
-    assert len(counts) == 25 and (counts / 2000 - 1).abs().max() < 0.1
-    assert (points - modes).std(dim=0).tolist() == pytest.approx([0.05, 0.05], rel=0.02)
-
-
-def test_held_out_points_are_others():
-    source = Gaussians25(1000)
-    held_out = source.held_out()
-    assert len(held_out) == 100
-    assert not set(contents(source)) & set(contents(held_out))

@@ -5,11 +5,11 @@ import torch
 from click.testing import CliRunner
 from ddgan_reference import filled, vectors
 from diffusers.models.attention_processor import Attention
-from toolkit_ddgan.schedule import vp_sde
 from torch import nn
 
 import toolkit
 from toolkit.cli import main
+from toolkit.diffusion.chain import vp_sde
 from toolkit_ddgan.blocks import PyramidConv, ResidualBlock
 from toolkit_ddgan.generator import PublishedGenerator
 from toolkit_ddgan.importer import OfficialGenerator

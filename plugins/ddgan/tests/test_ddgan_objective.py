@@ -5,12 +5,12 @@ import pytest
 import torch
 from ddgan_networks import light_generator
 from ddgan_reference import vectors
-from toolkit_ddgan.schedule import vp_sde
 from torch import nn
 from torch.nn.functional import softplus
 
-from toolkit import Batch, Denoiser, Prediction, Step
-from toolkit.diffusion.sampler import Ancestral
+from toolkit import Batch, Denoiser, Prediction, Step, walk
+from toolkit.diffusion.chain import vp_sde
+from toolkit.diffusion.samplers import Ancestral
 from toolkit_ddgan.discriminator import SmallDiscriminator, TransitionDiscriminator
 from toolkit_ddgan.generator import PublishedGenerator
 from toolkit_ddgan.objective import DDGAN, TurnDraws, squared_slope
@@ -182,7 +182,8 @@ def test_sampling_and_training_know_no_number_of_dimensions():
     for turn in ("discriminator", "denoiser"):
         loss = take(objective, turn, networks, images=torch.randn(6, 2))
         assert loss.total.isfinite()
-    x0 = Ancestral(vp_sde(4)).sample(networks["denoiser"], torch.randn(6, 2), 4)
+    chain = vp_sde(4)
+    x0 = walk(Ancestral(chain), networks["denoiser"], chain, torch.randn(6, 2), chain.grid(None, None))
     assert x0.shape == (6, 2)
 
 

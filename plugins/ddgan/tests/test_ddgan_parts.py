@@ -5,9 +5,9 @@ import pytest
 import torch
 from ddgan_networks import light_generator
 from ddgan_reference import hashed, vectors
-from toolkit_ddgan.schedule import vp_sde
 
 from toolkit import RecipeError
+from toolkit.diffusion.chain import vp_sde
 from toolkit_ddgan.discriminator import LargeDiscriminator, SmallDiscriminator, minibatch_spread
 from toolkit_ddgan.embedding import PixelNorm, sinusoids
 from toolkit_ddgan.fir import Blur, Double

@@ -11,9 +11,9 @@ from ddgan_reference import (
     unit,
     vectors,
 )  # fmt: skip
-from toolkit_ddgan.schedule import vp_sde
 
 from toolkit import Step
+from toolkit.diffusion.chain import vp_sde
 from toolkit.training.ema import EMA, EMAOptions
 from toolkit.training.optimizers import Cosine
 from toolkit_ddgan.discriminator import LargeDiscriminator, SmallDiscriminator
@@ -148,7 +148,8 @@ def test_sampling_equals_the_official_one():
     for t in reversed(range(4)):
         rows = torch.full((2,), t)
         x0 = generator(x, rows, latent=unit(910 + t, 2, 8)).x0
-        x = schedule.sample_posterior(x0, x, rows, unit(920 + t, 2, 3, 16, 16))
+        mean, std = schedule.posterior(x0, x, rows - 1, rows)
+        x = mean + std * unit(920 + t, 2, 3, 16, 16)
     assert_summary(x, vectors()["tiny_sampling_T4"]["output"])
 
 

@@ -8,7 +8,7 @@ import torch
 from diffusers.models.embeddings import Timesteps
 from torch import nn
 
-from toolkit import NoiseSchedule
+from toolkit import Chain
 from toolkit.hf.unet import UNet
 from toolkit.recipe import read_layers, resolve
 from toolkit.registry import load as plugins
@@ -57,7 +57,7 @@ def test_its_time_embedding_is_the_theses_in_another_order_of_channels() -> None
 
 def test_its_initial_weights_are_ddpms() -> None:
     torch.manual_seed(0)
-    schedule = NoiseSchedule([0.1, 0.2])
+    schedule = Chain([0.1, 0.2])
     model = UNet(
         schedule, (3, 8, 8), None, init="xavier", block_out_channels=(32, 32),
         down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolkit import NoiseSchedule
+from toolkit import Chain
 from toolkit.recipe import read_layers, resolve
 from toolkit.registry import load as plugins
 from toolkit.training.check import check_recipe
@@ -23,7 +23,7 @@ EMBEDDING = [
 
 def make(shape: tuple[int, ...] = (3, 12, 12), **options: int) -> DilatedConv:
     torch.manual_seed(0)
-    return DilatedConv(NoiseSchedule(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)), shape, **options)
+    return DilatedConv(Chain(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)), shape, **options)
 
 
 def described(p: dict[str, Tensor], x_t: Tensor, embedding: Tensor) -> Tensor:

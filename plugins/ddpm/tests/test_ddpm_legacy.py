@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from toolkit import Denoiser, NoiseSchedule, Prediction
+from toolkit import Chain, Denoiser, NoiseSchedule, Prediction, Saved
+from toolkit import walk as walk_with
+from toolkit.hf.folder import scheduler_of
 from toolkit_ddpm.legacy import ClampedAncestral
 
 BETAS = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
@@ -32,10 +34,11 @@ class Steady(Denoiser):
 
 def walk(x: Tensor) -> list[Tensor]:
     """All states of the chain from x: what the network was asked about, and the samples."""
-    schedule = NoiseSchedule(BETAS)
+    schedule = Chain(BETAS)
     denoiser = Steady(schedule)
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(x))]
-    samples = ClampedAncestral(schedule).sample(denoiser, x, 4, generators=generators)
+    sampler, times = ClampedAncestral(schedule), schedule.grid(None, None)
+    samples = walk_with(sampler, denoiser, schedule, x, times, generators=generators)
     return [*denoiser.seen, samples]
 
 
@@ -66,4 +69,5 @@ def test_each_step_is_algorithm_2_with_variance_beta_but_for_the_clamp_and_the_n
 
 
 def test_it_is_nothing_that_diffusers_would_sample_alike() -> None:
-    assert ClampedAncestral(NoiseSchedule(BETAS)).scheduler() is None
+    saved = Saved(sample_shape=(1, 8, 8), num_classes=None, network={}, sampler={"type": "clamped_ancestral"})
+    assert scheduler_of(ClampedAncestral(Chain(BETAS)), saved) is None

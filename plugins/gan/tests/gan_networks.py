@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from toolkit import Batch, Denoiser, Prediction, Step
-from toolkit.diffusion.schedule import stated_betas
+from toolkit.diffusion.chain import listed_betas
 from toolkit_gan.interfaces import Discriminator
 from toolkit_gan.sngan import SNGANDiscriminator, SNGANGenerator
 
-ONE_STEP = stated_betas([1.0])
+ONE_STEP = listed_betas([1.0])
 
 
 def small_networks(**discriminator):

@@ -5,7 +5,7 @@ import torch
 from gan_networks import ONE_STEP, Fixed, Linear, has_gradient, small_networks, step_of, take
 
 from toolkit import Batch
-from toolkit.diffusion.schedule import stated_betas
+from toolkit.diffusion.chain import listed_betas
 from toolkit_gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from toolkit_gan.losses import discriminator_loss, generator_loss, gradient_penalty, r1
 from toolkit_gan.objective import GAN
@@ -63,7 +63,8 @@ def test_penalties_enter_the_loss_with_their_weights(options, name, expected):
     rest = loss.logs["fake"] - loss.logs["real"]
     assert (loss.total - rest).item() == pytest.approx(expected, rel=1e-5)
     assert loss.logs[name].item() == pytest.approx(16 if name == "gp" else 25, rel=1e-5)
-    assert all(turn.second_order == (turn.name == "discriminator") for turn in objective.turns())
+    twice = {turn.name: turn.second_order for turn in objective.turns()}
+    assert twice == {"discriminator": ("discriminator",), "generator": ()}
 
 
 def test_lazy_penalties_count_the_updates_of_the_discriminator():
@@ -152,4 +153,4 @@ def test_the_held_out_loss_is_the_discriminators_without_penalties():
 @pytest.mark.parametrize("betas", [[0.5], [0.5, 1.0]])
 def test_other_chains_than_one_step_from_noise_are_refused(betas):
     with pytest.raises(ValueError, match="a one-shot GAN needs a chain of one step from pure noise"):
-        GAN(stated_betas(betas), "hinge")
+        GAN(listed_betas(betas), "hinge")

@@ -118,7 +118,7 @@ def test_a_pipeline_takes_its_card_along_but_another_sampler_has_one_of_its_own(
     pipeline.save_pretrained("copy")
     pipeline.with_sampler("ddim", num_inference_steps=5).save_pretrained("other")
     assert Path("copy/README.md").read_text() == path.read_text()
-    assert "`ddim` | num_inference_steps 5" in Path("other/README.md").read_text()
+    assert re.search(r"`ddim` \|.* num_inference_steps 5", Path("other/README.md").read_text())
     assert "My own words" not in Path("other/README.md").read_text()
     assert Path("copy/README.md") in files_to_publish(Path("copy"))
 

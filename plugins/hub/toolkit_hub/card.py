@@ -85,7 +85,7 @@ def _overview(pipeline: Mapping[str, Any]) -> str:
     averaged = (
         " Its weights are averages over the training steps." if pipeline.get("weights") == "ema" else ""
     )
-    kinds = ("network", "schedule", "sampler", "start")
+    kinds = [kind for kind in ("network", "schedule", "sampler", "start", "guidance") if pipeline.get(kind)]
     rows = [f"| {kind} | `{pipeline[kind]['type']}` | {_options(pipeline[kind])} |" for kind in kinds]
     return "\n".join([
         f"# {pipeline.get('recipe') or 'Pipeline'}", "",

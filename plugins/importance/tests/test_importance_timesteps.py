@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from toolkit import NoiseSchedule
+from toolkit import Chain, NoiseSchedule
 from toolkit_importance.second_moment import SecondMoment
 
 VECTORS = json.loads(Path(__file__).with_name("importance_vectors.json").read_text())
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def schedule(length: int = LENGTH) -> NoiseSchedule:
-    return NoiseSchedule([0.1] * length)
+    return Chain([0.1] * length)
 
 
 def filled(rows: list[list[float]]) -> SecondMoment:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit import Denoiser, NoiseSchedule, Prediction
+from toolkit import Chain, Denoiser, NoiseSchedule, Prediction
 
 SHAPE = (1, 3, 4, 4)
 
@@ -28,7 +28,7 @@ def image(name: str) -> Tensor:
 
 def published() -> NoiseSchedule:
     """The chain of the vectors (Ho et al. 2020)."""
-    return NoiseSchedule(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
+    return Chain(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
 
 
 class Says(Denoiser):
@@ -68,8 +68,8 @@ class ExactForGaussians(Denoiser):
         label: Tensor | None = None,
         latent: Tensor | None = None,
     ) -> Prediction:
-        signal_squared, data = self.schedule.signal(t, x_t) ** 2, self.std**2
-        sigma_squared = self.schedule.sigma(t, x_t) ** 2
+        signal_squared, data = self.schedule.at(t, x_t)[0] ** 2, self.std**2
+        sigma_squared = self.schedule.at(t, x_t)[1] ** 2
         marginal = signal_squared * data + sigma_squared
         x0 = signal_squared.sqrt() * data / marginal * x_t
         if not self.learned:

@@ -8,6 +8,7 @@ from improved_ddpm_reference import SHAPE, ExactForGaussians, image, vectors
 from torch import Tensor
 
 from toolkit import (
+    Chain,
     DataError,
     DataSource,
     Denoiser,
@@ -91,7 +92,7 @@ def subject(source: DataSource, learned: bool = True, **sampler: str) -> Subject
 
 def test_the_published_full_chain_comes_out() -> None:
     official = vectors()["nll_full_chain_T4"]
-    schedule = NoiseSchedule(official["betas"])
+    schedule = Chain(official["betas"])
     x0, bound = image("x0"), Bound(schedule)
     noise = torch.tensor(official["noise_by_index"]).view(4, *SHAPE[1:])
     bits, _ = terms(Proportional(schedule), bound, x0.expand_as(noise), torch.arange(4), noise, clip=False)

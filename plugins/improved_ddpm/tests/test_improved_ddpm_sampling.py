@@ -5,7 +5,7 @@ import torch
 from improved_ddpm_reference import ExactForGaussians
 from torch import Tensor
 
-from toolkit import Denoiser, NoiseSchedule, Prediction, Sampler
+from toolkit import Chain, Denoiser, NoiseSchedule, Prediction, Sampler
 from toolkit.registry import load as plugins
 from toolkit_improved_ddpm.schedule import cosine_betas
 
@@ -28,7 +28,7 @@ class StandardNormal(Denoiser):
         label: Tensor | None = None,
         latent: Tensor | None = None,
     ) -> Prediction:
-        x0 = self.schedule.signal(t, x_t) * x_t
+        x0 = self.schedule.at(t, x_t)[0] * x_t
         return Prediction(self.schedule, x_t, t, x0=x0, variance_fraction=torch.ones_like(x_t))
 
 
@@ -53,7 +53,7 @@ def test_the_learned_variance_is_interpolated_on_the_chain_that_is_visited(steps
 def test_with_the_exact_variance_few_steps_give_the_variance_of_the_data(learned: bool, right: bool) -> None:
     """The variances of DDPM are exact in the limit of many steps only, and here there are 4."""
     torch.manual_seed(0)
-    schedule, std = NoiseSchedule([0.01, 0.4, 0.7, 0.9]), 0.5
+    schedule, std = Chain([0.01, 0.4, 0.7, 0.9]), 0.5
     denoiser = ExactForGaussians(schedule, std, learned=learned)
     x = schedule.diffuse(std * torch.randn(ROWS, 1), torch.full((ROWS,), 3), torch.randn(ROWS, 1))
     x0 = ancestral(schedule, None).sample(denoiser, x, 4)

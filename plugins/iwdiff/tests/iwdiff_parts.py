@@ -6,14 +6,24 @@ import torch
 from toolkit_ddpm.objective import Simple
 from torch import Tensor, nn
 
-from toolkit import Batch, Denoiser, DenoisingLoss, Loss, NoiseSchedule, Prediction, Step, TimestepSampler
+from toolkit import (
+    Batch,
+    Chain,
+    Denoiser,
+    DenoisingLoss,
+    Loss,
+    NoiseSchedule,
+    Prediction,
+    Step,
+    TimestepSampler,
+)
 from toolkit_iwdiff.objective import IWDiff
 
 SHAPE = (1, 2, 3)
 
 
 def chain() -> NoiseSchedule:
-    return NoiseSchedule([0.02 * (i + 1) for i in range(20)])
+    return Chain([0.02 * (i + 1) for i in range(20)])
 
 
 class Linear(Denoiser):

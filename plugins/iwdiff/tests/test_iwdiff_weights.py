@@ -10,7 +10,7 @@ import torch
 from iwdiff_parts import SHAPE, Linear, Stated, chain, objective, trained
 from torch import Tensor
 
-from toolkit import NoiseSchedule
+from toolkit import Chain
 from toolkit_iwdiff.weights import DrawWeights
 
 VECTORS = json.loads(Path(__file__).with_name("iwdiff_vectors.json").read_text())
@@ -76,7 +76,7 @@ def test_a_number_multiplies_the_sum() -> None:
 
 
 def test_the_scale_of_the_bound_is_the_published_coefficient_of_each_timestep() -> None:
-    schedule = NoiseSchedule(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
+    schedule = Chain(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
     t = torch.tensor(VECTORS["bound_index"])
     losses = torch.tensor([[0.0, 1.0]], dtype=torch.float64).repeat(len(t), 1)
     log_odds = torch.logit(DrawWeights(schedule, 3, -1, "vlb")(losses, t)[:, 0])
@@ -85,7 +85,7 @@ def test_the_scale_of_the_bound_is_the_published_coefficient_of_each_timestep() 
 
 def test_the_scale_of_the_bound_follows_a_respaced_chain() -> None:
     """With the betas of the steps that are left, and the second posterior variance at the first of them."""
-    schedule = NoiseSchedule([0.1, 0.2, 0.3, 0.4]).respace([1, 3])
+    schedule = Chain([0.1, 0.2, 0.3, 0.4]).respace([1, 3])
     abar = torch.tensor([0.9 * 0.8, 0.9 * 0.8 * 0.7 * 0.6], dtype=torch.float64)
     beta = 1 - abar / torch.tensor([1.0, float(abar[0])])
     variance = torch.stack([beta[1] * (1 - abar[0]) / (1 - abar[1]), beta[1]])
@@ -97,4 +97,4 @@ def test_the_scale_of_the_bound_follows_a_respaced_chain() -> None:
 
 def test_a_chain_that_ends_in_pure_noise_has_no_scale_of_the_bound() -> None:
     with pytest.raises(ValueError, match="every beta below 1"):
-        DrawWeights(NoiseSchedule([0.5, 1.0]), 1, 1, "vlb")
+        DrawWeights(Chain([0.5, 1.0]), 1, 1, "vlb")

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from toolkit import NoiseSchedule, Pipeline
+from toolkit import Chain, NoiseSchedule, Pipeline
 from toolkit.pipeline.folder import Saved
 from toolkit.registry import load as plugins
 from toolkit_mbconv.denoiser import MBConvUNet
@@ -17,7 +17,7 @@ NETWORK: dict[str, Any] = {
 
 
 def schedule() -> NoiseSchedule:
-    return NoiseSchedule(torch.linspace(1e-3, 0.3, 20, dtype=torch.float64))
+    return Chain(torch.linspace(1e-3, 0.3, 20, dtype=torch.float64))
 
 
 def network(shape: tuple[int, ...] = (3, 8, 8), classes: int | None = None, **options: Any) -> MBConvUNet:

@@ -89,7 +89,7 @@ def test_it_takes_the_options_of_the_cores_unet_but_those_of_the_blocks_that_are
 @pytest.mark.parametrize(("shape", "options", "named"), [
     ((2,), {}, "works on images"),
     ((3, 9, 9), {}, "must be divisible by 2"),
-    ((3, 8, 8), {"block_out_channels": (8, 18)}, "divisible by num_groups"),
+    ((3, 8, 8), {"block_out_channels": (8, 18)}, "norm_num_groups = 4 must divide"),
     ((3, 8, 8), {"conditional": True}, "needs labelled data"),
 ])  # fmt: skip
 def test_what_cannot_be_built_is_refused(shape, options, named) -> None:  # type: ignore[no-untyped-def]

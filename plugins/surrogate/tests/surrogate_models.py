@@ -62,7 +62,7 @@ class Exact(Denoiser):
         latent: Tensor | None = None,
     ) -> Prediction:
         self.asked.append(int(t[0]))
-        noise = (x_t - self.schedule.signal(t, x_t) * self.x0) / self.schedule.sigma(t, x_t)
+        noise = (x_t - self.schedule.at(t, x_t)[0] * self.x0) / self.schedule.at(t, x_t)[1]
         return Prediction(self.schedule, x_t, t, noise=noise)
 
 
