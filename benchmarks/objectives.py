@@ -190,7 +190,7 @@ def main() -> None:
             two = getattr(trainer.training.objective, "two_passes", False)
             passes = "two passes" if two else "one pass"
             print(f"{name}: A = {active:.2f}, effective draws {effective:.2f}, {passes}")
-    trainers["ddpm"].processes.close(cleanly=True)
+    trainers["ddpm"].processes.__exit__(None)
     sys.exit(1 if broken else 0)
 
 

@@ -115,7 +115,7 @@ def main() -> None:
 
     what = f"sampling 64 images by {pipeline.calls} network calls"
     compare(what, sample, calls, chosen.samplings, device)
-    processes.close(cleanly=True)
+    processes.__exit__(None)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def main() -> None:
         answers["drift"] = str(error)
     if processes.is_main:
         print(json.dumps(answers))
-    processes.close(cleanly=True)
+    processes.__exit__(None)
 
 
 if __name__ == "__main__":

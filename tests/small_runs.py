@@ -117,9 +117,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, source: str) -> str:
     """Install a distribution with one plugin in a folder, for one test; returns the name of its module."""
-    module = f"module_of_{name}"
+    module = f"module_of_{name}_{folder.name}"  # another one in each test: plugins are loaded once a process
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, module, raising=False)  # another test's
     (folder / f"{module}.py").write_text(source)
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()

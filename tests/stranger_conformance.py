@@ -44,7 +44,7 @@ num = 4
 def cases() -> list[testing.Case]:
     return [
         testing.Case(NoiseSchedule, "stranger_sigmoid", {"num_train_timesteps": 100}),
-        testing.Case(Sampler, "stranger_two_step", {"num_inference_steps": 40}),
+        testing.Case(Sampler, "stranger_two_step", steps=40),
         testing.Case(Network, "stranger_uncertainty", inputs=lambda n: (torch.arange(n),)),
         testing.Case(Objective, "stranger_weighed", recipe=RECIPE),
     ]

@@ -3,14 +3,15 @@
 `test_stranger_everything.py` installs this file as the package itself.
 """
 
-from typing import Annotated, Unpack, final
+import math
+from typing import Annotated, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 import toolkit
-from toolkit import Batch, Chain, Denoiser, Loss, NoiseSchedule, Prediction, Records, Registry, Step, Turn
+from toolkit import Batch, Chain, Denoiser, Loss, NoiseSchedule, Records, Registry, Step, Turn
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -29,32 +30,35 @@ def sigmoid(num_train_timesteps: Positive, steepness: Annotated[float, Field(gt=
 
 @final
 class TwoStep(toolkit.Sampler):
-    """DPM-Solver++(2M): draws a line through the last two estimates of x_0 (Lu et al. 2022, algorithm 2).
+    """DPM-Solver++(2M): draws a line through the last two estimates of x_0 (Lu et al. 2022, algorithm 2)."""
 
-    Args:
-        num_inference_steps: network calls.
-    """
+    def __init__(self, schedule: Chain) -> None:
+        self.schedule = schedule
 
-    def __init__(self, schedule: NoiseSchedule, num_inference_steps: Positive) -> None:
-        kept = toolkit.kept_timesteps(schedule.num_train_timesteps, num_inference_steps, "trailing")
-        self.schedule = schedule.respace(kept)
-        self.timesteps = self.schedule.timesteps
+    def grid(
+        self, schedule: NoiseSchedule, n: toolkit.Steps | None, spacing: str | None
+    ) -> tuple[float, ...]:
+        return schedule.grid(n, spacing or "trailing")
 
-    def sample(self, denoiser: Denoiser, x: Tensor, start: int, **draws: Unpack[toolkit.Draws]) -> Tensor:
-        before: list[tuple[float, Tensor]] = []  # the last step in log(s / r), and its estimate
+    def stepper(self) -> toolkit.SamplerStep:
+        before: list[tuple[float, Tensor]] = []  # the last step in log(alpha / sigma), and its estimate
 
-        def step(prediction: Prediction, x_t: Tensor, t: int) -> Tensor:
-            abar, abar_s = self.schedule.alphas_cumprod[t], self.schedule.alphas_cumprod_prev[t]
-            x0, length = prediction.x0, float((abar_s.logit() - abar.logit()) / 2)
-            line = x0
-            if before and abar_s < 1:  # the last step goes to x_0 itself
+        def step(
+            denoise: toolkit.Denoise, x_t: Tensor, t: float, s: float, noise: toolkit.Noise
+        ) -> Tensor:
+            x0 = denoise(x_t, t).x0
+            if s == self.schedule.clean:
+                return x0
+            (alpha, sigma), (alpha_s, sigma_s) = self.schedule.at(t, x_t), self.schedule.at(s, x_t)
+            length, line = math.log(alpha_s * sigma / (sigma_s * alpha)), x0
+            if before:
                 last, last_x0 = before.pop()
                 line = x0 + length / (2 * last) * (x0 - last_x0)
             before[:] = [(length, x0)]
-            shrink = ((1 - abar_s) / (1 - abar)).sqrt()
-            return float(shrink) * x_t + float(abar_s.sqrt() - shrink * abar.sqrt()) * line
+            shrink = sigma_s / sigma
+            return shrink * x_t + (alpha_s - shrink * alpha) * line
 
-        return toolkit.calls(denoiser, x, toolkit.below(self.timesteps, start), step, **draws)
+        return step
 
 
 @final
@@ -67,7 +71,7 @@ class Spread(toolkit.TimestepSampler):
 
     running: Tensor
 
-    def __init__(self, schedule: NoiseSchedule, memory: Annotated[float, Field(ge=0, lt=1)] = 0.9) -> None:
+    def __init__(self, schedule: Chain, memory: Annotated[float, Field(ge=0, lt=1)] = 0.9) -> None:
         super().__init__()
         self.memory = memory
         self.register_buffer("running", torch.ones(schedule.num_train_timesteps))
@@ -102,7 +106,8 @@ class PseudoHuber(toolkit.DenoisingLoss):
     def forward(
         self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
     ) -> Tensor:
-        velocity = self.schedule.at(t, x0)[0] * noise - self.schedule.at(t, x0)[1] * x0
+        alpha, sigma = self.schedule.at(t, x0)
+        velocity = alpha * noise - sigma * x0
         error = denoiser(self.schedule.diffuse(x0, t, noise), t, label=label).velocity - velocity
         return ((error.square() + self.c**2).sqrt() - self.c).flatten(1).mean(1)
 
@@ -111,7 +116,7 @@ class PseudoHuber(toolkit.DenoisingLoss):
 class Uncertainty(nn.Module):
     """u(t), the logarithm of the loss to expect; 0 everywhere at first."""
 
-    def __init__(self, schedule: NoiseSchedule, width: Positive = 8) -> None:
+    def __init__(self, schedule: Chain, width: Positive = 8) -> None:
         super().__init__()
         self.total = schedule.num_train_timesteps
         self.layers = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1))

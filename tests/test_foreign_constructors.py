@@ -48,7 +48,10 @@ def network(registry: Registry, schedule: NoiseSchedule, table: Mapping[str, Any
     supplied = {"schedule": schedule, "sample_shape": (3, 8, 8), "num_classes": 10}
     with torch.device("meta"):
         built: Denoiser = registry.create(
-            Denoiser, table, supplied=supplied, where=lambda path: f"[{'.'.join(('networks.denoiser', *path))}]"
+            Denoiser,
+            table,
+            supplied=supplied,
+            where=lambda path: f"[{'.'.join(('networks.denoiser', *path))}]",
         )
     return built
 
@@ -56,7 +59,10 @@ def network(registry: Registry, schedule: NoiseSchedule, table: Mapping[str, Any
 def sampler(registry: Registry, schedule: NoiseSchedule, name: object, options: object) -> Sampler:
     table = {"type": "diffusers", "scheduler": name, "options": options}
     built: Sampler = registry.create(
-        Sampler, table, supplied={"schedule": schedule}, where=lambda path: f"[{'.'.join(('sampler', *path))}]"
+        Sampler,
+        table,
+        supplied={"schedule": schedule},
+        where=lambda path: f"[{'.'.join(('sampler', *path))}]",
     )
     return built
 
@@ -83,17 +89,17 @@ def test_every_option_of_a_unet_takes_or_refuses_every_value_by_name(
     ({"block_out_channels": []}, r"block_out_channels = \[\] has no level"),
     ({"layers_per_block": 0}, "'layers_per_block' must be a whole number of at least 1"),
     ({"layers_per_block": 10**6}, "'layers_per_block' must be a whole number .* of at most 64"),
-    ({"up_block_types": ["UpBlock2D"]}, "2 in block_out_channels, 2 in down_block_types, 1 in up_block_types"),
+    ({"up_block_types": ["UpBlock2D"]}, "2 in block_out_channels, 2 in down_block_types, 1 in up_block"),
     ({"norm_num_groups": 5}, r"norm_num_groups = 5 must divide .* block_out_channels = \[8, 16\]"),
-    ({"attention_head_dim": 3}, "attention_head_dim = 3 must divide the channels of every level with attention"),
+    ({"attention_head_dim": 3}, "attention_head_dim = 3 must divide the channels of every level with"),
     ({"attn_norm_num_groups": 3}, "attn_norm_num_groups = 3 must divide the channels of the last level"),
     ({"freq_shift": 4}, "freq_shift = 4 must be below 4, half the channels of the first level"),
-    ({"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"]}, "'down_block_types' must be a list, each one"),
+    ({"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"]}, "'down_block_types' must be a list"),
     ({"mid_block_type": "x"}, "'mid_block_type' must be \"UNetMidBlock2D\""),
     ({"act_fn": "sillu"}, "'act_fn' must be one of \"silu\""),
     ({"dropout": 1}, "'dropout' must be a number of at least 0 and below 1"),
     ({"time_embedding_type": "fourier"}, "takes the logarithm of t, which is 0 on a chain"),
-    ({"up_block_types": ["SkipUpBlock2D", "UpBlock2D"]}, "up_block_types = .* must be those of the first levels"),
+    ({"up_block_types": ["SkipUpBlock2D", "UpBlock2D"]}, "up_block_types = .* must be those of the first"),
 ])  # fmt: skip
 def test_options_of_a_unet_that_cannot_be_are_refused_with_what_is_allowed(
     options: dict[str, Any], sentence: str, registry: Registry, chain: NoiseSchedule
@@ -113,7 +119,8 @@ def test_a_unet_of_any_allowed_blocks_predicts(
     down: str, up: str, registry: Registry, chain: NoiseSchedule
 ) -> None:
     blocks = {"down_block_types": [down, "DownBlock2D"], "up_block_types": ["UpBlock2D", up]}
-    denoiser = network(registry, chain, UNET | blocks)
+    # Attention beside a skip has groups of 32 channels.
+    denoiser = network(registry, chain, {**UNET, **blocks, "block_out_channels": [32, 64]})
     x, t = torch.empty((2, 3, 8, 8), device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
     assert denoiser.get_submodule("model")(x, t).sample.shape == x.shape
 
@@ -121,7 +128,7 @@ def test_a_unet_of_any_allowed_blocks_predicts(
 SCHEDULERS = (
     "DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler",
     "UniPCMultistepScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "PNDMScheduler",
-    "LCMScheduler", "SASolverScheduler",
+    "LCMScheduler",
 )  # fmt: skip
 VALUES: list[Any] = [0, -1, 3, 10**6, 1.5, "x", True, "leading", "learned", "bh1"]
 
@@ -155,8 +162,10 @@ def test_options_of_a_scheduler_that_follow_from_the_schedule_are_refused(
         sampler(registry, chain, "DDIMScheduler", {option: 1})
 
 
-@pytest.mark.parametrize("name", ["x", "", "DDIM", "UNet2DModel", 1, None, "KarrasVeScheduler", "AmusedScheduler",
-                                  "RePaintScheduler", "CogVideoXDPMScheduler", "DDIMInverseScheduler"])  # fmt: skip
+@pytest.mark.parametrize("name", [
+    "x", "", "DDIM", "UNet2DModel", 1, None, "KarrasVeScheduler", "AmusedScheduler", "RePaintScheduler",
+    "CogVideoXDPMScheduler", "DDIMInverseScheduler",
+])  # fmt: skip
 def test_what_is_no_scheduler_or_no_sampler_is_refused(
     name: object, registry: Registry, chain: NoiseSchedule
 ) -> None:
@@ -169,13 +178,14 @@ def test_what_is_no_scheduler_or_no_sampler_is_refused(
 def test_a_number_of_steps_can_be_walked_or_is_refused(
     name: str, registry: Registry, chain: NoiseSchedule
 ) -> None:
-    for options in ({}, {"steps_offset": 1}):
+    offset = "steps_offset" in inspect.signature(getattr(diffusers, name)).parameters
+    for options in ({}, {"steps_offset": 1}) if offset else ({},):
         built = sampler(registry, chain, name, options)
         for steps in (1, 2, 3, 50, 99, 100, 101, 10**9):
             try:
                 times = built.grid(chain, steps, None)
             except ValueError as error:
-                assert steps != 3, error
+                assert "num_inference_steps" in str(error) and steps != 50
                 continue
             assert steps <= 100
             count_calls(built, chain, times, 3)
@@ -192,7 +202,7 @@ def test_limits_narrow_the_types_of_foreign_options_and_keep_their_descriptions(
     assert "activation" in parameters["act_fn"].annotation.__metadata__[0].description
     assert parameters["norm_eps"].annotation is float and "dropout" not in parameters
     with pytest.raises(ValueError, match="no parameter 'act_fm' to limit"):
-        options_from(target, limits={"act_fm": bool})(wrapped)
+        options_from(target, limits={"act_fm": bool})(lambda **unet: None)
 
 
 def test_whatever_a_foreign_constructor_raises_names_what_was_given(registry: Registry) -> None:
@@ -208,9 +218,16 @@ def test_whatever_a_foreign_constructor_raises_names_what_was_given(registry: Re
     copy = registry.copy()
     copy.add(Denoiser, "foreign", Foreign)
     assert read_signature(Foreign).foreign
-    for value, kind in (("a", "KeyError"), ("b", "ZeroDivisionError"), ("c", "AssertionError"), ("d", "KeyError")):
+    for value, kind in (
+        ("a", "KeyError"),
+        ("b", "ZeroDivisionError"),
+        ("c", "AssertionError"),
+        ("d", "KeyError"),
+    ):
         with pytest.raises(RecipeError) as caught:
-            copy.create(Denoiser, {"type": "foreign", "act_fn": value}, supplied={}, where=lambda path: "[here]")
+            copy.create(
+                Denoiser, {"type": "foreign", "act_fn": value}, supplied={}, where=lambda path: "[here]"
+            )
         message = str(caught.value)
         assert message.startswith(f"[here] 'foreign' cannot be built from act_fn = \"{value}\": {kind}: ")
         assert "\n" not in message

@@ -1,6 +1,7 @@
 """Pipelines from files of weights that somebody else's code wrote."""
 
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from toolkit import Importer
 from toolkit.errors import CheckpointError
-from toolkit.pipeline.importer import import_pipeline
+from toolkit.pipeline.importer import import_pipeline, read_state
 from toolkit.registry import load as plugins
 
 
@@ -67,3 +68,62 @@ def test_a_file_never_executes_code(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds more than tensors"):
         import_pipeline(Renamed(), tmp_path / "trap.pt", plugins.load().registry)
     assert not (tmp_path / "sprung").exists()
+
+
+def damaged(path: Path) -> dict[str, bytes]:
+    """Files that are no weights, by what is wrong with them."""
+    torch.save({"weight": torch.zeros(64)}, path)
+    whole = path.read_bytes()
+    path.unlink()
+    return {
+        "empty": b"",
+        "text": b"# README\n\nweights of the paper, trained for 1200 epochs\n",
+        "json": b'{"weight": [0.0]}',
+        "picture": b"\x89PNG\r\n\x1a\n" + bytes(64),
+        "zip": b"PK\x03\x04" + bytes(64),
+        "cut": whole[: len(whole) // 2],
+        "altered": whole[:100] + bytes(64) + whole[164:],
+        "safetensors": b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ",
+        "pickle of a number": pickle.dumps(1),
+        "pickle of an object": pickle.dumps(Path()),
+        "pickle of names": pickle.dumps({"weight": "x"}, protocol=2),
+        **{f"one byte {code:02x}": bytes([code]) for code in range(256)},
+        **{f"two bytes {code:02x}": b"\x80\x02" + bytes([code]) + b"." for code in range(256)},
+    }
+
+
+def test_what_is_no_file_of_weights_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "their.pt"
+    for kind, content in damaged(path).items():
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError) as caught:
+            read_state(path)
+        message = str(caught.value)
+        assert message.startswith(f"{path}: ") and len(message.splitlines()) == 1, (kind, message)
+    for elsewhere in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read_state(elsewhere)
+
+
+@pytest.mark.parametrize("content", [
+    None, 1, [], [torch.zeros(1)], torch.zeros(1), {"weight": 1}, {"weight": {}}, {1: torch.zeros(1)},
+    {("a", "b"): torch.zeros(1)}, {None: torch.zeros(1)}, {"weight": [torch.zeros(1)]},
+])  # fmt: skip
+def test_what_is_no_state_dict_is_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "their.pt")
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        read_state(tmp_path / "their.pt")
+
+
+@pytest.mark.parametrize("change", [
+    lambda tensor: tensor.double().to_sparse(), lambda tensor: tensor.to("meta"), lambda tensor: tensor[:1],
+    lambda tensor: tensor.reshape(-1, 1, 1),
+])  # fmt: skip
+def test_whatever_an_importer_fails_on_is_told_with_the_file_in_one_line(
+    change: Callable[[Tensor], Tensor], theirs: tuple[Path, dict[str, Tensor]]
+) -> None:
+    file, state = theirs
+    torch.save({f"their.{name}": change(tensor) for name, tensor in state.items()}, file)
+    with pytest.raises(CheckpointError, match=r"their\.pt: ") as caught:
+        import_pipeline(Renamed(), file, plugins.load().registry)
+    assert len(str(caught.value).splitlines()) == 1

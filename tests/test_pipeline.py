@@ -202,9 +202,13 @@ def test_labels_for_a_model_that_is_not_conditional_are_refused() -> None:
         pipeline(2, labels=[3, 3])
 
 
-@pytest.mark.parametrize("labels", [[3], [3, 10], [-1, 3]])
-def test_labels_that_are_too_few_or_no_classes_are_refused(labels: list[int]) -> None:
-    with pytest.raises(ValueError, match="labels must be 2 of the classes 0..9"):
+@pytest.mark.parametrize(("labels", "message"), [
+    ([3], "labels must be one for each of 2 images, got 1"),
+    ([3, 10], "labels must be of the classes 0..9"),
+    ([-1, 3], "labels must be of the classes 0..9"),
+])  # fmt: skip
+def test_labels_that_are_too_few_or_no_classes_are_refused(labels: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make_conditional()(2, labels=labels)
 
 

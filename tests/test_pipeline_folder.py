@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -73,7 +72,7 @@ def test_every_option_of_the_sampler_is_stated_and_read_again(runs: Path) -> Non
 def test_defaults_of_a_sampler_are_stated_too(runs: Path) -> None:
     toolkit.load(runs / "ddpm").with_sampler("ddim", num_inference_steps=5).save_pretrained("copy")
     assert json.loads(Path("copy/pipeline.json").read_text())["sampler"] == {
-        "type": "ddim", "num_inference_steps": 5, "spacing": "leading", "eta": 0.0, "clip": False,
+        "type": "ddim", "num_inference_steps": 5, "spacing": None, "eta": 0.0, "clip": False,
     }  # fmt: skip
 
 
@@ -120,7 +119,8 @@ def test_a_hub_id_that_cannot_be_had_is_one_clear_line() -> None:
     ('{"format": 1,', "cannot be read"),
     ("[]", "is not a JSON object"),
     ('{"format": 2}', "format"),
-    ('{"format": 1}', "plugins"),
+    ('{"format": 1}', "sample_shape: Field required"),
+    ('{"format": 1, "sample_shape": [1, 8, 8], "num_classes": null, "network": {}}', "plugins"),
 ])  # fmt: skip
 def test_a_damaged_description_is_refused(saved: Path, text: str, named: str) -> None:
     (saved / "pipeline.json").write_text(text)
@@ -158,8 +158,8 @@ def test_missing_extra_and_misshapen_weights_are_named(saved: Path) -> None:
     name = next(key for key, tensor in state.items() if tensor.ndim == 4)
     for altered, expected in (
         ({k: t for k, t in state.items() if k != name}, f"it lacks {name!r}"),
-        ({**state, "stranger": torch.ones(1)}, "and the network lacks, 'stranger'"),
-        ({**state, name: state[name][:1].clone()}, f"{name!r} is (1, "),
+        ({**state, "stranger": torch.ones(1)}, "it has 'stranger', which is unknown here"),
+        ({**state, name: state[name][:1].clone()}, f"{name!r} has shape (1, "),
     ):
         save_file(altered, path)
         assert expected in refusal(saved)
@@ -206,26 +206,3 @@ def test_a_component_that_no_installed_plugin_has_is_refused_on_loading() -> Non
         Saved(sample_shape=(2,), num_classes=None, **tables), registry, "here"
     ).save_pretrained("still")
     assert "'still' is not installed" in refusal("still", ToolkitError)
-
-
-def test_push_to_hub_uploads_exactly_the_files_of_the_folder(
-    runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uploaded: dict[str, set[str]] = {}
-
-    class Hub:
-        def create_repo(self, repo_id: str, **options: object) -> str:
-            assert options == {"private": True, "exist_ok": True}
-            return f"https://hub/{repo_id}"
-
-        def upload_folder(self, *, repo_id: str, folder_path: Path, **options: object) -> None:
-            files = (path for path in Path(folder_path).rglob("*") if path.is_file())
-            uploaded[repo_id] = {path.relative_to(folder_path).as_posix() for path in files}
-
-    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    assert toolkit.load(runs / "ddpm").push_to_hub("me/digits", private=True) == "https://hub/me/digits"
-    there = (path for path in (runs / "ddpm" / "pipeline").rglob("*") if path.is_file())
-    assert uploaded["me/digits"] == {
-        path.relative_to(runs / "ddpm" / "pipeline").as_posix() for path in there
-    }

@@ -9,7 +9,7 @@ from small_runs import OBSERVERS, PLUGIN, content, finished, install, metrics, r
 from tiny import TINY_DDGAN, TINY_DDPM
 
 Write = Callable[..., Path]
-TEACHER = TINY_DDPM.replace('type = "ddpm"', 'type = "taught"') + TINY_DDPM[
+TEACHER = TINY_DDPM.replace('type = "denoising"', 'type = "taught"') + TINY_DDPM[
     TINY_DDPM.index("[networks.denoiser]") : TINY_DDPM.index("[optimizers.denoiser]")
 ].replace("denoiser", "teacher")
 
@@ -111,12 +111,13 @@ def test_an_observer_that_fails_is_named_and_stops_neither_the_run_nor_other_obs
     write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     wrong = OBSERVERS.replace('seen.append("started")', 'raise KeyError("[run]")')
+    modules = {}
     for name, source in (("a_wrong", wrong), ("watcher", OBSERVERS), ("z_wrong", wrong)):
-        module = install(monkeypatch, tmp_path, name, source)
+        modules[name] = install(monkeypatch, tmp_path, name, source)
     result = finished(write())
     for name in ("a_wrong", "z_wrong"):
         assert f"plugin '{name}' ({name} 1.0): toolkit_run_started: KeyError: '[run]'" in result.output
-    assert sys.modules["module_of_watcher"].seen[0] == "started" and module
+    assert sys.modules[modules["watcher"]].seen[0] == "started"
 
 
 def test_tensorboard_writes_into_the_run_folder_which_stays_one(write: Write, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def state(run: Path, status: str, step: int = 0) -> None:
 def test_a_run_is_summarised_by_its_files(run: Path) -> None:
     summary = read_run(run)
     assert (summary.name, summary.status, summary.step) == ("mine", "finished", 4)
-    assert summary.recipe["objective"]["type"] == "ddpm"
+    assert summary.recipe["objective"]["type"] == "denoising"
     last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert summary.last("denoiser/loss") == [r["denoiser/loss"] for r in last if "denoiser/loss" in r][-1]
     assert summary.last("nothing") is None

@@ -109,7 +109,7 @@ def test_a_sampler_and_its_steps_make_the_images(run: Path) -> None:
 def test_sections_of_the_chain_make_the_images_that_they_make_in_python(run: Path) -> None:
     sample(run, "--num", 2, "--steps", "5,2", "--spacing", "strided", "--out", "grid.png")
     pipeline = toolkit.load(run).with_sampler(num_inference_steps=[5, 2], spacing="strided")
-    assert pipeline.sampler.timesteps.tolist() == [0, 2, 4, 7, 9, 10, 19]
+    assert pipeline.times == (19, 10, 9, 7, 4, 2, 0, -1)
     save_samples(torch.cat(list(pipeline.sample(2))), Path("expected.png"))
     assert np.array_equal(pixels("grid.png"), pixels("expected.png"))
 
@@ -144,8 +144,8 @@ def test_an_existing_folder_is_replaced_only_on_request_and_then_keeps_no_older_
     (("--steps", 21), "num_inference_steps must be from 1 to 20"),
     (("--steps", "3,11"), "from 1 to 10, the length of section 2 of 2, not 11"),
     (("--steps", 6, "--spacing", "ddim"), "the nearest numbers that have one are 5 and 7"),
-    (("--spacing", "stridden"), 'not "stridden"'),
-    (("--label", 3), "--label 3: this model is not conditional"),
+    (("--spacing", "stridden"), "not 'stridden'"),
+    (("--label", 3), "--label 3: labels are for a conditional model, which this is not"),
     (("--device", "quantum"), "--device quantum: "),
     (("--out", "grid.jpg"), "--out grid.jpg: a grid is written as .png"),
 ])  # fmt: skip
@@ -155,7 +155,7 @@ def test_a_mistake_is_answered_with_one_line(run: Path, arguments: tuple[object,
 
 
 def test_a_label_that_is_no_class_is_answered_with_the_classes(classes: Path) -> None:
-    assert refusal(classes, "--label", 10) == "--label 10: this model has classes 0..9"
+    assert refusal(classes, "--label", 10) == "--label 10: labels must be of the classes 0..9"
 
 
 @pytest.mark.parametrize("option", ["--num", "--steps", "--batch-size", "--seed"])

@@ -89,7 +89,7 @@ def test_it_takes_nothing_of_the_toolkit_but_its_public_names(path: Path) -> Non
             imported |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             imported.add(node.module)
-    assert "toolkit" in imported and imported <= {"toolkit", "torch", "pydantic", "typing"}
+    assert "toolkit" in imported and imported <= {"math", "toolkit", "torch", "pydantic", "typing"}
 
 
 def test_both_networks_and_its_timesteps_learn(run: Path) -> None:

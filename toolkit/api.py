@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from toolkit.data.batches import Batches
-from toolkit.data.source import Batch, DataSource
+from toolkit.data.source import Batch, DataSource, to_float
 from toolkit.diffusion.chain import Chain, kept_timesteps
 from toolkit.diffusion.continuous import Continuous
 from toolkit.diffusion.denoiser import Denoiser, Network
@@ -52,7 +52,7 @@ __all__ = [
     "Scale", "Score", "SquaredError", "Start", "Step", "Steps", "Subject", "Target", "Time",
     "TimestepSampler", "ToolkitError", "TrainingError", "Turn", "Weighting", "check_unet",
     "generators_for", "hookimpl", "initialise_xavier", "kept_timesteps", "load", "load_network",
-    "load_plugins", "locate", "options_from", "randn", "read_data", "read_recipe", "to_grid",
+    "load_plugins", "locate", "options_from", "randn", "read_data", "read_recipe", "to_float", "to_grid",
     "to_image", "to_uint8", "unet_shapes", "walk",
 ]  # fmt: skip
 

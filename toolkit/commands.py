@@ -3,8 +3,9 @@
 What a command does with models it imports from `toolkit`, when it runs.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from toolkit.cli.options import choose_device, choose_sampler, device_option, sampler_options
-from toolkit.console import sampling_display, say
 from toolkit.errors import PluginError, RunError, ToolkitError, nearest
 from toolkit.files import read_json, write_json, write_text, writing
 from toolkit.registry.discover import NONE, OWN, compatible, discover
@@ -12,8 +13,19 @@ from toolkit.registry.discover import commands as installed_commands
 from toolkit.runs.layout import run_of
 from toolkit.runs.read import Cost, RunSummary, ScoreFile, read_run, scores_of
 
+if TYPE_CHECKING:
+    from toolkit.console import sampling_display, say
+
 __all__ = [
     "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "ToolkitError", "choose_device",
     "choose_sampler", "compatible", "device_option", "discover", "installed_commands", "nearest", "read_json", "read_run", "run_of",
     "sampler_options", "sampling_display", "say", "scores_of", "write_json", "write_text", "writing",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("sampling_display", "say"):  # rich comes with them
+        from toolkit import console
+
+        return getattr(console, name)
+    raise AttributeError(f"module 'toolkit.commands' has no attribute {name!r}")

@@ -158,16 +158,28 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of_state(state: "Mapping[str, Tensor]", facts: object) -> str:
-    """A hash of named tensors, on any device, and of `facts` as JSON."""
+def digest(*parts: object) -> str:
+    """SHA-256 of tensors, of state dicts by name, of texts and bytes, and of JSON values, in their order.
+
+    Tensors count by shape and content, wherever they are.
+    """
     import torch
 
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, tensor in sorted(state.items()):
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(content.numpy().tobytes())
-    return digest.hexdigest()
+    total = hashlib.sha256()
+    for part in parts:
+        named = {"": part} if isinstance(part, torch.Tensor) else part
+        if isinstance(named, Mapping) and any(isinstance(value, torch.Tensor) for value in named.values()):
+            for name, tensor in sorted(named.items()):
+                content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                total.update(f"{name} {tuple(tensor.shape)}".encode())
+                total.update(content.numpy().tobytes())
+        elif isinstance(part, bytes):
+            total.update(part)
+        else:
+            total.update(
+                part.encode() if isinstance(part, str) else json.dumps(part, sort_keys=True).encode()
+            )
+    return total.hexdigest()
 
 
 def mismatch(expected: "Mapping[str, Tensor]", actual: "Mapping[str, Tensor]") -> str | None:

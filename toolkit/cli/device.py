@@ -17,12 +17,7 @@ def several_processes(name: str | None) -> Iterator[tuple[Any, Any]]:
     """
     from toolkit.training.processes import Processes
 
-    processes = Processes("cpu" if name == "cpu" else "auto")
-    cleanly = False
-    try:
+    with Processes("cpu" if name == "cpu" else "auto") as processes:
         if processes.count > 1 and name not in (None, "cpu"):
             raise ToolkitError(f"--device {name}: the launcher gives each process a device of its own")
         yield processes, processes.device if processes.count > 1 else choose_device(name)
-        cleanly = True
-    finally:
-        processes.close(cleanly=cleanly)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from toolkit.data.reading import Examples, Memory, Progress, Stream, in_slices
-from toolkit.data.source import Batch, DataSource
+from toolkit.data.source import Batch, DataSource, to_float
 from toolkit.errors import DataError
 
 
@@ -83,9 +83,7 @@ class Batches:
         images, labels = self._take(rows.images), None if rows.labels is None else self._take(rows.labels)
         if self._flip:
             images = torch.where(self._take(rows.mirrored).view(-1, 1, 1, 1), images.flip(-1), images)
-        if images.dtype == torch.uint8:
-            images = images.to(torch.float32).div_(127.5).sub_(1)
-        return Batch(images, labels, start)
+        return Batch(to_float(images), labels, start)
 
     def close(self) -> None:
         """End the worker processes, if there are any."""

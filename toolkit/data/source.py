@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from toolkit.errors import DataError
@@ -47,6 +48,13 @@ class DataSource(ABC):
     def held_out(self) -> "DataSource | None":
         """The examples that are kept for measuring and never trained on; None if there are none."""
         return None
+
+
+def to_float(examples: Tensor) -> Tensor:
+    """Pictures, uint8 of any shape, as float32 in [-1, 1]; other data float32 as it stands, same device."""
+    if examples.dtype == torch.uint8:
+        return examples.to(torch.float32).div_(127.5).sub_(1)
+    return examples.float()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Work is cut into chunks of examples. What is there is not made again, so an eval
 on, one with more images adds to those it has, and processes share the chunks out.
 """
 
-import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -24,7 +23,7 @@ from torch import Tensor
 from toolkit.data.source import DataSource
 from toolkit.errors import CheckpointError, RunError
 from toolkit.evaluation.features import FeatureExtractor, Features
-from toolkit.files import read_tensors, write_tensors
+from toolkit.files import digest, read_tensors, write_tensors
 from toolkit.pipeline.images import to_uint8
 from toolkit.pipeline.pipeline import Pipeline
 from toolkit.registry.signature import Positive
@@ -154,8 +153,7 @@ class Comparison:
     def _sampled(self, first: int) -> Path:
         # Generators of another kind of device draw other numbers for the same seed.
         drawn_by = f"{self.identity} {self.options.seed} {self.device.type}"
-        digest = hashlib.sha256(drawn_by.encode()).hexdigest()
-        return self.folder / f"samples-{digest[:16]}" / f"{first:06d}.safetensors"
+        return self.folder / f"samples-{digest(drawn_by)[:16]}" / f"{first:06d}.safetensors"
 
     def _sample(self, pipeline: Pipeline) -> None:
         """Make those of this process's samples that are not there; whatever stops it loses one batch."""
@@ -183,12 +181,10 @@ class Comparison:
     def _features(self, images: Tensor) -> Features:
         """Features of a chunk, kept by its content: another set of the same name finds nothing."""
         assert self.extractor is not None
-        content = hashlib.sha256(images.numpy().tobytes())
         computed_by = (
             f"{self.extractor.name} {self.extractor.identity} {platform.machine()} {self.device.type}"
         )
-        content.update(f"{tuple(images.shape)} {computed_by}".encode())
-        path = self.cache / f"{content.hexdigest()}.safetensors"
+        path = self.cache / f"{digest(images, computed_by)}.safetensors"
         try:
             kept = read_tensors(path, CheckpointError) if path.exists() else None
         except (CheckpointError, OSError):
@@ -233,11 +229,7 @@ def sampled_by(pipeline: Pipeline, identity: str) -> str:
 
 def identity_of_images(source: DataSource, num: int) -> str:
     """A hash of the first `num` examples."""
-    digest = hashlib.sha256()
-    for images in read_in_chunks(source, num):
-        digest.update(f"{tuple(images.shape)}".encode())
-        digest.update(images.numpy().tobytes())
-    return digest.hexdigest()
+    return digest(*read_in_chunks(source, num))
 
 
 def cache_folder() -> Path:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from toolkit.data.source import DataSource
+from toolkit.data.source import DataSource, to_float
 from toolkit.errors import RunError
 from toolkit.evaluation.comparison import Comparison
 from toolkit.evaluation.features import Features
@@ -67,8 +67,7 @@ class Subject:
         """The first `num` real examples (n, ...) in batches, in [-1, 1] if they are pictures."""
         for indices in torch.arange(min(num, len(self.source))).split(batch_size):
             examples = self.source.read(indices)[0].to(self.pipeline.device)
-            pictures = examples.dtype == torch.uint8
-            yield examples.to(torch.float32).div_(127.5).sub_(1) if pictures else examples
+            yield to_float(examples)
 
     def samples(self) -> tuple[Tensor, Tensor]:
         """All generated and all real examples of the protocol, uint8 if they are pictures, else float32."""

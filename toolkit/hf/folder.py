@@ -1,4 +1,4 @@
-"""diffusers' layout of unconditional pipelines, e.g. google/ddpm-cifar10-32: read as ours, and written beside them.
+"""diffusers' layout of unconditional pipelines, e.g. google/ddpm-cifar10-32: read as ours, and written too.
 
 unet/                          a UNet2DModel in diffusers' own format, for a denoiser that is one
 scheduler/, model_index.json   only if diffusers.DDPMPipeline would sample it right
@@ -85,15 +85,15 @@ class DiffusersLayout(Layout):
         """Nothing but JSON and safetensors is opened.
 
         Raises:
-            CheckpointError: if it is another pipeline, has another network, or only pickled weights; if a value
-                in its files is none that can be read, or its weights are of another network than its files.
+            CheckpointError: if it is another pipeline, has another network, or only pickled weights; if a
+                value in its files cannot be read, or the weights are of another network.
         """
         index = read_json(folder / INDEX)
         name, unet = index.get("_class_name"), index.get("unet")
         if name not in PIPELINES or unet != ["diffusers", "UNet2DModel"]:
             raise CheckpointError(
-                f"{folder}: is a {printable(str(name))} with unet {printable(str(unet))}; only {' and '.join(PIPELINES)} with diffusers' own "
-                "UNet2DModel can be read"
+                f"{folder / INDEX}: is a {printable(str(name))} with unet {printable(str(unet))}; only "
+                f"{' and '.join(PIPELINES)} with diffusers' own UNet2DModel can be read"
             )
         for part, module in index.items():
             if not part.startswith("_") and module not in PARTS.get(part, ([None, None],)):
@@ -115,8 +115,8 @@ class DiffusersLayout(Layout):
         _check(scheduler, SCHEDULER_KEYS, files["scheduler"], optional=("trained_betas", "variance_type"))
         tables = {
             "schedule": {"type": "betas", "betas": betas_of(scheduler, files["scheduler"])},
-            "network": _network(config, scheduler, folder),
-            "sampler": _sampler(name, scheduler, folder),
+            "network": _network(config, scheduler, files["unet"]),
+            "sampler": _sampler(name, scheduler, files["scheduler"]),
             "start": {"type": "noise"},
         }
         saved = Saved(
@@ -235,7 +235,7 @@ def _refuse_misfit(
     """Build all parts once, the network without memory for its weights, before any is spent on them.
 
     Raises:
-        CheckpointError: naming the file, if a part cannot be built, or the network is not that of the weights.
+        CheckpointError: naming the file, if a part cannot be built, or the weights are of another network.
     """
     try:
         path = files["scheduler"]
@@ -274,17 +274,19 @@ def betas_of(config: dict[str, Any], path: Path) -> list[float]:
     return [float(beta) for beta in scheduler.betas.double()]
 
 
-def _network(config: dict[str, Any], stated: dict[str, Any], folder: Path) -> dict[str, Any]:
-    _refuse(config, UNSUPPORTED_UNET, f"{folder}: its UNet2DModel")
+def _network(config: dict[str, Any], stated: dict[str, Any], path: Path) -> dict[str, Any]:
+    _refuse(config, UNSUPPORTED_UNET, f"{path}: its UNet2DModel")
     table = {key: value for key, value in config.items() if key in UNET_LIMITS}
     return {"type": "unet", **table, "prediction": stated.get("prediction_type", "epsilon")}
 
 
-def _sampler(pipeline: str, stated: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _sampler(pipeline: str, stated: dict[str, Any], path: Path) -> dict[str, Any]:
     """DDIM by diffusers' own scheduler, whose clip_sample leaves the estimate of the noise as it was."""
     if pipeline == "DDIMPipeline" or stated.get("_class_name") == "DDIMScheduler":
         total = stated.get("num_train_timesteps", 1000)
-        steps = min(DDIM_STEPS, total) if pipeline == "DDIMPipeline" else total
+        # With an offset as many steps as the chain is long would lead beyond it.
+        most = max(1, total - stated.get("steps_offset", 0))
+        steps = min(DDIM_STEPS, most) if pipeline == "DDIMPipeline" else most
         given = {key: stated[key] for key in DDIM_OPTIONS if stated.get(key) is not None}
         return {
             "type": "diffusers",
@@ -292,12 +294,10 @@ def _sampler(pipeline: str, stated: dict[str, Any], folder: Path) -> dict[str, A
             "num_inference_steps": steps,
             "options": {"clip_sample": True, **given},
         }
-    _refuse(stated, UNSUPPORTED_DDPM, f"{folder}: its DDPMScheduler")
+    _refuse(stated, UNSUPPORTED_DDPM, f"{path}: its DDPMScheduler")
     variance = stated.get("variance_type", "fixed_small")
     if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):
-        raise CheckpointError(
-            f"{folder}: its DDPMScheduler has variance_type {variance!r}, which is not read"
-        )
+        raise CheckpointError(f"{path}: its DDPMScheduler has variance_type {variance!r}, which is not read")
     return {
         "type": "ancestral",
         "clip": stated.get("clip_sample", True),

@@ -74,8 +74,14 @@ class DiffusersSampler(Sampler):
             spaced = {**self._options, "timestep_spacing": spacing}
             self._scheduler = self._made(spaced)
         if isinstance(schedule, Chain) and n > (total := schedule.num_train_timesteps):
-            raise ValueError(f"num_inference_steps must be from 1 to {total}, the length of the chain, not {n}")
-        self._scheduler.set_timesteps(n)
+            raise ValueError(
+                f"num_inference_steps must be from 1 to {total}, the length of the chain, not {n}"
+            )
+        try:
+            self._scheduler.set_timesteps(n)
+        except Exception as error:  # whatever a scheduler raises that cannot do this number
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self._name} cannot take num_inference_steps = {n}: {reason}") from error
         if not schedule.discrete:
             return tuple(float(sigma) for sigma in self._scheduler.sigmas)
         visited = torch.as_tensor(self._scheduler.timesteps)
@@ -87,8 +93,8 @@ class DiffusersSampler(Sampler):
             )
         if len(set(visited.tolist())) < n or float(visited.max()) > schedule.noisiest:
             raise ValueError(
-                f"{self._name} cannot walk this chain in {n} steps: it would leave the chain, or stay where it "
-                "is: set a smaller num_inference_steps, or another timestep_spacing or steps_offset in options"
+                f"{self._name} cannot walk this chain in {n} steps, but would leave it, or stay where it is: "
+                "set a smaller num_inference_steps, or another timestep_spacing or steps_offset in options"
             )
         return (*(int(t) for t in visited), schedule.clean)
 

@@ -174,8 +174,9 @@ def refuse_misfit(schedule: NoiseSchedule, target: Target, precondition: str | N
     end = (ones * schedule.noisiest).to(ones.dtype)
     if target == "noise" and precondition is None and float(schedule.alpha(end)) == 0:
         raise ValueError(
-            'prediction = "epsilon" says nothing of x_0 where there is nothing but noise (alpha = 0 at the end '
-            'of this schedule): set prediction to "v_prediction", "sample" or, on a continuous path, "flow"'
+            'prediction = "epsilon" says nothing of x_0 where there is nothing but noise (alpha = 0 at the '
+            'end of this schedule): set prediction to "v_prediction", "sample" or, on a continuous path, '
+            '"flow"'
         )
     if precondition == "edm" and (schedule.discrete or float(schedule.alpha(end)) != 1):
         raise ValueError('precondition = "edm" is for a schedule whose time is sigma, such as "edm"')

@@ -26,11 +26,11 @@ from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Start
 from toolkit.errors import CheckpointError, PluginError, RunError, printable
 from toolkit.files import (
+    digest,
     mismatch,
     new_folder,
     read_json,
     read_tensors,
-    sha256_of_state,
     write_json,
     write_tensors,
     write_text,
@@ -228,7 +228,7 @@ class SavedNetwork:
     @property
     def identity(self) -> str:
         """A hash of all that its output depends on: its table, the shape of examples, and its weights."""
-        return sha256_of_state(self.network.state_dict(), [self.saved.network, list(self.saved.sample_shape)])
+        return digest([self.saved.network, list(self.saved.sample_shape)], self.network.state_dict())
 
 
 def save_network(network: SavedNetwork, folder: Path, registry: Registry) -> None:

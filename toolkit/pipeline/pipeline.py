@@ -15,7 +15,7 @@ from toolkit.diffusion.sampler import Sampler, count_calls, walk
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Clean, Start
 from toolkit.errors import CheckpointError, RecipeError, nearest, printable
-from toolkit.files import sha256_of_state
+from toolkit.files import digest
 from toolkit.pipeline.folder import (
     COMMON,
     PARTS,
@@ -165,7 +165,7 @@ class Pipeline:
         """
         names = [name for name in ("schedule", "network", "sampler", "guidance") if name in self.saved.tables]
         facts: dict[str, object] = {name: self.saved.tables[name] for name in names}
-        return sha256_of_state(self.denoiser.state_dict(), {**facts, "start": self.start_table})
+        return digest({**facts, "start": self.start_table}, self.denoiser.state_dict())
 
     @property
     def start_table(self) -> dict[str, object]:

@@ -4,6 +4,7 @@ Importing diffusers takes seconds, and listing a component's options must not.
 """
 
 import ast
+import functools
 import inspect
 import re
 import typing
@@ -80,6 +81,7 @@ def _limited(parameter: inspect.Parameter, limit: Any) -> inspect.Parameter:
     return parameter.replace(annotation=Annotated[bare, description, *metadata])
 
 
+@functools.cache  # several components take over the same constructor
 def _read(target: str) -> dict[str, inspect.Parameter]:
     module, _, name = target.partition(":")
     tree = ast.parse(source_of(module).read_text(encoding="utf-8"))

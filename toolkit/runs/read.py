@@ -51,10 +51,10 @@ class ScoreFile(BaseModel):
         curves: Mapping[str, Sequence[float]] | None = None, notes: Sequence[str] = (),
     ) -> Self:  # fmt: skip
         """A score measured just now; its fingerprint is a hash of the protocol."""
-        digest = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
+        fingerprint = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
         return cls(
             metric=metric, time=time.time(), values=dict(values), better=dict(better), notes=list(notes),
-            curves={name: list(curve) for name, curve in (curves or {}).items()}, fingerprint=digest[:8],
+            curves={name: list(curve) for name, curve in (curves or {}).items()}, fingerprint=fingerprint[:8],
             protocol=dict(protocol), model=dict(model),
         )  # fmt: skip
 

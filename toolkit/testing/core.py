@@ -22,7 +22,9 @@ TINY_UNET = {
 }  # fmt: skip
 
 
-PATHS: dict[str, dict[str, Any]] = {name: {"type": name} for name in ("rectified_flow", "edm", "vp", "cosine")}
+PATHS: dict[str, dict[str, Any]] = {
+    name: {"type": name} for name in ("rectified_flow", "edm", "vp", "cosine")
+}
 # By name, options and steps: at few steps each has an error of its own.
 ON_ANY_PATH: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("ancestral", {}, 200),
@@ -108,7 +110,9 @@ def cases() -> list[Case]:
         *(Case(Sampler, "euler", schedule=path, steps=200) for path in PATHS.values()),
         *(Case(Sampler, "heun", schedule=path, steps=50) for path in PATHS.values()),
         *(
-            Case(Sampler, "consistency", schedule=path, steps=4, declares={"check_gaussian_is_recovered": MAPS})
+            Case(
+                Sampler, "consistency", schedule=path, steps=4, declares={"check_gaussian_is_recovered": MAPS}
+            )
             for path in (CHAIN, *PATHS.values())
         ),
         Case(Sampler, "diffusers", {"scheduler": "DDPMScheduler"}, steps=200),

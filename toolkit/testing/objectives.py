@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from toolkit.data.batches import Batches, DataOptions
+from toolkit.data.batches import Batches
 from toolkit.errors import CheckpointError, TrainingError
 from toolkit.files import read_tensors, write_tensors
 from toolkit.testing.case import Case
@@ -60,17 +60,13 @@ class _Run:
 def _run(case: Case) -> Iterator[_Run]:
     recipe = case.read_recipe(ROWS, MICRO, STEPS)
     options: RunOptions = recipe.common(("run",))
-    data: DataOptions = recipe.common(("data",))
-    processes = Processes(options.device, options.precision)
-    try:
+    with Processes(options.device, options.precision) as processes:
         built = build(recipe, processes.device)
-        batches = Batches(built.source, data, seed=options.seed, device=processes.device)
+        batches = Batches(built.source, recipe.common(("data",)), seed=options.seed, device=processes.device)
         try:
             yield _Run(built, batches, processes, options)
         finally:
             batches.close()
-    finally:
-        processes.close(cleanly=True)
 
 
 def _weights(trainer: Trainer) -> dict[str, Tensor]:

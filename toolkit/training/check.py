@@ -8,7 +8,6 @@ from typing import final
 
 import torch
 
-from toolkit.data.batches import Batches
 from toolkit.data.source import DataSource
 from toolkit.diffusion.sampler import count_calls, walk
 from toolkit.errors import CheckpointError
@@ -18,10 +17,10 @@ from toolkit.randomness import generators_for, randn
 from toolkit.recipe import Recipe
 from toolkit.registry.registry import Registry
 from toolkit.training import checkpoint
-from toolkit.training.build import build
 from toolkit.training.processes import Processes
 from toolkit.training.result import Previews
-from toolkit.training.trainer import RunOptions, Trainer
+from toolkit.training.session import session
+from toolkit.training.trainer import RunOptions
 
 ROWS, CALLS = 4, 3  # the large networks are slow on a CPU
 
@@ -34,15 +33,15 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
     """
     options: RunOptions = recipe.common(("run",))
     small = dataclasses.replace(options, batch_size=min(ROWS, options.batch_size), micro_batch_size=None)
-    processes = Processes(small.device, small.precision)
-    try:
-        built = build(recipe, processes.device)
+    with (
+        Processes(small.device, small.precision) as processes,
+        # Decoding or checking a whole set is the run's business.
+        session(recipe, processes, small, narrowed=FirstRows) as ready,
+    ):
+        built, trainer = ready.built, ready.trainer
         for role, module in built.training.networks.items():
             count = sum(p.numel() for p in module.parameters())
             say(f"network {role}: {type(module).__name__}, {count:,} parameters")
-        first = FirstRows(built.source)  # decoding or checking a whole set is the run's business
-        batches = Batches(first, recipe.common(("data",)), seed=small.seed, device=processes.device)
-        trainer = Trainer(built.training, batches, processes, small)
         trainer.step()
         losses = {name: value for name, value in trainer.take_logs().items() if name.endswith("/loss")}
         say("one step: " + ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
@@ -57,8 +56,6 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
                 for role, network in previews.networks(1).items():
                     load_again(network, Path(temporary) / role, recipe.registry)
                     say(f"saved and loaded network {role}: it is the same")
-    finally:
-        processes.close(cleanly=True)
 
 
 @final

@@ -7,7 +7,6 @@ step-0001000/
     manifest.json     size and SHA-256 of every other file; written last
 """
 
-import hashlib
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,7 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import CheckpointError, printable
-from toolkit.files import new_folder, read_json, read_tensors, sha256_of, write_json, write_tensors
+from toolkit.files import (
+    digest,
+    mismatch,
+    new_folder,
+    read_json,
+    read_tensors,
+    sha256_of,
+    write_json,
+    write_tensors,
+)
 from toolkit.registry.signature import Positive
 from toolkit.training.trainer import Training
 
@@ -111,7 +119,8 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     objects |= {f"ema/{role}": ema.network for role, ema in training.ema.items()}
     tensors = {name: read_tensors(path / f"{name}.safetensors") for name in objects}
     for name, module in objects.items():
-        _compare(path, name, module, tensors[name])
+        if problem := mismatch(module.state_dict(), tensors[name]):
+            raise CheckpointError(f"{path}: {name} is of another recipe: {problem}")
     moments = {role: _read_optimizer(path / "optimizers", role) for role in training.optimizers}
     for name, module in objects.items():
         module.load_state_dict(tensors[name])
@@ -196,14 +205,8 @@ def _step(path: Path) -> int:
 
 def _untrained(training: Training) -> dict[str, str]:
     """A hash of each network that no turn trains (a teacher): it must be the same when resuming."""
-    hashes = {}
-    for role in sorted(set(training.networks) - set(training.optimizers)):
-        digest = hashlib.sha256()
-        for name, tensor in sorted(training.networks[role].state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-        hashes[role] = digest.hexdigest()
-    return hashes
+    untrained = sorted(set(training.networks) - set(training.optimizers))
+    return {role: digest(training.networks[role].state_dict()) for role in untrained}
 
 
 def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -242,15 +245,3 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[int, dict[s
         for name, value in held.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _compare(path: Path, name: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    expected = module.state_dict()
-    for key in sorted(expected.keys() | tensors.keys()):
-        if key not in tensors:
-            raise CheckpointError(f"{path}: {name} has no {key!r}, it is of another recipe")
-        if key not in expected:
-            raise CheckpointError(f"{path}: {name} has {key!r}, which this recipe's has not")
-        if tensors[key].shape != expected[key].shape:
-            here, there = tuple(expected[key].shape), tuple(tensors[key].shape)
-            raise CheckpointError(f"{path}: {name}.{key} has shape {there}, this recipe's has {here}")

@@ -20,13 +20,13 @@ from toolkit.recipe import Recipe
 from toolkit.registry.load import Plugins
 from toolkit.runs.folder import RunFolder, Status
 from toolkit.training import checkpoint
-from toolkit.training.build import Built, build
 from toolkit.training.checkpoint import CheckpointOptions
 from toolkit.training.measure import measure
 from toolkit.training.processes import Processes, TrackerOptions
 from toolkit.training.result import Previews
 from toolkit.training.resume import identity, last_step, refuse_another_recipe, refuse_finished
-from toolkit.training.trainer import RunOptions, Trainer, share
+from toolkit.training.session import Session, session
+from toolkit.training.trainer import RunOptions, share
 
 HELD_OUT_ROWS = 2048  # rows that a measure looks at
 
@@ -58,9 +58,7 @@ def train(recipe: Recipe, plugins: Plugins, *, resume: bool = False, overwrite: 
     options: RunOptions = recipe.common(("run",))
     trackers: TrackerOptions = recipe.common(("trackers",))
     folder = RunFolder(options.out or Path("runs") / recipe.name)
-    processes = Processes(options.device, options.precision, trackers, folder.trackers)
-    cleanly = False
-    try:
+    with Processes(options.device, options.precision, trackers, folder.trackers) as processes:
         share(options, processes.count)
 
         def claim() -> None:
@@ -69,43 +67,46 @@ def train(recipe: Recipe, plugins: Plugins, *, resume: bool = False, overwrite: 
                 refuse_finished(folder, last_step(options))
             folder.claim(resume=resume, overwrite=overwrite)
 
-        processes.on_main(claim)
-        run = Run(recipe, plugins, options, folder, processes)
-        outcome = run.go(resume=resume, overwrite=overwrite)
-        cleanly = True
-        return outcome
-    finally:
-        folder.release()
-        processes.close(cleanly=cleanly)
+        try:
+            processes.on_main(claim)
+            shown = track if processes.is_main else None
+            with session(recipe, processes, options, progress=shown) as ready:
+                return Run(recipe, plugins, options, folder, ready).go(resume=resume, overwrite=overwrite)
+        finally:
+            folder.release()
 
 
 class Run:
     """One training run on this process."""
 
     def __init__(
-        self, recipe: Recipe, plugins: Plugins, options: RunOptions, folder: RunFolder, processes: Processes
+        self, recipe: Recipe, plugins: Plugins, options: RunOptions, folder: RunFolder, ready: Session
     ) -> None:
-        self.recipe, self.plugins, self.options = recipe, plugins, options
-        self.folder, self.processes = folder, processes
+        self.recipe, self.plugins, self.options, self.folder = recipe, plugins, options, folder
+        self.processes, self.built = ready.processes, ready.built
+        self.batches, self.trainer = ready.batches, ready.trainer
         self.checkpoints: CheckpointOptions = recipe.common(("checkpoints",))
-        self.built: Built = build(recipe, processes.device)
-        data: DataOptions = recipe.common(("data",))
-        shown, seed, device = track if processes.is_main else None, options.seed, processes.device
-        self.batches = Batches(self.built.source, data, seed=seed, device=device, progress=shown)
-        measured = bool(self.built.training.objective.measures())
-        held_out = self.built.source.held_out() if measured else None
-        self.held_out: Batches | None = None
-        if held_out is not None:
-            self.held_out_rows, unflipped = min(len(held_out), HELD_OUT_ROWS), replace(data, flip=False)
-            self.held_out = Batches(held_out, unflipped, seed=seed, device=device, progress=shown)
-        self.previews = Previews(recipe, self.built, plugins.registry, processes)
-        self.trainer = Trainer(self.built.training, self.batches, processes, options)
+        self.held_out = self._held_out()
+        self.previews = Previews(recipe, self.built, plugins.registry, self.processes)
         self.facts = {**identity(self.built.source), "micro_batch": self.trainer.micro_batch}
-        self.agreement = Agreement(processes)
+        self.agreement = Agreement(self.processes)
         self.grid: Path | None = None
         self._status: Status = "failed"  # until it has gone well
         self._started = time.monotonic()
         self._since = (time.monotonic(), 0)
+
+    def _held_out(self) -> Batches | None:
+        """What measures look at; None for an objective without, and for data that keeps nothing out."""
+        measured = bool(self.built.training.objective.measures())
+        source = self.built.source.held_out() if measured else None
+        if source is None:
+            return None
+        self.held_out_rows = min(len(source), HELD_OUT_ROWS)
+        options: DataOptions = self.recipe.common(("data",))
+        return Batches(
+            source, replace(options, flip=False), seed=self.options.seed, device=self.processes.device,
+            progress=track if self.processes.is_main else None,
+        )  # fmt: skip
 
     def go(self, *, resume: bool, overwrite: bool) -> Outcome:
         """Train until the recipe's end, or until asked to stop."""
@@ -260,7 +261,6 @@ class Run:
             with suppress(RunError):  # whatever keeps it from being written is being reported already
                 self.folder.set_status(self._status, self.trainer.number)
         self._tell("toolkit_run_ended")
-        self.batches.close()
 
     def _last_checkpoint(self) -> str:
         path, _ = checkpoint.newest(self.folder.checkpoints)

@@ -74,18 +74,15 @@ class Turn:
         name: keys the random seeds, the logs and `observe`; adding a turn re-seeds no other.
         trains: the roles whose networks this turn updates; empty for a measure.
         loss: computes the loss of one micro-batch.
-        every: take the turn only in steps whose number is a multiple of this.
-        times: optimizer steps in a row (a GAN's n_dis).
-        fresh: whether each repetition sees a batch of its own; repetition 0 of every turn sees the same one.
+        times: optimizer steps in a row (a GAN's n_dis), each on a batch of its own; the first steps of all turns
+            see the same one.
         second_order: the roles whose networks the loss differentiates twice (R1, GP): they are not compiled.
     """
 
     name: str
     trains: tuple[str, ...]
     loss: Callable[[Batch, Step], Loss]
-    every: int = 1
     times: int = 1
-    fresh: bool = True
     second_order: tuple[str, ...] = ()
 
 

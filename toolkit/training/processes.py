@@ -5,12 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast, gather
 from torch import Tensor, nn
 
 from toolkit.errors import RunError, ToolkitError, TrainingError
@@ -54,6 +51,8 @@ class Processes:
         refuse_missing_trackers(names)
         # Whoever forms the process group ends it: a script of several runs forms one before the first.
         self._group_is_ours = not torch.distributed.is_initialized()
+        from accelerate import Accelerator  # here, as recipes are read without it: it takes 0.3 s
+
         # Without an accelerator Accelerate ignores the launcher, unless it is told that the CPU is meant.
         self._accelerator = Accelerator(
             cpu=on_cpu,
@@ -105,6 +104,8 @@ class Processes:
         """(count, *shape) of a tensor that has the same shape everywhere, in order of ranks."""
         if self.count == 1:
             return tensor[None]
+        from accelerate.utils import gather
+
         gathered: Tensor = gather(tensor[None])
         return gathered
 
@@ -112,6 +113,8 @@ class Processes:
         """Give every process the main one's parameters and buffers."""
         if self.count == 1:
             return
+        from accelerate.utils import broadcast
+
         for network in networks:
             state = [*network.buffers()] if buffers_only else [*network.parameters(), *network.buffers()]
             for tensor in state:
@@ -173,17 +176,22 @@ class Processes:
     def barrier(self) -> None:
         self._accelerator.wait_for_everyone()
 
-    def close(self, *, cleanly: bool) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Leave the group; gloo aborts at exit, sometimes, if it is left to the interpreter.
 
         After an error the others may never arrive, so only a clean end waits for them.
         """
-        if cleanly:
+        if kind is None:
             for tracker in self._accelerator.trackers:
                 tracker.finish()
             self.barrier()
         if self._group_is_ours and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        from accelerate.state import AcceleratorState
+
         AcceleratorState._reset_state(reset_partial_state=True)  # another run may follow in this process
 
 

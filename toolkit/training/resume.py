@@ -1,6 +1,5 @@
 """What may change between a run and its resumption, and what makes it another run."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 
 from toolkit.data.source import DataSource
 from toolkit.errors import CheckpointError, RunError
+from toolkit.files import digest
 from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.runs.folder import RunFolder
 from toolkit.training.trainer import RunOptions
@@ -71,5 +71,5 @@ def refuse_finished(folder: RunFolder, last: int | None) -> None:
 def identity(source: DataSource) -> dict[str, Any]:
     """What tells a data set from another one of its size, wherever it lies: also its first examples."""
     images, labels = source.read(torch.arange(min(64, len(source))))
-    digest = hashlib.sha256(images.numpy().tobytes() + (b"" if labels is None else labels.numpy().tobytes()))
-    return {"examples": len(source), "shape": list(source.image_shape), "begins_with": digest.hexdigest()}
+    begins_with = digest(images) if labels is None else digest(images, labels)
+    return {"examples": len(source), "shape": list(source.image_shape), "begins_with": begins_with}

@@ -121,10 +121,8 @@ class Trainer:
         Raises:
             TrainingError: after the first cycle, if a trained parameter had no gradient in any turn.
         """
-        for turn in self.turns:
-            if self.number % turn.every == 0:
-                for repetition in range(turn.times):
-                    self._take(turn, repetition)
+        for turn, repetition in self._due():
+            self._take(turn, repetition)
         if any(gradients.missing for gradients in self._gradients.values()):
             self._settle()
         self.number += 1
@@ -133,14 +131,18 @@ class Trainer:
         """The (position, rows) that this process will ask of the data from now on, until step `last`."""
         numbers = count(self.number) if last is None else range(self.number, last)
         for number in numbers:
-            for turn in self.turns:
-                if number % turn.every == 0:
-                    for repetition in range(turn.times):
-                        for micro in range(self.micro_batches):
-                            yield self._position(number, turn, repetition, micro), self.micro_batch
+            for _, repetition in self._due():
+                for micro in range(self.micro_batches):
+                    yield self._position(number, repetition, micro), self.micro_batch
 
-    def _position(self, number: int, turn: Turn, repetition: int, micro: int) -> int:
-        batch = number * self._stride + (repetition if turn.fresh else 0)
+    def _due(self) -> Iterator[tuple[Turn, int]]:
+        """The turns of a step in order, each with its repetitions."""
+        for turn in self.turns:
+            for repetition in range(turn.times):
+                yield turn, repetition
+
+    def _position(self, number: int, repetition: int, micro: int) -> int:
+        batch = number * self._stride + repetition
         return batch * self.options.batch_size + self._shard(micro) * self.micro_batch
 
     def _shard(self, micro: int) -> int:
@@ -158,7 +160,7 @@ class Trainer:
         for micro in range(self.micro_batches):
             key = (self.options.seed, self.number, turn.name, repetition, self._shard(micro))
             seed_default_generators(position_seed(*key), self.processes.device)
-            batch = self.batches.get(self._position(self.number, turn, repetition, micro), self.micro_batch)
+            batch = self.batches.get(self._position(self.number, repetition, micro), self.micro_batch)
             with self.processes.autocast():
                 loss = turn.loss(batch, self._step(repetition, micro))
             if loss.total.requires_grad:  # else the turn has called step.backward itself

@@ -30,7 +30,7 @@ def doctor():
 def test_all_first_party_plugins_are_well():
     result = CliRunner().invoke(main, ["plugins", "doctor"])
     assert result.exit_code == 0, result.output
-    assert "ok ddpm (diffusion-toolkit 0.1.0) registers 1 Objective, " in result.output
+    assert "ok ddpm (diffusion-toolkit 0.1.0) registers 2 Module, 1 Sampler\n" in result.output
     assert result.output.endswith("\nall is well\n")
 
 

@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from toolkit import hookimpl
 from toolkit.cli import main
 
 NAME = "shiny_new"
@@ -54,6 +57,7 @@ def python(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass_where_it_is_installed(package: Path, python: Path) -> None:
     tested = call(python, "-m", "pytest", "-p", "no:cacheprovider", package)
     assert tested.returncode == 0, tested.stdout + tested.stderr
@@ -64,9 +68,10 @@ def test_the_doctor_finds_it_well(python: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.syspath_prepend(site)
     examined = CliRunner().invoke(main, ["--plugins", NAME, "plugins", "doctor"])
     assert examined.exit_code == 0, examined.output
-    assert "ok shiny_new (toolkit-shiny-new 0.1.0, interface 1) registers 1 Objective\n" in examined.output
+    assert "ok shiny_new (toolkit-shiny-new 0.1.0) registers 1 Objective\n" in examined.output
 
 
+@pytest.mark.slow
 def test_its_recipe_trains_there_and_samples(python: Path, tmp_path: Path) -> None:
     stated = ["run.steps=3", "run.log_every=1", "samples.num=4", f"run.out={tmp_path / 'run'}"]
     train = [python, "-m", "toolkit", "train", f"{NAME}_digits"]
@@ -90,6 +95,20 @@ def test_every_placeholder_is_filled_and_ruff_has_nothing_to_say(package: Path) 
     for check in (("check", "--no-cache"), ("format", "--check", "--no-cache")):
         ruff = call(sys.executable, "-m", "ruff", *check, package)
         assert ruff.returncode == 0, ruff.stdout + ruff.stderr
+
+
+def test_the_command_and_the_observer_of_its_readme_work(package: Path, runs: Path, tmp_path: Path) -> None:
+    """And what is commented in pyproject.toml makes the command known."""
+    text = (package / "pyproject.toml").read_text()
+    entries = tomllib.loads(re.sub(r'^# (?=\[project|\w+ = ")', "", text, flags=re.MULTILINE))["project"]
+    assert entries["entry-points"]["toolkit.commands"] == {NAME: f"toolkit_{NAME}.commands:{NAME}"}
+    command, observer = re.findall(r"```python\n(.*?)```", (package / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {"Path": Path, "hookimpl": hookimpl}
+    exec(command + observer, names)
+    done = CliRunner().invoke(names[NAME], [str(runs / "ddpm")])
+    assert done.exit_code == 0 and "4 steps" in done.output
+    names["toolkit_pipeline_saved"](tmp_path / "pipeline", tmp_path)
+    assert (tmp_path / f"{NAME}.txt").is_file()
 
 
 def test_what_to_do_next_is_said(tmp_path: Path) -> None:

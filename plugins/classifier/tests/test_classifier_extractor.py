@@ -118,7 +118,7 @@ def test_of_several_networks_one_has_to_be_chosen(saved, tmp_path):
 
 def test_damaged_folders_are_refused(saved):
     edit(saved, lambda stated: stated["network"].update(width=64))
-    with pytest.raises(CheckpointError, match=r"of another architecture: 'embed.*' is \(32"):
+    with pytest.raises(CheckpointError, match=r"of another architecture: 'embed.*' has shape \(32"):
         load_network(saved)
     (saved / "weights.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="weights.safetensors: cannot be read"):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolkit import CheckpointError, DataError, FeatureExtractor, Features, load_network
+from toolkit import CheckpointError, DataError, FeatureExtractor, Features, load_network, to_float
 from toolkit_classifier.network import Classifier
 
 BATCH = 256
@@ -48,7 +48,7 @@ class ClassifierFeatures(FeatureExtractor):
         features, logits = [], []
         with torch.inference_mode():
             for batch in images.split(BATCH):
-                x = batch.to(device, torch.float32) / 127.5 - 1
+                x = to_float(batch.to(device))
                 if list(x.shape[2:]) != size:
                     x = F.interpolate(x, size, mode="bilinear", antialias=True)
                 features.append(self._classifier.features(x))

@@ -132,3 +132,25 @@ def test_unknown_files_presets_and_importers_are_named(tmp_path):
     assert 'must be one of "cifar10"' in run(tmp_path / "absent.pth", tmp_path / "out", "cifar").output
     command = ["import", "dgan", str(tmp_path / "absent.pth"), str(tmp_path / "out")]
     assert "Did you mean 'ddgan'?" in CliRunner().invoke(main, command).output
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_tensors_that_are_no_weights_are_named(dtype, state, tmp_path):
+    name = "module.all_modules.2.weight"
+    said = refusal({**state, name: state[name].to(dtype)}, tmp_path)
+    assert "'all_modules.2.weight' is of" in said and len(said.strip().splitlines()) == 1
+
+
+def test_names_that_no_weights_have_are_refused(state, tmp_path):
+    twice = {**state, "all_modules.2.weight": state["module.all_modules.2.weight"]}
+    for content in ({**state, "x\n\x1b[2J": torch.zeros(1)}, {**state, 3: torch.zeros(1)}, {}, twice):
+        assert len(refusal(content, tmp_path).strip().splitlines()) == 1
+    assert "has a tensor twice" in refusal(twice, tmp_path)
+
+
+def test_a_readme_is_refused_in_one_line(tmp_path):
+    (tmp_path / "README.txt").write_text("Weights of the paper\n\nTrained for 1200 epochs.\n")
+    result = run(tmp_path / "README.txt", tmp_path / "out")
+    assert result.exit_code == 2 and not (tmp_path / "out").exists()
+    assert "README.txt: is no file of torch's" in result.output
+    assert len(result.output.strip().splitlines()) == 1

@@ -97,7 +97,7 @@ class LightGenerator(Generator):
         norm_num_groups: Count = 32,
         latent_width: Count = 100,
         mapping_width: Count = 256,
-        mapping_layers: Annotated[int, Field(ge=0)] = 3,
+        mapping_layers: Annotated[int, Field(ge=0, le=64)] = 3,
         **unet: Any,
     ) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class PublishedGenerator(Generator):
         attention_sides: tuple[int, ...] = (16,),
         latent_width: Count = 100,
         mapping_width: Count = 256,
-        mapping_layers: Annotated[int, Field(ge=0)] = 4,
+        mapping_layers: Annotated[int, Field(ge=0, le=64)] = 4,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()

@@ -52,6 +52,8 @@ class OfficialGenerator(Importer):
                 shapes = f"{tuple(tensor.shape)} there and {tuple(ours[name].shape)} here"
                 raise ValueError(f"is not of preset {self.preset!r}: {name!r} is {shapes}")
             if not tensor.is_floating_point() or tensor.layout != torch.strided:
-                raise ValueError(f"{name!r} is of {tensor.dtype} in {tensor.layout}, not of floating-point numbers")
+                raise ValueError(
+                    f"{name!r} is of {tensor.dtype} in {tensor.layout}, not of floating-point numbers"
+                )
         for name, tensor in theirs.items():
             ours[name].copy_(tensor)

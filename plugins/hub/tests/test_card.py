@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 
 import toolkit
 from toolkit.cli import main
-from toolkit_hub.card import card_of, kept_card, sealed, toolkit_pipeline_saved
+from toolkit_hub.card import card_of, kept_card, refresh_card, sealed
 from toolkit_hub.publish import files_to_publish
 
 
@@ -56,7 +56,7 @@ def test_a_card_names_the_plugins_that_its_folder_needs(runs: Path) -> None:
 def test_scores_of_these_weights_are_shown_with_their_protocol_and_others_are_not(run: Path) -> None:
     score(run, 4, 12.5)
     score(run, 3, 99.75)
-    toolkit_pipeline_saved(run / "pipeline", run)
+    refresh_card(run / "pipeline", run)
     text = (run / "pipeline" / "README.md").read_text()
     row = "| fid_mine | 12.5 | 50 | 60 digits, train | `ddim` num_inference_steps 5 | 1a2b3c4d |"
     assert row in text and "99.75" not in text
@@ -74,7 +74,7 @@ def test_the_cost_of_training_is_that_of_all_its_parts(run: Path) -> None:
     assert cost(run).exit_code == 0
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 5, "seconds": 1e4}) + "\n")
-    toolkit_pipeline_saved(run / "pipeline", run)
+    refresh_card(run / "pipeline", run)
     assert "| train seconds | 1e+04 |" in (run / "pipeline" / "README.md").read_text().replace(
         "10,000", "1e+04"
     )

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit import hookimpl
 from toolkit.commands import RunError, ScoreFile, read_json, read_run, say, scores_of, write_text
 
 CARD = "README.md"
@@ -39,9 +38,8 @@ def card_of(folder: Path, run: Path | None = None) -> str:
     return sealed("\n".join(part for part in parts if part) + "\n")
 
 
-@hookimpl
-def toolkit_pipeline_saved(folder: Path, run: Path | None) -> None:
-    """Write the card of a saved pipeline; one that somebody has edited stays as it is."""
+def refresh_card(folder: Path, run: Path | None) -> None:
+    """Write the card of a pipeline folder; one that somebody has edited stays as it is, and that is said."""
     if kept_card(folder) is not None:
         say(f"{folder / CARD}: was edited, and stays as it is", "note")
         return

@@ -63,11 +63,12 @@ def test_terms_are_divergences_of_gaussians_as_torch_computes_them() -> None:
     x0, estimate = torch.rand(4, 2, 3) * 2 - 1, torch.rand(4, 2, 3) * 2 - 1
     x_t, excess = torch.randn(4, 2, 3), torch.rand(4, 2, 3)
 
-    def gaussian(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.distributions.Normal:
-        return torch.distributions.Normal(mean.double(), (log_variance.double() / 2).exp())
+    def gaussian(mean: torch.Tensor, std: torch.Tensor) -> torch.distributions.Normal:
+        return torch.distributions.Normal(mean.double(), std.double())
 
-    mean, log_variance = schedule.posterior(x0, x_t, t)
-    q = gaussian(mean, log_variance)
-    p = gaussian(schedule.posterior(estimate, x_t, t)[0], log_variance + excess)
+    s = schedule.previous(t)
+    mean, std = schedule.posterior(x0, x_t, s, t)
+    q = gaussian(mean, std)
+    p = gaussian(schedule.posterior(estimate, x_t, s, t)[0], std * (excess / 2).exp())
     nats = torch.distributions.kl_divergence(q, p).flatten(1).mean(1)
     assert torch.allclose(bound.term(x0, estimate, excess, t).double(), nats / math.log(2), rtol=1e-4)

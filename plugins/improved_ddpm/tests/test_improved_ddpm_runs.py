@@ -1,4 +1,4 @@
-"""Runs of the hybrid under the objective of DDPM: they train, resume, sample and are scored."""
+"""A run with the hybrid loss: it trains, samples and is scored."""
 
 import json
 from pathlib import Path
@@ -46,8 +46,6 @@ type = "ancestral"
 clip = true
 [samples]
 num = 0
-[checkpoints]
-every = 2
 """
 
 
@@ -59,24 +57,15 @@ def invoke(*arguments: str) -> Result:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a run of 4 steps, `whole`."""
+    """With a run of 4 steps, `run`."""
     folder = tmp_path_factory.mktemp("hybrid")
     (folder / "tiny.toml").write_text(TINY)
-    invoke("train", str(folder / "tiny.toml"), "--set", f"run.out={folder / 'whole'}")
+    invoke("train", str(folder / "tiny.toml"), "--set", f"run.out={folder / 'run'}")
     return folder
 
 
-def test_a_resumed_run_has_the_weights_of_an_unbroken_one(folder: Path) -> None:
-    out = f"run.out={folder / 'broken'}"
-    invoke("train", str(folder / "tiny.toml"), "--set", out, "--set", "run.steps=2")
-    invoke("train", str(folder / "tiny.toml"), "--set", out, "--resume")
-    kept = [folder / name / "checkpoints" / "step-0000004" for name in ("whole", "broken")]
-    names = sorted(path.name for path in kept[0].glob("*.safetensors"))
-    assert names and all((kept[0] / name).read_bytes() == (kept[1] / name).read_bytes() for name in names)
-
-
 def test_the_variance_learns_and_a_saved_model_keeps_it(folder: Path) -> None:
-    model = toolkit.load(folder / "whole")
+    model = toolkit.load(folder / "run")
     prediction = model.denoiser(torch.randn(2, 1, 8, 8), torch.tensor([3, 9]))
     assert prediction.variance_fraction.shape == (2, 1, 8, 8)
     few = model(2, torch.Generator().manual_seed(0), 4, "pt").images
@@ -86,7 +75,7 @@ def test_the_variance_learns_and_a_saved_model_keeps_it(folder: Path) -> None:
 def test_a_run_is_scored_by_its_likelihood(folder: Path) -> None:
     out = folder / "scores"
     stated = ("--set", "metrics.nll.images=3", "--out", str(out))
-    assert "bits_per_dim" in invoke("evaluate", str(folder / "whole"), "--metrics", "nll", *stated).output
+    assert "bits_per_dim" in invoke("evaluate", str(folder / "run"), "--metrics", "nll", *stated).output
     (file,) = out.glob("nll-*.json")
     score = json.loads(file.read_text())
     assert len(score["curves"]["bits_per_dim"]) == 10 and score["values"]["bits_per_dim"] > 0

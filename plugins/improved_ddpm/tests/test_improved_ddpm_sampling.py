@@ -5,8 +5,8 @@ import torch
 from improved_ddpm_reference import ExactForGaussians
 from torch import Tensor
 
-from toolkit import Chain, Denoiser, NoiseSchedule, Prediction, Sampler
-from toolkit.registry import load as plugins
+from toolkit import Chain, Denoiser, NoiseSchedule, Prediction, walk
+from toolkit.diffusion.samplers import Ancestral
 from toolkit_improved_ddpm.schedule import cosine_betas
 
 ROWS = 100_000
@@ -32,12 +32,9 @@ class StandardNormal(Denoiser):
         return Prediction(self.schedule, x_t, t, x0=x0, variance_fraction=torch.ones_like(x_t))
 
 
-def ancestral(schedule: NoiseSchedule, steps: int | None) -> Sampler:
-    registry = plugins.load().registry.copy()
-    table = {"type": "ancestral", "variance": "fixed_small", "spacing": "linspace"}
-    table |= {} if steps is None else {"num_inference_steps": steps}
-    sampler: Sampler = registry.create(Sampler, table, supplied={"schedule": schedule}, where=str)
-    return sampler
+def sample(schedule: Chain, denoiser: Denoiser, x: Tensor, steps: int | None) -> Tensor:
+    times = schedule.grid(steps, "linspace")
+    return walk(Ancestral(schedule, "fixed_small"), denoiser, schedule, x, times)
 
 
 @pytest.mark.parametrize("steps", [None, 20, 3])
@@ -45,7 +42,7 @@ def test_the_learned_variance_is_interpolated_on_the_chain_that_is_visited(steps
     """The last step adds no noise: it takes the mean of x_0 given x_t, of variance abar_t."""
     torch.manual_seed(0)
     schedule = cosine_betas(50)
-    x0 = ancestral(schedule, steps).sample(StandardNormal(schedule), torch.randn(ROWS, 1), 50)
+    x0 = sample(schedule, StandardNormal(schedule), torch.randn(ROWS, 1), steps)
     assert float(x0.var()) == pytest.approx(float(schedule.alphas_cumprod[0]), rel=0.02)
 
 
@@ -56,7 +53,7 @@ def test_with_the_exact_variance_few_steps_give_the_variance_of_the_data(learned
     schedule, std = Chain([0.01, 0.4, 0.7, 0.9]), 0.5
     denoiser = ExactForGaussians(schedule, std, learned=learned)
     x = schedule.diffuse(std * torch.randn(ROWS, 1), torch.full((ROWS,), 3), torch.randn(ROWS, 1))
-    x0 = ancestral(schedule, None).sample(denoiser, x, 4)
+    x0 = sample(schedule, denoiser, x, None)
     abar = float(schedule.alphas_cumprod[0])
     expected = abar * std**4 / (abar * std**2 + 1 - abar)  # of the mean of x_0 given the first x_t
     assert (float(x0.var()) == pytest.approx(expected, rel=0.02)) == right

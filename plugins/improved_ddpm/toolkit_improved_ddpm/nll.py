@@ -21,6 +21,7 @@ from toolkit import (
     Subject,
     kept_timesteps,
     randn,
+    to_float,
 )
 from toolkit_improved_ddpm.bound import Bound, FixedVariance
 
@@ -147,7 +148,7 @@ class NLL(Metric):
                 i: generators.get(i) or torch.Generator(device).manual_seed(self.seed + i)
                 for i in read.tolist()
             }
-            x0 = examples[place].to(device).float() / 127.5 - 1
+            x0 = to_float(examples[place].to(device))
             noise = randn(x0.shape, [generators[i] for i in image.tolist()], device)
             yield image, step, x0, noise, None if labels is None else labels[place].to(device)
 

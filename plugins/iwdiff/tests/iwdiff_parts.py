@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-from toolkit_ddpm.objective import Simple
 from torch import Tensor, nn
 
 from toolkit import (
@@ -17,6 +16,7 @@ from toolkit import (
     Step,
     TimestepSampler,
 )
+from toolkit.training.denoising import SquaredError, Unweighted
 from toolkit_iwdiff.objective import IWDiff
 
 SHAPE = (1, 2, 3)
@@ -24,6 +24,11 @@ SHAPE = (1, 2, 3)
 
 def chain() -> NoiseSchedule:
     return Chain([0.02 * (i + 1) for i in range(20)])
+
+
+def simple(schedule: NoiseSchedule) -> SquaredError:
+    """The squared error of the noise."""
+    return SquaredError(schedule, Unweighted())
 
 
 class Linear(Denoiser):
@@ -55,7 +60,7 @@ class Uneven(DenoisingLoss):
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         super().__init__()
-        self.simple, self.schedule = Simple(schedule), schedule
+        self.schedule = schedule
 
     def forward(
         self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
@@ -103,7 +108,7 @@ def objective(
     loss: DenoisingLoss | None = None, timesteps: TimestepSampler | None = None, **options: object
 ) -> IWDiff:
     schedule = chain()
-    given: dict[str, object] = {"loss": loss or Simple(schedule), "timesteps": timesteps or Uniform()}
+    given: dict[str, object] = {"loss": loss or simple(schedule), "timesteps": timesteps or Uniform()}
     return IWDiff(schedule, SHAPE, **given, **options)  # type: ignore[arg-type]
 
 

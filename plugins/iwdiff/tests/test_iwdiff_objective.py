@@ -4,11 +4,23 @@ from math import prod
 
 import pytest
 import torch
-from iwdiff_parts import SHAPE, Learner, Linear, Uneven, batch, chain, gradient, objective, step, trained
-from toolkit_ddpm.objective import DDPM, Simple
+from iwdiff_parts import (
+    SHAPE,
+    Learner,
+    Linear,
+    Uneven,
+    batch,
+    chain,
+    gradient,
+    objective,
+    simple,
+    step,
+    trained,
+)
 from torch import Tensor
 
 from toolkit import DenoisingLoss
+from toolkit.training.denoising import Denoising
 from toolkit_iwdiff.objective import IWDiff
 
 DIMENSIONS = prod(SHAPE)
@@ -32,7 +44,7 @@ def written_out(one: IWDiff, denoiser: Linear, rows: int = 4) -> tuple[Tensor, T
     return losses.view(rows, one.k), t, weight
 
 
-@pytest.mark.parametrize("loss", [Simple, Uneven])
+@pytest.mark.parametrize("loss", [simple, Uneven])
 @pytest.mark.parametrize("k", [1, 2, 3, 7])
 def test_chunks_of_samples_give_the_gradient_of_the_whole(
     denoiser: Linear, loss: type[DenoisingLoss], k: int
@@ -109,7 +121,7 @@ def test_nothing_is_recorded_when_nothing_learns(denoiser: Linear) -> None:
 def test_held_out_loss_is_measured_as_without_the_method(denoiser: Linear) -> None:
     one = objective(k=5, scale="sum")
     losses = []
-    for measured in (one, DDPM(chain(), one.timesteps, one.loss)):
+    for measured in (one, Denoising(chain(), one.timesteps, one.loss, None)):
         torch.manual_seed(3)
         (measure,) = measured.measures()
         losses.append(measure.loss(batch(), step(denoiser)).total.item())

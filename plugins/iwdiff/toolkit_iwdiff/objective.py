@@ -138,7 +138,8 @@ class IWDiff(Objective):
             losses, weights = self._survey(Draws.of(batch, t, self.k), step)
             return (weights * losses).sum(1)
 
-        t, weight = self.timesteps.draw(len(batch.images), step.device)
+        rows = step.rows or range(len(batch.images))
+        t, weight = self.timesteps.draw_rows(rows, step.total or len(rows), step.device)
         draws = Draws.of(batch, t, self.k)
         outcome = (self._selected if self.two_passes else self._all)(draws, weight, step)
         active = (outcome.weights > self.threshold).sum(1)
@@ -188,7 +189,7 @@ class IWDiff(Objective):
         return losses, self.weights(losses, draws.t)
 
     def _measure(self, batch: Batch, step: Step) -> Loss:
-        # One draw at uniform timesteps, as the objective `denoising` measures it, so that runs can be compared.
+        # One draw at uniform timesteps, as the objective `denoising` measures it: runs can be compared.
         kept = self._kept.to(step.device)
         t = kept[torch.randint(len(kept), (len(batch.images),), device=step.device)]
         rows = torch.arange(len(t), device=step.device)

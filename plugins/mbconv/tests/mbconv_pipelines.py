@@ -20,9 +20,14 @@ def schedule() -> NoiseSchedule:
     return Chain(torch.linspace(1e-3, 0.3, 20, dtype=torch.float64))
 
 
-def network(shape: tuple[int, ...] = (3, 8, 8), classes: int | None = None, **options: Any) -> MBConvUNet:
+def network(
+    shape: tuple[int, ...] = (3, 8, 8),
+    classes: int | None = None,
+    path: NoiseSchedule | None = None,
+    **options: Any,
+) -> MBConvUNet:
     torch.manual_seed(0)
-    return MBConvUNet(schedule(), shape, classes, **{**NETWORK, **options})
+    return MBConvUNet(path or schedule(), shape, classes, **{**NETWORK, **options})
 
 
 def pipeline(**options: Any) -> Pipeline:

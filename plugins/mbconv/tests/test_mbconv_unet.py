@@ -10,6 +10,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from mbconv_pipelines import network
 from torch import nn
 
+from toolkit.diffusion.continuous import RectifiedFlow
 from toolkit.registry import load as plugins
 from toolkit_mbconv.block import MBConv
 
@@ -70,17 +71,24 @@ def test_other_predictions_learned_variance_and_labels_work_as_in_the_cores_unet
     # Blocks that begin as their shortcuts let neither time nor label in; and what the network ends with
     # makes the difference small.
     conditional = network(classes=5, conditional=True, init="torch")
-    assert not torch.equal(conditional(X, T, T % 5).noise, conditional(X, T, (T + 1) % 5).noise)
+    assert not torch.equal(conditional(X, T, label=T % 5).noise, conditional(X, T, label=(T + 1) % 5).noise)
 
 
-def test_it_takes_the_options_of_the_cores_unet_but_those_of_the_blocks_that_are_gone() -> None:
+def test_on_a_continuous_path_it_sees_a_thousandfold_time() -> None:
+    flow = network(path=RectifiedFlow(), prediction="flow", init="torch").eval()
+    t = torch.tensor([0.1, 0.9])
+    assert torch.equal(flow(X, t).flow, flow.model(X, 1000 * t).sample)
+
+
+def test_it_takes_the_options_of_the_cores_unet_but_preconditioning_and_those_of_its_blocks() -> None:
     registry = plugins.load().registry.copy()
     names = {
         n: {option.name for option in registry.component(nn.Module, n).options}
         for n in ("unet", "mbconv_unet")
     }
     gone = {
-        "act_fn", "resnet_time_scale_shift", "mid_block_scale_factor", "downsample_type", "upsample_type"
+        "act_fn", "resnet_time_scale_shift", "mid_block_scale_factor", "downsample_type", "upsample_type",
+        "precondition", "sigma_data",
     }  # fmt: skip
     assert names["unet"] - names["mbconv_unet"] == gone
     assert names["mbconv_unet"] - names["unet"] == {"expansion", "se"}

@@ -49,6 +49,8 @@ class MBConvUNet(Denoiser):
         learned_variance: twice the output channels; the second half, as (v + 1) / 2, places the log variance
             between its bounds (Nichol & Dhariwal 2021).
         conditional: learn an embedding of the labels.
+        null_class: also of "no class", which `label_dropout` of the objective trains, for guidance.
+        time_scale: the network sees this times t; by default 1 on a chain, 1000 on a continuous path.
         expansion: channels inside a block, in multiples of those that enter it.
         se: width of squeeze and excitation, as a fraction of the channels that enter a block.
         init: how blocks begin; all else begins as Ho et al. (2020) do. "zero_last": each block as its
@@ -75,6 +77,8 @@ class MBConvUNet(Denoiser):
         prediction: Literal["epsilon", "sample", "v_prediction", "flow"] = "epsilon",
         learned_variance: bool = False,
         conditional: bool = False,
+        null_class: bool = False,
+        time_scale: Annotated[float, Field(gt=0)] | None = None,
         expansion: Annotated[int, Field(ge=1)] = 4,
         se: Annotated[float, Field(gt=0, le=1)] = 0.25,
         init: Literal["zero_last", "torch", "xavier"] = "zero_last",
@@ -82,7 +86,7 @@ class MBConvUNet(Denoiser):
     ) -> None:
         super().__init__()
         levels = len(block_out_channels)
-        shapes = unet_shapes(sample_shape, levels, num_classes, learned_variance, conditional)
+        shapes = unet_shapes(sample_shape, levels, num_classes, learned_variance, conditional, null_class)
         lists = {
             "block_out_channels": block_out_channels,
             "down_block_types": down_block_types,
@@ -95,7 +99,8 @@ class MBConvUNet(Denoiser):
         self.model = MBConvUNet2DModel(expansion=expansion, se=se, **options)
         self.model.initialise(init)
         self._schedule, self._prediction = schedule, prediction
-        self._learned_variance, self.conditional = learned_variance, conditional
+        self._learned_variance, self.conditional, self.null_class = learned_variance, conditional, null_class
+        self._time_scale = time_scale or (1.0 if schedule.discrete else 1000.0)
 
     def forward(
         self,
@@ -106,7 +111,8 @@ class MBConvUNet(Denoiser):
         label: Tensor | None = None,
         latent: Tensor | None = None,
     ) -> Prediction:
-        out = self.model(x_t, t, label if self.conditional else None, return_dict=False)[0]
+        time = t if self._time_scale == 1 else t * self._time_scale
+        out = self.model(x_t, time, label if self.conditional else None, return_dict=False)[0]
         return Prediction.from_output(
             self._schedule, x_t, t, out, TARGETS[self._prediction], self._learned_variance
         )

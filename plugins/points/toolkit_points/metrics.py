@@ -2,10 +2,9 @@
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
-from toolkit import Metric, RunError, Score, Subject
+from toolkit import Metric, RunError, Score, Subject, to_float
 from toolkit_points.distance import sliced_wasserstein
 from toolkit_points.grid import Grid
 
@@ -73,8 +72,6 @@ class SlicedWasserstein(Metric):
         self.projections, self.p, self.seed = projections, p, seed
 
     def measure(self, subject: Subject) -> Score:
-        generated, real = (
-            x.flatten(1) / 127.5 - 1 if x.dtype == torch.uint8 else x.flatten(1) for x in subject.samples()
-        )
+        generated, real = (to_float(x).flatten(1) for x in subject.samples())
         value = sliced_wasserstein(generated, real, self.projections, self.p, self.seed)
         return Score({"sliced_wasserstein": value}, better={"sliced_wasserstein": "lower"})

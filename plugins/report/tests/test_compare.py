@@ -175,7 +175,7 @@ def test_a_number_that_is_not_finite_is_no_best_score(pair: tuple[Path, Path], m
 
 def test_recipes_are_compared_key_by_key(pair: tuple[Path, Path]) -> None:
     shown = [line.split() for line in compare(*pair).output.splitlines()]
-    assert ["objective.type", "ddpm", "ddgan"] in shown
+    assert ["objective.type", "denoising", "ddgan"] in shown
     assert ["schedule.num_train_timesteps", "20", "4"] in shown
     assert not any(line and line[0] in ("run.out", "run.batch_size", "data.type") for line in shown)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from small_runs import refused
 
 from toolkit.cli import main
-from toolkit.runs.read import ScoreFile, read_run
+from toolkit.runs.read import Cost, ScoreFile, read_run
 from toolkit_report.facts import number, time_unit, train_seconds, train_speed
 from toolkit_report.figures import Picture, styles, write
 from toolkit_report.plots import series, spans_decades
@@ -100,9 +100,11 @@ def kinds(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ScoreFile.measured("fid", {"fid_x": value}, {"fid_x": "lower"}, protocol, model).write(
             folder / name / "scores"
         )
-        card = {"parameters": {"denoiser": 10**6}, "samples_per_second": value, "network_calls": 7,
-                "train_seconds": 60.0, "train_images_per_second": 9.0}  # fmt: skip
-        (folder / name / "cost.json").write_text(json.dumps(card))
+        Cost(
+            parameters={"denoiser": 10**6}, samples_per_second=value, batch_size=8, network_calls=7,
+            flops_per_image=10**9, peak_memory_bytes=10**8, peak_memory="allocated on the device",
+            train_images_per_second=9.0, train_seconds=60.0, device="a card", threads=1,
+        ).write(folder / name)  # fmt: skip
     return folder
 
 
@@ -124,7 +126,7 @@ def test_a_page_has_every_part_and_is_closed_in_order(made: tuple[Path, Path]) -
         "Summary", "Recipe differences", "Losses", "Samples", "From data to noise", "From noise to samples",
         "Quality against sampling time", "Quality against cost",
     ]  # fmt: skip
-    for said in ("12.5", "4.25", "ddpm: 20 network calls", "ddgan: 4 network calls", "points: T = 3",
+    for said in ("12.5", "4.25", "ddpm: 20 network calls", "ddgan: 4 network calls", "points: 3 steps",
                  "other: has no pipeline", "schedule.num_train_timesteps", "lower is better"):  # fmt: skip
         assert said in page.text, said
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from toolkit import DataSource, NoiseSchedule, Pipeline, Prediction, generators_for, randn, read_data
+from toolkit import (
+    DataSource,
+    NoiseSchedule,
+    Pipeline,
+    Prediction,
+    generators_for,
+    randn,
+    read_data,
+    to_float,
+)
 from toolkit.commands import RunSummary, sampling_display
 
 COLUMNS = 9  # timesteps of a strip; more would be too small to see
@@ -88,7 +97,7 @@ def examples(run: RunSummary, num: int) -> Tensor:
     """
     source: DataSource = read_data(run.path / "recipe.toml")
     data: Tensor = source.read(torch.arange(min(num, len(source))))[0]
-    return data.float() / 127.5 - 1 if data.dtype == torch.uint8 else data.float()
+    return to_float(data)
 
 
 def noised(x0: Tensor, schedule: NoiseSchedule, seed: int) -> Strip:

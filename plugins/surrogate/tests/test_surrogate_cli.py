@@ -40,7 +40,7 @@ def folders(tmp_path, monkeypatch):
      "3 network calls each, after 4 for its start"),
     (("--data", '{type = "digits"}', "--t-mid", 5), "5 network calls each"),
 ])  # fmt: skip
-def test_the_options_of_the_initialiser_are_flags(arguments, said):
+def test_the_options_of_the_start_are_flags(arguments, said):
     done = sample("--start", "surrogate", *arguments, "run", "--num", 2, "--out", "grid.png")
     assert done.exit_code == 0, done.stderr
     assert done.stderr == f"2 samples, {said}: grid.png\n"
@@ -109,7 +109,7 @@ def test_a_flag_that_nobody_has_is_answered_with_the_nearest():
     assert done.exit_code == 2 and "No such option '--t-mit'." in done.stderr and "'--t-mid'" in done.stderr
 
 
-def test_without_init_there_are_no_flags_of_an_initialiser():
+def test_without_start_there_are_no_flags_of_one():
     done = sample("run", "--t-mid", 5)
     assert done.exit_code == 2 and "No such option '--t-mid'." in done.stderr
     assert "--t-mid" not in sample("--help").stdout

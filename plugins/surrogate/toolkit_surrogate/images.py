@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from toolkit import DataSource, Pipeline
+from toolkit import DataSource, Pipeline, to_float
 from toolkit_surrogate.handover import Handover
 
 Generators = Sequence[torch.Generator] | None
@@ -68,7 +68,7 @@ class Examples(Images):
     def draw(self, n: int, generators: Generators, device: torch.device) -> Tensor:
         images, _ = self._source.read(picks(len(self._source), n, generators))
         images = images.to(device)
-        return images / 127.5 - 1 if images.dtype == torch.uint8 else images
+        return to_float(images)
 
 
 def picks(count: int, n: int, generators: Generators) -> Tensor:

@@ -1,0 +1,55 @@
+"""What a recipe trains, built and ready to take a step."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from toolkit.data.batches import Batches
+from toolkit.data.reading import Progress
+from toolkit.data.source import DataSource
+from toolkit.recipe import Recipe
+from toolkit.training.build import Built, build
+from toolkit.training.processes import Processes
+from toolkit.training.trainer import RunOptions, Trainer
+
+
+@dataclass(frozen=True)
+class Session:
+    """A recipe's objects on the device of this process; nothing is trained yet."""
+
+    built: Built
+    batches: Batches
+    trainer: Trainer
+    processes: Processes
+
+
+@contextmanager
+def session(
+    recipe: Recipe,
+    processes: Processes,
+    options: RunOptions,
+    *,
+    narrowed: Callable[[DataSource], DataSource] = lambda source: source,
+    progress: Progress | None = None,
+) -> Iterator[Session]:
+    """Build everything that a recipe describes, and a trainer for it.
+
+    Args:
+        recipe: resolved.
+        processes: of the run.
+        options: sizes and the seed, if other than the recipe's.
+        narrowed: what to read of the recipe's data, if not all.
+        progress: for reading the data.
+
+    Raises:
+        ToolkitError: for everything that a user can have done wrong.
+    """
+    built = build(recipe, processes.device)
+    batches = Batches(
+        narrowed(built.source), recipe.common(("data",)), seed=options.seed, device=processes.device,
+        progress=progress,
+    )  # fmt: skip
+    try:
+        yield Session(built, batches, Trainer(built.training, batches, processes, options), processes)
+    finally:
+        batches.close()
