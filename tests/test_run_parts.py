@@ -89,6 +89,37 @@ def test_a_run_does_not_go_on_with_another_teacher(taught: Path, write: Write) -
     assert "network 'teacher', which is not trained, has other weights now" in error
 
 
+def test_from_run_takes_architecture_and_weights(taught: Path, write: Write) -> None:
+    """The same teacher in one line, and the same run, to the bit; it goes on, too, from its complete recipe."""
+    start = TEACHER.index("[networks.teacher]")
+    line = '[networks.teacher]\nfrom_run = "teacher"\n'
+    one_line = write(TEACHER[:start] + line, "one_line.toml")
+    finished(taught, "networks.teacher.init_from=teacher", "run.out=spelled_out")
+    finished(one_line, "run.out=pupil", "run.steps=2")
+    resumed(one_line, "run.out=pupil")
+    weights = Path("pipeline/unet/diffusion_pytorch_model.safetensors")
+    assert (Path("pupil") / weights).read_bytes() == (Path("spelled_out") / weights).read_bytes()
+    assert not [name for name in content(Path("pupil/checkpoints")) if "teacher" in name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("networks.teacher.norm_num_groups=2", "has norm_num_groups = 4, and it cannot be another"),
+        ("networks.teacher.prediction=x0", "has prediction = epsilon, and it cannot be another"),
+        ("networks.teacher.block_out_chanels=2", "has no option 'block_out_chanels'"),
+        ("networks.teacher.init_from=teacher", "brings its weights: leave 'init_from' out"),
+        ("networks.teacher.from_run=techer", "techer: no such folder"),
+        ("networks.teacher.from_run=[3]", "must be a path, not "),
+        ("schedule.beta_end=0.2", "was trained on another [schedule], with beta_end = 0.3"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_refused(taught: Path, write: Write, change: str, message: str) -> None:
+    line = '[networks.teacher]\nfrom_run = "teacher"\n'
+    recipe = write(TEACHER[: TEACHER.index("[networks.teacher]")] + line, "one_line.toml")
+    assert message in refused(train(recipe, change))
+
+
 def test_observers_see_the_run_from_start_to_end(
     write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from toolkit.data.source import Batch, DataSource, to_float
 from toolkit.diffusion.chain import Chain, kept_timesteps
 from toolkit.diffusion.continuous import Continuous
 from toolkit.diffusion.denoiser import Denoiser, Network
+from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import Ask, Guidance
 from toolkit.diffusion.prediction import Prediction, Target
 from toolkit.diffusion.sampler import Denoise, Noise, Sampler, walk
@@ -44,7 +45,7 @@ from toolkit.training.optimizers import LRSchedule
 
 __all__ = [
     "TARGETS", "UNET_LIMITS", "Ask", "Batch", "Batches", "Chain", "CheckpointError", "Component",
-    "Continuous", "DataError", "DataSource", "Default", "Denoise", "Denoiser", "DenoisingLoss",
+    "Continuous", "DataError", "DataSource", "Default", "Denoise", "Denoiser", "Encoder", "DenoisingLoss",
     "DenoisingObjective", "FeatureExtractor", "Features", "Guidance", "Importer", "LRSchedule",
     "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective", "Pipeline",
     "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive", "Prediction", "Rate",

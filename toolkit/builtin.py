@@ -6,6 +6,7 @@ from toolkit.data.source import DataSource
 from toolkit.diffusion.chain import linear, listed_betas, vp_sde
 from toolkit.diffusion.continuous import EDM, VP, Cosine, RectifiedFlow
 from toolkit.diffusion.denoiser import Network
+from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import ClassifierFree, Guidance
 from toolkit.diffusion.sampler import Sampler
 from toolkit.diffusion.samplers import DDIM, Ancestral, Consistency, DPMSolver, Euler, Heun
@@ -24,7 +25,7 @@ from toolkit.training.optimizers import Cosine as CosineRate
 # Declared before anything is added, so that a TimestepSampler, which is a module too, is not filed as a network.
 KINDS = (
     DataSource, NoiseSchedule, Network, Objective, DenoisingLoss, TimestepSampler, torch.optim.Optimizer,
-    LRSchedule, Sampler, Guidance, Start, Weighting, Importer, Layout,
+    LRSchedule, Sampler, Guidance, Encoder, Start, Weighting, Importer, Layout,
 )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def sample(
     from toolkit.pipeline.pipeline import Pipeline
 
     pipeline = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing)
-    if target.suffix == ".png" and len(pipeline.sample_shape) != 3:
+    if target.suffix == ".png" and len(pipeline.image_shape) != 3:
         refuse_taken(target.with_suffix(".npy"), overwrite, "--out")  # where what is no picture goes
     if start is not None:
         pipeline = pipeline.with_start(start, **read_flags(options))

@@ -1,7 +1,7 @@
 """Batches by position, as the trainer sees them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -56,12 +56,13 @@ class Batches:
         seed: int,
         device: torch.device,
         progress: Progress | None = None,
+        encode: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if options.flip and len(source.image_shape) != 3:
             raise DataError(
                 f"flip mirrors images, but the examples have shape {source.image_shape}: set flip = false."
             )
-        self._device = device
+        self._device, self._encode = device, encode
         self._flip = options.flip
         if len(source) * math.prod(source.image_shape) <= options.in_memory_mb * 2**20:
             self._examples: Examples = Memory(source, seed, device, progress or _silently)
@@ -83,7 +84,11 @@ class Batches:
         images, labels = self._take(rows.images), None if rows.labels is None else self._take(rows.labels)
         if self._flip:
             images = torch.where(self._take(rows.mirrored).view(-1, 1, 1, 1), images.flip(-1), images)
-        return Batch(to_float(images), labels, start)
+        images = to_float(images)
+        if self._encode is not None:
+            with torch.no_grad():
+                images = self._encode(images)
+        return Batch(images, labels, start)
 
     def close(self) -> None:
         """End the worker processes, if there are any."""

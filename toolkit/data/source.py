@@ -61,7 +61,7 @@ def to_float(examples: Tensor) -> Tensor:
 class Batch:
     """Consecutive rows of the endless, shuffled sequence of examples."""
 
-    images: Tensor  # float32 (B, *image_shape); pictures in [-1, 1]
+    images: Tensor  # float32 (B, *sample_shape): pictures in [-1, 1], or their latents
     labels: Tensor | None  # int64 (B,)
     position: int  # of the first row in the sequence
 

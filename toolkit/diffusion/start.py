@@ -14,6 +14,12 @@ from toolkit.randomness import randn
 
 
 class Saveable(Protocol):
+    """A model that can be saved beside the one that uses it."""
+
+    def save_pretrained(self, path: str | Path) -> object: ...
+
+
+class Sampled(Saveable, Protocol):
     """A pipeline, as far as a start that samples one needs it to be."""
 
     @property
@@ -21,8 +27,6 @@ class Saveable(Protocol):
 
     @property
     def plugins(self) -> list[object]: ...
-
-    def save_pretrained(self, path: str | Path) -> None: ...
 
 
 class Start(ABC):
@@ -51,7 +55,7 @@ class Start(ABC):
         `device` here.
         """
 
-    def pipelines(self) -> Mapping[str, Saveable]:
+    def pipelines(self) -> Mapping[str, Sampled]:
         """The pipelines that it samples, by the option that states their folders: they are saved along."""
         return {}
 

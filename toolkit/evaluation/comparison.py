@@ -223,7 +223,7 @@ def sampled_by(pipeline: Pipeline, identity: str) -> str:
     packages = {
         name: importlib.metadata.version(name) for name in ("diffusion-toolkit", "diffusers", "torch")
     }
-    drawn = [identity, list(pipeline.sample_shape), pipeline.num_classes, packages]
+    drawn = [identity, list(pipeline.image_shape), pipeline.num_classes, packages]
     return json.dumps([*drawn, pipeline.plugins], sort_keys=True)
 
 

@@ -85,7 +85,7 @@ def evaluate(
     """
     source, chosen = real_examples(protocol, split)
     if isinstance(subject, Pipeline):
-        model, shape = subject, tuple(subject.sample_shape)
+        model, shape = subject, tuple(subject.image_shape)
     else:
         model, shape = None, tuple(subject.image_shape)
     if tuple(source.image_shape) != shape:
@@ -162,6 +162,7 @@ def _sampling(model: Pipeline | None) -> dict[str, Any] | None:
         "sampler": model.saved.sampler,
         "start": model.start_table,
         "weights": model.saved.weights,
+        **({"guidance": model.saved.guidance} if model.saved.guidance else {}),
     }
 
 

@@ -1,7 +1,9 @@
 """All of the toolkit that knows diffusers: its UNet and schedulers as components, and its saved folders."""
 
 from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.sampler import Sampler
+from toolkit.hf.autoencoder import DiffusersAutoencoder
 from toolkit.hf.folder import DiffusersLayout
 from toolkit.hf.schedulers import DiffusersSampler
 from toolkit.hf.torchvision import define_missing_operators
@@ -16,4 +18,5 @@ def toolkit_components(registry: Registry) -> None:
     define_missing_operators()  # before anything imports diffusers
     registry.add(Denoiser, "unet", UNet)
     registry.add(Sampler, "diffusers", DiffusersSampler)
+    registry.add(Encoder, "diffusers_autoencoder", DiffusersAutoencoder)
     registry.add(Layout, "diffusers", DiffusersLayout)

@@ -136,7 +136,7 @@ class DiffusersLayout(Layout):
 
         unet.save_config(folder / "unet")
         write_tensors(folder / "unet" / UNET_WEIGHTS, unet.state_dict())
-        scheduler = None if saved.guidance else scheduler_of(sampler, saved)
+        scheduler = None if saved.guidance or saved.encoder else scheduler_of(sampler, saved)
         if scheduler is None or not isinstance(start, Noise) or type(unet) is not diffusers.UNet2DModel:
             return  # diffusers could open it, and would sample something else
         assert isinstance(denoiser, UNetDenoiser)

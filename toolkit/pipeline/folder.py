@@ -2,7 +2,7 @@
 
 pipeline.json, or network.json of one that samples nothing     a `Saved`: recipe tables, shapes, plugins
 weights.safetensors      the network's state, less what another library's layout of it holds
-start/                   pipelines that the start samples, each such a folder
+start/, encoder/         models that these parts consist of, by option
 README.md                the user's, or a model card that a plugin wrote; kept when the folder is replaced
 
 A folder may also have the files of a `Layout`, by which another library opens it. Paths in pipeline.json are
@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import Guidance
 from toolkit.diffusion.sampler import GridOptions, Sampler
 from toolkit.diffusion.schedule import NoiseSchedule
-from toolkit.diffusion.start import Start
+from toolkit.diffusion.start import Saveable, Start
 from toolkit.errors import CheckpointError, PluginError, RunError, printable
 from toolkit.files import (
     digest,
@@ -41,16 +42,17 @@ from toolkit.registry.registry import Registry
 FORMAT = 1
 README = "README.md"
 WEIGHTS = "weights.safetensors"
-INNER = "start"
-FILES = ("pipeline.json", "network.json", WEIGHTS, README, INNER)
+INNER = ("start", "encoder")  # folders of what these parts consist of
+FILES = ("pipeline.json", "network.json", WEIGHTS, README, *INNER)
 PARTS: Mapping[str, type] = {
     "schedule": NoiseSchedule,
     "network": nn.Module,
     "sampler": Sampler,
     "start": Start,
     "guidance": Guidance,
+    "encoder": Encoder,
 }
-OPTIONAL = ("guidance",)
+OPTIONAL = ("guidance", "encoder")
 COMMON: Mapping[str, type] = {"sampler": GridOptions}  # options that the toolkit reads from a part's table
 
 Refuse = Callable[[str], Exception]
@@ -66,12 +68,13 @@ class Saved(BaseModel):
         weights: "ema" or "raw", or where they come from.
         steps: that it was trained for.
         recipe: the name of its recipe.
-        sample_shape: of one sample, e.g. (3, 32, 32).
+        sample_shape: of what the network denoises, e.g. (3, 32, 32).
+        image_shape: of one image, where an encoder decodes samples to images.
         num_classes: None if unlabelled.
         class_names: of the classes, where the data names them.
         plugins: those whose components it has, with their distributions.
         network: complete recipe table; `schedule`, `sampler` and `start` of a pipeline only, and
-            `guidance` if it has one.
+            `guidance` and `encoder` if it has any.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -91,6 +94,8 @@ class Saved(BaseModel):
     sampler: dict[str, Any] | None = None
     start: dict[str, Any] | None = None
     guidance: dict[str, Any] | None = None
+    encoder: dict[str, Any] | None = None
+    image_shape: tuple[PositiveInt, ...] | None = None
 
     @property
     def tables(self) -> dict[str, dict[str, Any]]:
@@ -275,7 +280,7 @@ def locate_network(folder: Path) -> Path:
 
 def _write_saved(path: Path, saved: Saved, registry: Registry) -> None:
     content = {**saved.model_dump(mode="json"), "plugins": plugins_of(saved.tables, registry)}
-    optional = ("schedule", "sampler", "start", "guidance", "class_names")
+    optional = ("schedule", "sampler", "start", "guidance", "encoder", "class_names", "image_shape")
     write_json(path, {name: v for name, v in content.items() if v is not None or name not in optional})
 
 
@@ -285,6 +290,7 @@ def write_pipeline(
     denoiser: Denoiser,
     sampler: Sampler,
     start: Start,
+    encoder: Encoder | None,
     registry: Registry,
     readme: str | None,
 ) -> None:
@@ -296,6 +302,7 @@ def write_pipeline(
         denoiser: whose weights are written.
         sampler: its sampler.
         start: whose own pipelines are written along.
+        encoder: whose own models are written along.
         registry: of the components.
         readme: for README.md, where there is none yet; None writes none.
 
@@ -306,11 +313,15 @@ def write_pipeline(
     known = layouts(registry)
     refuse_to_replace(folder, known)
     with new_folder(folder, replace=True) as temporary:
-        table = dict(saved.tables["start"])
-        for option, inner in start.pipelines().items():
-            inner.save_pretrained(temporary / INNER / option)
-            table[option] = f"{INNER}/{option}"
-        _write_saved(temporary / "pipeline.json", saved.model_copy(update={"start": table}), registry)
+        consists_of: dict[str, Mapping[str, Saveable]] = {"start": start.pipelines()}
+        if encoder is not None:
+            consists_of["encoder"] = encoder.folders()
+        tables = {}
+        for part, models in consists_of.items():
+            tables[part] = {**saved.tables[part], **{option: f"{part}/{option}" for option in models}}
+            for option, model in models.items():
+                model.save_pretrained(temporary / part / option)
+        _write_saved(temporary / "pipeline.json", saved.model_copy(update=tables), registry)
         elsewhere: frozenset[str] = frozenset()
         for layout in known:
             layout.write(temporary, saved, denoiser, sampler, start)
@@ -340,8 +351,12 @@ def read_pipeline(path: str | Path, plugins: Plugins) -> tuple[Saved, Path, dict
         saved, state = layout.read(folder, plugins.registry)
         return saved, folder, state
     saved = read_saved(folder / "pipeline.json", plugins, *(name for name in PARTS if name not in OPTIONAL))
-    table = beneath(folder, saved.tables["start"], plugins.registry)
-    return saved.model_copy(update={"start": table}), folder, None
+    tables = {
+        part: beneath(folder, part, saved.tables[part], plugins.registry)
+        for part in INNER
+        if part in saved.tables
+    }
+    return saved.model_copy(update=tables), folder, None
 
 
 def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
@@ -356,20 +371,20 @@ def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
     present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if foreign := [name for name in present if name not in ours]:
         raise RunError(f"{folder}: holds other files ({foreign[0]}), choose another folder for the pipeline")
-    for inner in (folder / INNER).glob("*"):
+    for inner in (folder / "start").glob("*"):
         refuse_to_replace(inner, known)
 
 
-def beneath(folder: Path, table: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """The table of a start with paths, which are relative to `folder`, made whole.
+def beneath(folder: Path, part: str, table: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """The table of a start or an encoder with paths, which are relative to `folder`, made whole.
 
     Raises:
         CheckpointError: if one leads out of the folder, or to the folder itself, which would never end.
     """
-    component = registry.components(Start).get(str(table.get("type")))
+    component = registry.components(PARTS[part]).get(str(table.get("type")))
     paths = {option.name for option in component.options if option.annotation is Path} if component else set()
     relative = {name: value for name, value in table.items() if name in paths and isinstance(value, str)}
-    return table | {name: str(inside(folder, value, f"start.{name}")) for name, value in relative.items()}
+    return table | {name: str(inside(folder, value, f"{part}.{name}")) for name, value in relative.items()}
 
 
 def inside(folder: Path, relative: str, key: str) -> Path:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from toolkit.diffusion.denoiser import Denoiser, device_of
+from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import Guidance
 from toolkit.diffusion.sampler import Sampler, count_calls, walk
 from toolkit.diffusion.schedule import NoiseSchedule
@@ -63,6 +64,7 @@ class Pipeline:
         saved: Saved,
         registry: Registry,
         guidance: Guidance | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         table = saved.sampler or {}
         try:
@@ -80,7 +82,7 @@ class Pipeline:
                 f"{len(own) - 1} steps of its schedule, and for no others"
             )
         self.times = tuple(t for t in grid if t <= start.time)
-        self.guidance = guidance
+        self.guidance, self.encoder = guidance, encoder
         self.denoiser, self.schedule, self.sampler, self.start = denoiser, schedule, sampler, start
         self.saved, self.registry = saved, registry
         self.readme: str | None = None
@@ -99,7 +101,8 @@ class Pipeline:
         denoiser = saved.build("network", registry, supplied, where).eval().requires_grad_(False)
         sampler, start = (saved.build(name, registry, supplied, where) for name in ("sampler", "start"))
         guidance = saved.build("guidance", registry, supplied, where) if saved.guidance else None
-        return cls(denoiser, schedule, sampler, start, saved, registry, guidance)
+        encoder = saved.build("encoder", registry, supplied, where) if saved.encoder else None
+        return cls(denoiser, schedule, sampler, start, saved, registry, guidance, encoder)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -141,21 +144,26 @@ class Pipeline:
         Raises:
             RunError: if the folder holds other files, or cannot be written.
         """
-        parts = (self.saved, self.denoiser, self.sampler, self.start)
+        parts = (self.saved, self.denoiser, self.sampler, self.start, self.encoder)
         write_pipeline(Path(path), *parts, self.registry, self.readme)
         load().tell("toolkit_pipeline_saved", folder=Path(path), run=run)
 
     def __repr__(self) -> str:
         saved = self.saved
-        shape = "x".join(map(str, saved.sample_shape))
+        shape = "x".join(map(str, self.image_shape))
         parts = f"{saved.network['type']} of {shape}, {saved.tables['sampler']['type']} sampler"
         made = [f"{key} {saved.model[key]}" for key in ("recipe", "steps", "weights") if key in saved.model]
         return f"Pipeline({', '.join([parts, f'{self.calls} network calls', *made])})"
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """The shape of one sample, e.g. (3, 32, 32)."""
+        """The shape of what the network denoises, e.g. (3, 32, 32); of latents, if there is an encoder."""
         return self.saved.sample_shape
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one sample as it is given out, e.g. (3, 32, 32)."""
+        return self.saved.image_shape or self.saved.sample_shape
 
     @property
     def identity(self) -> str:
@@ -165,7 +173,8 @@ class Pipeline:
         """
         names = [name for name in ("schedule", "network", "sampler", "guidance") if name in self.saved.tables]
         facts: dict[str, object] = {name: self.saved.tables[name] for name in names}
-        return digest({**facts, "start": self.start_table}, self.denoiser.state_dict())
+        encoder = {} if self.encoder is None else self.encoder.state_dict()
+        return digest({**facts, "start": self.start_table}, self.denoiser.state_dict(), encoder)
 
     @property
     def start_table(self) -> dict[str, object]:
@@ -190,6 +199,8 @@ class Pipeline:
 
     def to(self, device: str | torch.device) -> Self:
         self.denoiser.to(device)
+        if self.encoder is not None:
+            self.encoder.to(device)
         return self
 
     def with_sampler(self, type: str | None = None, **options: Any) -> "Pipeline":
@@ -236,7 +247,16 @@ class Pipeline:
     def _with(self, **parts: Any) -> "Pipeline":
         own: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("denoiser", "schedule", "sampler", "start", "saved", "registry", "guidance")
+            for name in (
+                "denoiser",
+                "schedule",
+                "sampler",
+                "start",
+                "saved",
+                "registry",
+                "guidance",
+                "encoder",
+            )
         }
         return Pipeline(**{**own, **parts})
 
@@ -276,7 +296,7 @@ class Pipeline:
         latents: Sequence[Tensor] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """n samples (n, *sample_shape); pictures are clamped to [-1, 1].
+        """n samples (n, *image_shape) float32 on the pipeline's device; pictures are clamped to [-1, 1].
 
         Args:
             generators: one a sample, on the pipeline's device; None draws from torch's own.
@@ -297,8 +317,23 @@ class Pipeline:
                 generators=generators, label=label, latents=latents, guidance=self.guidance,
                 progress=progress,
             )  # fmt: skip
-            x = x.clamp(-1, 1) if len(shape) == 4 else x
+            x = self.decode(x)
+            x = x.clamp(-1, 1) if len(self.image_shape) == 3 else x
         return x.clone()  # a network may be trained on it, which inference mode's own tensors refuse
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What the network denoises, (n, *sample_shape) float32, of images (n, *image_shape) in [-1, 1]."""
+        if self.encoder is None:
+            return images
+        with torch.inference_mode():
+            return self.encoder.encode(images.to(self.device)).clone()
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Images (n, *image_shape) float32, near [-1, 1], of what the network denoises (n, *sample_shape)."""
+        if self.encoder is None:
+            return x
+        with torch.inference_mode():
+            return self.encoder.decode(x.to(self.device)).clone()
 
     def sample(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import Problem, RecipeError, nearest, printable
+from toolkit.errors import Problem, RecipeError, ToolkitError, nearest, printable
 from toolkit.recipe.layers import Layers, read_layers
 from toolkit.recipe.recipe import Recipe, where
 from toolkit.recipe.sections import SECTIONS, Section
@@ -52,6 +52,12 @@ def resolve(layers: Layers, registry: "Registry", sections: Sequence[Section] = 
 
 def _complete(section: Section, value: Any, completion: "Completion") -> "Table | dict[str, Table]":
     def complete(table: Any, *path: str) -> "Table":
+        try:
+            table = section.expanded(table) if isinstance(table, dict) else table
+        except ToolkitError as error:
+            assert section.source is not None
+            completion.problems.append(Problem((*path, section.source[0]), f"{section.source[0]}: {error}"))
+            return completion.nothing(section.interface)
         return completion.complete(
             section.interface, table, path, common=section.common_options, preset=section.preset
         )

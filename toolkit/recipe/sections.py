@@ -16,6 +16,8 @@ class Section:
         common: a dataclass of options that every table of the section takes besides those of its component.
         required: whether a recipe must have it.
         default: the table that stands in for an absent one; None leaves the section out.
+        source: the option of its tables that names where a table comes from, and the function that makes such
+            a table whole, as "module:function".
     """
 
     name: str
@@ -24,6 +26,7 @@ class Section:
     common: str | None = None
     required: bool = False
     default: dict[str, Any] | None = None
+    source: tuple[str, str] | None = None
 
     @property
     def interface(self) -> type:
@@ -33,6 +36,17 @@ class Section:
     @property
     def common_options(self) -> type | None:
         return _imported(self.common) if self.common else None
+
+    def expanded(self, table: dict[str, Any]) -> dict[str, Any]:
+        """A table as written, with what it takes from elsewhere.
+
+        Raises:
+            ToolkitError: if there is nothing to take, or it contradicts the table.
+        """
+        if self.source is None or self.source[0] not in table:
+            return table
+        whole: dict[str, Any] = _imported(self.source[1])(table)
+        return whole
 
     @property
     def optional(self) -> bool:
@@ -60,6 +74,7 @@ SECTIONS = (
     Section(
         "data", "toolkit.data.source:DataSource", common="toolkit.data.batches:DataOptions", required=True
     ),
+    Section("encoder", "toolkit.diffusion.encoder:Encoder"),
     Section("schedule", "toolkit.diffusion.schedule:NoiseSchedule"),
     Section(
         "networks",
@@ -67,6 +82,7 @@ SECTIONS = (
         per_role=True,
         common="toolkit.training.build:NetworkOptions",
         required=True,
+        source=("from_run", "toolkit.pipeline.from_run:expand"),
     ),
     Section("objective", "toolkit.training.objective:Objective", required=True),
     Section(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pluggy
 
+from toolkit.console import say
 from toolkit.errors import PluginError
 from toolkit.registry import hookspecs
 from toolkit.registry.discover import Discovered, Owner, switched
@@ -58,13 +59,14 @@ class Plugins:
     switched_off: tuple[Owner, ...]
 
     def tell(self, observer: str, **facts: object) -> list[str]:
-        """Call all observers of that name, even if one fails; returns a line for each failure."""
+        """Call all observers of that name, even if one fails; a line for each failure is said, and returned."""
         wrong = []
         for implementation in getattr(self.hook, observer).get_hookimpls():
             try:
                 implementation.function(*(facts[name] for name in implementation.argnames))
             except Exception as error:
                 wrong.append(f"{implementation.plugin_name}: {observer}: {one_line(error)}")
+                say(wrong[-1], "an observer failed")
         return wrong
 
 

@@ -187,14 +187,14 @@ class Completion:
         if not isinstance(table, dict):
             name = f"{path[-1]!r} " if path else ""
             self._complain(path, f"{name}must be a table, not {values.as_text(table)}.")
-            return Table({}, {}, target, Signature())
+            return self.nothing(target)
         if is_dataclass(target):
             factory: Callable[..., Any] = target
             signature, plain, whose = read_signature(target, supplied=()), {}, "the table"
         else:
             component = self._chosen(target, table, path, preset)
             if component is None:
-                return Table({}, {}, target, Signature())
+                return self.nothing(target)
             factory, signature = component.factory, component.signature
             plain, whose = {"type": component.name}, repr(component.name)
         options = {option.name: option for option in signature.options}
@@ -216,6 +216,11 @@ class Completion:
                     option, value, (*path, option.name)
                 )
         return complete
+
+    @staticmethod
+    def nothing(target: type) -> Table:
+        """What stands for a table that cannot be read; its problem is among `problems`."""
+        return Table({}, {}, target, Signature())
 
     def _complain(self, path: Path, text: str) -> None:
         self.problems.append(Problem(path, text))

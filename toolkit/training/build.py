@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from toolkit.data.source import DataSource
+from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import Guidance
 from toolkit.diffusion.sampler import Sampler
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Start
 from toolkit.errors import RecipeError
 from toolkit.pipeline.folder import read_weights
+from toolkit.pipeline.from_run import refuse_misfit
 from toolkit.randomness import position_seed
 from toolkit.recipe import Recipe
 from toolkit.training.ema import EMA
@@ -28,11 +30,13 @@ class NetworkOptions:
     """What every network can have done to it.
 
     Args:
+        from_run: a run or a pipeline, of which the network is: its architecture and weights.
         init_from: start from the weights of the network in a saved pipeline (a folder) instead of the seed.
         compile: torch.compile the network; refused where a turn differentiates twice.
         channels_last: keep convolution weights in channels-last memory order.
     """
 
+    from_run: Path | None = None
     init_from: Path | None = None
     compile: bool = False
     channels_last: bool = False
@@ -49,6 +53,7 @@ class Built:
     sampler: Sampler | None
     start: Start | None
     guidance: Guidance | None
+    encoder: Encoder | None
     training: Training
 
 
@@ -61,8 +66,16 @@ def build(recipe: Recipe, device: torch.device) -> Built:
         RecipeError: if roles are missing, extra or of another interface, or a component refuses its options.
     """
     source: DataSource = recipe.create(("data",), {})
+    encoder: Encoder | None = None
+    sample_shape = tuple(source.image_shape)
+    if "encoder" in recipe.tables:
+        encoder = recipe.create(("encoder",), {}).eval().requires_grad_(False).to(device)
+        try:
+            sample_shape = encoder.latent_shape(source.image_shape)
+        except ValueError as error:
+            raise RecipeError(f"{recipe.where(('encoder',))} {error}") from None
     supplied: dict[str, Any] = {
-        "sample_shape": tuple(source.image_shape),
+        "sample_shape": sample_shape,
         "num_classes": source.num_classes,
         "schedule": None,
     }
@@ -87,7 +100,7 @@ def build(recipe: Recipe, device: torch.device) -> Built:
     refuse_shared_parameters(recipe, networks)
     options: dict[str, NetworkOptions] = {role: recipe.common(("networks", role)) for role in networks}
     for role, network in networks.items():
-        start_from(recipe, role, network, options[role].init_from)
+        start_from(recipe, role, network, options[role], supplied)
         if options[role].channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -111,7 +124,7 @@ def build(recipe: Recipe, device: torch.device) -> Built:
     if supplied["schedule"] is not None:
         sampler, start = create("sampler"), create("start")
         guidance = create("guidance") if "guidance" in recipe.tables else None
-    return Built(recipe, source, supplied, supplied["schedule"], sampler, start, guidance, training)
+    return Built(recipe, source, supplied, supplied["schedule"], sampler, start, guidance, encoder, training)
 
 
 def check_roles(recipe: Recipe, objective: Objective) -> list[str]:
@@ -159,11 +172,22 @@ def refuse_compiling(recipe: Recipe, objective: Objective, role: str) -> None:
             )
 
 
-def start_from(recipe: Recipe, role: str, network: nn.Module, source: Path | None) -> None:
-    """Load the weights of a saved pipeline's network into this one."""
-    if source is None:
-        return
-    where = recipe.where(("networks", role))
-    read_weights(
-        source, network, recipe.registry, lambda message: RecipeError(f"{where} init_from: {message}")
-    )
+def start_from(
+    recipe: Recipe, role: str, network: nn.Module, options: NetworkOptions, supplied: Mapping[str, Any]
+) -> None:
+    """Load the weights of a saved network into this one.
+
+    Raises:
+        RecipeError: if there are none, or it is another network, or `from_run` of another schedule or data.
+    """
+    for option in ("from_run", "init_from"):
+        source: Path | None = getattr(options, option)
+        if source is None:
+            continue
+        where = f"{recipe.where(('networks', role, option))} {option}: "
+        if option == "from_run":
+            try:
+                refuse_misfit(source, supplied, recipe.tables.get("schedule"))
+            except RecipeError as error:
+                raise RecipeError(f"{where}{error}") from None
+        read_weights(source, network, recipe.registry, lambda text, at=where: RecipeError(f"{at}{text}"))  # type: ignore[misc]

@@ -106,6 +106,7 @@ class Run:
         return Batches(
             source, replace(options, flip=False), seed=self.options.seed, device=self.processes.device,
             progress=track if self.processes.is_main else None,
+            encode=None if self.built.encoder is None else self.built.encoder.encode,
         )  # fmt: skip
 
     def go(self, *, resume: bool, overwrite: bool) -> Outcome:
@@ -275,8 +276,7 @@ class Run:
     def _tell(self, observer: str, **facts: object) -> None:
         """Tell observers; one that fails is reported and does not stop the run."""
         if self.processes.is_main:
-            for complaint in self.plugins.tell(observer, run=self.folder.path, **facts):
-                say(complaint, "an observer failed")
+            self.plugins.tell(observer, run=self.folder.path, **facts)
 
 
 def due(number: int, every: int | None) -> bool:

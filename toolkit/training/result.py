@@ -27,7 +27,7 @@ class SampleOptions:
         every: steps between two grids; None for one at the end only.
         num: images in a grid; 0 makes none.
         seed: image i of the grid is seeded seed + i.
-        num_inference_steps: network calls; None for the schedule's own number.
+        num_inference_steps: of the sampler; None for the schedule's own number.
         batch_size: images sampled at once.
     """
 
@@ -60,7 +60,7 @@ class Previews:
         whole = saved.saved.model_copy(update={name: self._recipe.tables[name] for name in names})
         return Pipeline(
             saved.network, built.schedule, built.sampler, built.start, whole, self._registry,  # type: ignore[arg-type]
-            built.guidance,
+            built.guidance, built.encoder,
         )  # fmt: skip
 
     def networks(self, step: int) -> dict[str, SavedNetwork]:
@@ -77,6 +77,7 @@ class Previews:
             steps=step,
             recipe=self._recipe.name,
             sample_shape=built.supplied["sample_shape"],
+            image_shape=None if built.encoder is None else tuple(built.source.image_shape),
             num_classes=built.supplied["num_classes"],
             class_names=list(built.source.class_names) if built.source.class_names else None,
             network=self._recipe.component(("networks", role)),

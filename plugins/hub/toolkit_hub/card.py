@@ -66,7 +66,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def _front(folder: Path, pipeline: Mapping[str, Any]) -> str:
     """The metadata by which the Hub sorts models. The licence is left to the author."""
-    pictures = len(pipeline["sample_shape"]) == 3
+    pictures = len(_shape(pipeline)) == 3
     tags = ["diffusion", *(["image-generation"] if pictures else [])]
     tags += ["diffusers"] if (folder / "model_index.json").is_file() else []
     unconditional = pipeline["num_classes"] is None or pipeline["network"].get("conditional") is False
@@ -76,14 +76,20 @@ def _front(folder: Path, pipeline: Mapping[str, Any]) -> str:
     )
 
 
+def _shape(pipeline: Mapping[str, Any]) -> list[int]:
+    shape: list[int] = pipeline.get("image_shape") or pipeline["sample_shape"]
+    return shape
+
+
 def _overview(pipeline: Mapping[str, Any]) -> str:
-    shape = "x".join(map(str, pipeline["sample_shape"]))
+    shape = "x".join(map(str, _shape(pipeline)))
     trained = f", trained for {pipeline['steps']:,} steps" if pipeline.get("steps") is not None else ""
     by = f" by the recipe `{pipeline['recipe']}`" if pipeline.get("recipe") else ""
     averaged = (
         " Its weights are averages over the training steps." if pipeline.get("weights") == "ema" else ""
     )
-    kinds = [kind for kind in ("network", "schedule", "sampler", "start", "guidance") if pipeline.get(kind)]
+    parts = ("encoder", "network", "schedule", "sampler", "start", "guidance")
+    kinds = [part for part in parts if pipeline.get(part)]
     rows = [f"| {kind} | `{pipeline[kind]['type']}` | {_options(pipeline[kind])} |" for kind in kinds]
     return "\n".join([
         f"# {pipeline.get('recipe') or 'Pipeline'}", "",

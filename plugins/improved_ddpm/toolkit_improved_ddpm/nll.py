@@ -94,6 +94,8 @@ class NLL(Metric):
         pipeline, device = subject.pipeline, subject.pipeline.device
         if not pipeline.denoiser.respaceable:
             raise RecipeError("nll: this network draws x_0 instead of estimating it: it bounds no likelihood")
+        if pipeline.encoder is not None:
+            raise RecipeError("nll: bits are of pictures, and this model is of latents")
         bound = Bound(self._chain(pipeline.schedule)).to(device)
         sampler = pipeline.saved.tables["sampler"]
         fixed: FixedVariance = "fixed_large" if sampler.get("variance") == "fixed_large" else "fixed_small"

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from toolkit import (
     DataSource,
-    NoiseSchedule,
     Pipeline,
     Prediction,
     generators_for,
@@ -69,7 +68,7 @@ def as_float32(time: float) -> float:
 
 def sample(pipeline: Pipeline, num: int, seed: int) -> Sampled:
     """Sample `num` pictures, or `POINTS` points, and record the chain on the way."""
-    pictures = len(pipeline.sample_shape) == 3
+    pictures = len(pipeline.image_shape) == 3
     num, rows = (num, ROWS) if pictures else (POINTS, POINTS)
     watch = Watch(_spread(pipeline.times[:-1]), rows)
     hook = pipeline.denoiser.register_forward_hook(watch)
@@ -79,11 +78,11 @@ def sample(pipeline: Pipeline, num: int, seed: int) -> Sampled:
             samples = torch.cat([batch.cpu() for batch in batches])
     finally:
         hook.remove()
-    stages = list(watch.seen.items())
-    titles = [*(f"t = {t:.4g}" for t, _ in stages), "sample"]
+    titles = [*(f"t = {t:.4g}" for t in watch.seen), "sample"]
+    stages = [[pipeline.decode(x).cpu() for x in pair] for pair in watch.seen.values()]
     last = samples[:rows]
-    seen = torch.stack([*(x_t for _, (x_t, _) in stages), last])  # (columns, rows, ...)
-    estimates = torch.stack([*(x0 for _, (_, x0) in stages), last])
+    seen = torch.stack([*(x_t for x_t, _ in stages), last])  # (columns, rows, ...)
+    estimates = torch.stack([*(x0 for _, x0 in stages), last])
     own = [("$x_t$", seen), (r"estimate of $x_0$", estimates)]
     parameters = sum(p.numel() for p in pipeline.denoiser.parameters())
     return Sampled(samples, Strip(titles, _rows(own, pictures)), pipeline.calls, parameters)
@@ -100,13 +99,14 @@ def examples(run: RunSummary, num: int) -> Tensor:
     return to_float(data)
 
 
-def noised(x0: Tensor, schedule: NoiseSchedule, seed: int) -> Strip:
-    """Examples (n, ...) on their way to noise: x_t by q(x_t | x_0), with the same noise at every timestep."""
+def noised(images: Tensor, pipeline: Pipeline, seed: int) -> Strip:
+    """Examples (n, *image_shape) on their way to noise: x_t by q(x_t | x_0), with the same noise at every timestep."""
+    x0, schedule = pipeline.encode(images).cpu(), pipeline.schedule
     times = list(reversed(_spread(schedule.grid(None, None)[:-1])))
     noise = randn(x0.shape, generators_for(seed, 0, len(x0), x0.device), x0.device)
-    stages = [schedule.diffuse(x0, t, noise) for t in (schedule.clean, *times)]
+    stages = [pipeline.decode(schedule.diffuse(x0, t, noise)).cpu() for t in (schedule.clean, *times)]
     titles = ["$x_0$", *(f"t = {t:.4g}" for t in times)]
-    return Strip(titles, _rows([("$x_t$", torch.stack(stages))], pictures=x0.ndim == 4))
+    return Strip(titles, _rows([("$x_t$", torch.stack(stages))], pictures=images.ndim == 4))
 
 
 def _spread(times: Sequence[float]) -> list[float]:

@@ -46,7 +46,7 @@ class Samples:
         if run.pipeline is None:
             self.grids.notes.append(f"{name}: has no pipeline (nothing that samples, or not finished).")
             return
-        shape = run.pipeline.get("sample_shape", [])
+        shape = run.pipeline.get("image_shape") or run.pipeline.get("sample_shape", [])
         if len(shape) != 3 and (len(shape) != 1 or shape[0] < 2):
             self.grids.notes.append(f"{name}: samples of shape {shape} cannot be drawn.")
             return
@@ -72,7 +72,7 @@ class Samples:
         self.denoising.pictures.append((title, chain))
         steps = len(pipeline.schedule.grid(None, None)) - 1
         if real is not None and steps > 1:
-            strip = chains.noised(real, pipeline.schedule, SEED)
+            strip = chains.noised(real, pipeline, SEED)
             drawn = figures.strip(strip, f"noising-{file}", f"Data of {name} on its way to noise", look)
             self.forward.pictures.append((f"{name}: {steps:,} steps", drawn))
         elif real is not None:

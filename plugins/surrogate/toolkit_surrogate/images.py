@@ -38,7 +38,7 @@ class Samples(Images):
 
     def __init__(self, pipeline: Pipeline, last: int = 0) -> None:
         called = sum(t >= last for t in pipeline.times if t != pipeline.schedule.clean)
-        self.shape = pipeline.sample_shape
+        self.shape = pipeline.image_shape
         self.calls = pipeline.start.calls + called
         self._classes, self._pipeline = pipeline.num_classes, pipeline
         self._handover: Handover | None = None
