@@ -40,18 +40,27 @@ from toolkit.registry.load import load as load_plugins
 from toolkit.registry.registry import Component, Registry
 from toolkit.registry.signature import Default, Positive, Rate
 from toolkit.training.denoising import DenoisingObjective, SquaredError, Weighting
-from toolkit.training.objective import DenoisingLoss, Loss, Objective, Records, Step, Turn
+from toolkit.training.objective import (
+    DenoisingLoss,
+    Loss,
+    Objective,
+    Records,
+    ScalarSchedule,
+    Step,
+    Turn,
+    at_step,
+)
 from toolkit.training.optimizers import LRSchedule
 
 __all__ = [
     "TARGETS", "UNET_LIMITS", "Ask", "Batch", "Batches", "Chain", "CheckpointError", "Component",
-    "Continuous", "DataError", "DataSource", "Default", "Denoise", "Denoiser", "Encoder", "DenoisingLoss",
-    "DenoisingObjective", "FeatureExtractor", "Features", "Guidance", "Importer", "LRSchedule",
+    "Continuous", "DataError", "DataSource", "Default", "Denoise", "Denoiser", "DenoisingLoss",
+    "DenoisingObjective", "Encoder", "FeatureExtractor", "Features", "Guidance", "Importer", "LRSchedule",
     "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective", "Pipeline",
     "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive", "Prediction", "Rate",
     "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "Saved", "SavedNetwork",
-    "Scale", "Score", "SquaredError", "Start", "Step", "Steps", "Subject", "Target", "Time",
-    "TimestepSampler", "ToolkitError", "TrainingError", "Turn", "Weighting", "check_unet",
+    "ScalarSchedule", "Scale", "Score", "SquaredError", "Start", "Step", "Steps", "Subject", "Target", "Time",
+    "TimestepSampler", "ToolkitError", "TrainingError", "Turn", "Weighting", "at_step", "check_unet",
     "generators_for", "hookimpl", "initialise_xavier", "kept_timesteps", "load", "load_network",
     "load_plugins", "locate", "options_from", "randn", "read_data", "read_recipe", "to_float", "to_grid",
     "to_image", "to_uint8", "unet_shapes", "walk",

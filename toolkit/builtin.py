@@ -13,19 +13,26 @@ from toolkit.diffusion.samplers import DDIM, Ancestral, Consistency, DPMSolver, 
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Noise, Start
 from toolkit.diffusion.timesteps import LogitNormal, LogNormal, Stratified, TimestepSampler, Uniform
+from toolkit.pipeline.autoguidance import Autoguidance
 from toolkit.pipeline.folder import Layout
 from toolkit.pipeline.importer import Importer
 from toolkit.registry.hookspecs import hookimpl
 from toolkit.registry.registry import Registry
 from toolkit.training.denoising import Denoising, EDMWeighting, MinSNR, SquaredError, Unweighted, Weighting
-from toolkit.training.objective import DenoisingLoss, Objective
+from toolkit.training.objective import (
+    CosineScalar,
+    DenoisingLoss,
+    LinearScalar,
+    Objective,
+    ScalarSchedule,
+)
 from toolkit.training.optimizers import Constant, Linear, LRSchedule, adam, adamw, sgd
 from toolkit.training.optimizers import Cosine as CosineRate
 
 # Declared before anything is added, so that a TimestepSampler, which is a module too, is not filed as a network.
 KINDS = (
     DataSource, NoiseSchedule, Network, Objective, DenoisingLoss, TimestepSampler, torch.optim.Optimizer,
-    LRSchedule, Sampler, Guidance, Encoder, Start, Weighting, Importer, Layout,
+    LRSchedule, ScalarSchedule, Sampler, Guidance, Encoder, Start, Weighting, Importer, Layout,
 )  # fmt: skip
 
 
@@ -54,6 +61,8 @@ def toolkit_components(registry: Registry) -> None:
     registry.add(LRSchedule, "constant", Constant)
     registry.add(LRSchedule, "cosine", CosineRate)
     registry.add(LRSchedule, "linear", Linear)
+    registry.add(ScalarSchedule, "cosine", CosineScalar)
+    registry.add(ScalarSchedule, "linear", LinearScalar)
     registry.add(Sampler, "ancestral", Ancestral)
     registry.add(Sampler, "ddim", DDIM)
     registry.add(Sampler, "euler", Euler)
@@ -61,4 +70,5 @@ def toolkit_components(registry: Registry) -> None:
     registry.add(Sampler, "dpm_solver", DPMSolver)
     registry.add(Sampler, "consistency", Consistency)
     registry.add(Guidance, "cfg", ClassifierFree)
+    registry.add(Guidance, "autoguidance", Autoguidance)
     registry.add(Start, "noise", Noise)

@@ -1,6 +1,7 @@
 """Guidance: what a walk makes of several predictions in the same place."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Annotated, Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from toolkit.diffusion.denoiser import Denoiser
 from toolkit.diffusion.prediction import Prediction
+from toolkit.diffusion.start import Sampled
 
 
 class Ask(Protocol):
@@ -27,6 +29,14 @@ class Guidance(ABC):
     @abstractmethod
     def predict(self, ask: Ask, t: float, label: Tensor | None) -> Prediction:
         """The prediction at the number t for classes `label` (n,), from as many questions as it takes."""
+
+    def pipelines(self) -> Mapping[str, Sampled]:
+        """The pipelines whose networks it asks, by the option that states their folders: they are saved along."""
+        return {}
+
+    def to(self, device: torch.device) -> None:
+        """Move networks of its own to `device`."""
+        return None
 
     def refuse(self, denoiser: Denoiser) -> None:
         """Raise a ValueError, when a pipeline is built, if this denoiser cannot be guided so."""

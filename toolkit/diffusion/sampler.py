@@ -174,6 +174,19 @@ class _Counted(Denoiser):
         return Prediction(self._schedule, x_t, t, x0=torch.zeros_like(x_t))
 
 
+class _Asked(Guidance):
+    """Another guidance, whose questions to networks of its own go to the walk's."""
+
+    def __init__(self, guidance: Guidance) -> None:
+        self._guidance = guidance
+
+    def predict(self, ask: Ask, t: float, label: Tensor | None) -> Prediction:
+        def ask_the_walk(label: Tensor | None, network: Denoiser | None = None) -> Prediction:
+            return ask(label)
+
+        return self._guidance.predict(ask_the_walk, t, label)
+
+
 @torch.no_grad()
 def count_calls(
     sampler: Sampler,
@@ -194,6 +207,7 @@ def count_calls(
 
     x, label = torch.zeros(1, *[1] * dimensions), torch.zeros(1, dtype=torch.int64)
     generators = [torch.Generator().manual_seed(0)]
+    guidance = None if guidance is None else _Asked(guidance)
     walk(
         sampler, _Counted(schedule), schedule, x, times,
         generators=generators, label=label, guidance=guidance, progress=count,

@@ -20,7 +20,7 @@ class Saveable(Protocol):
 
 
 class Sampled(Saveable, Protocol):
-    """A pipeline, as far as a start that samples one needs it to be."""
+    """A pipeline, as far as a part that has one needs it to be."""
 
     @property
     def identity(self) -> str: ...

@@ -160,9 +160,9 @@ def _sampling(model: Pipeline | None) -> dict[str, Any] | None:
         return None
     return {
         "sampler": model.saved.sampler,
-        "start": model.start_table,
+        "start": model.table("start"),
         "weights": model.saved.weights,
-        **({"guidance": model.saved.guidance} if model.saved.guidance else {}),
+        **({"guidance": model.table("guidance")} if model.guidance else {}),
     }
 
 

@@ -2,7 +2,7 @@
 
 pipeline.json, or network.json of one that samples nothing     a `Saved`: recipe tables, shapes, plugins
 weights.safetensors      the network's state, less what another library's layout of it holds
-start/, encoder/         models that these parts consist of, by option
+start/, guidance/, encoder/     models that these parts consist of, by option
 README.md                the user's, or a model card that a plugin wrote; kept when the folder is replaced
 
 A folder may also have the files of a `Layout`, by which another library opens it. Paths in pipeline.json are
@@ -42,7 +42,7 @@ from toolkit.registry.registry import Registry
 FORMAT = 1
 README = "README.md"
 WEIGHTS = "weights.safetensors"
-INNER = ("start", "encoder")  # folders of what these parts consist of
+INNER = ("start", "guidance", "encoder")  # folders of what these parts consist of
 FILES = ("pipeline.json", "network.json", WEIGHTS, README, *INNER)
 PARTS: Mapping[str, type] = {
     "schedule": NoiseSchedule,
@@ -167,7 +167,8 @@ def plugins_of(tables: Mapping[str, dict[str, Any]], registry: Registry) -> dict
             if option.nested is not None and inner is not None:
                 several = inner if option.many is list else inner.values() if option.many else [inner]
                 for nested in several:
-                    visit(option.nested, nested)
+                    if isinstance(nested, dict):  # not the plain value that it may be instead
+                        visit(option.nested, nested)
 
     for name, table in tables.items():
         visit(PARTS[name], table)
@@ -290,7 +291,7 @@ def write_pipeline(
     denoiser: Denoiser,
     sampler: Sampler,
     start: Start,
-    encoder: Encoder | None,
+    inner: Mapping[str, Mapping[str, Saveable]],
     registry: Registry,
     readme: str | None,
 ) -> None:
@@ -301,8 +302,8 @@ def write_pipeline(
         saved: what it is made of.
         denoiser: whose weights are written.
         sampler: its sampler.
-        start: whose own pipelines are written along.
-        encoder: whose own models are written along.
+        start: its start.
+        inner: the models that its parts consist of, by part and option, to be written along.
         registry: of the components.
         readme: for README.md, where there is none yet; None writes none.
 
@@ -313,11 +314,8 @@ def write_pipeline(
     known = layouts(registry)
     refuse_to_replace(folder, known)
     with new_folder(folder, replace=True) as temporary:
-        consists_of: dict[str, Mapping[str, Saveable]] = {"start": start.pipelines()}
-        if encoder is not None:
-            consists_of["encoder"] = encoder.folders()
         tables = {}
-        for part, models in consists_of.items():
+        for part, models in inner.items():
             tables[part] = {**saved.tables[part], **{option: f"{part}/{option}" for option in models}}
             for option, model in models.items():
                 model.save_pretrained(temporary / part / option)
@@ -371,12 +369,12 @@ def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
     present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if foreign := [name for name in present if name not in ours]:
         raise RunError(f"{folder}: holds other files ({foreign[0]}), choose another folder for the pipeline")
-    for inner in (folder / "start").glob("*"):
+    for inner in (path for part in ("start", "guidance") for path in (folder / part).glob("*")):
         refuse_to_replace(inner, known)
 
 
 def beneath(folder: Path, part: str, table: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """The table of a start or an encoder with paths, which are relative to `folder`, made whole.
+    """The table of a part in `INNER` with paths, which are relative to `folder`, made whole.
 
     Raises:
         CheckpointError: if one leads out of the folder, or to the folder itself, which would never end.

@@ -1,6 +1,6 @@
 """A trained model that samples: `Pipeline.from_pretrained(folder)`, `pipeline(batch_size=16).images`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import Guidance
 from toolkit.diffusion.sampler import Sampler, count_calls, walk
 from toolkit.diffusion.schedule import NoiseSchedule
-from toolkit.diffusion.start import Clean, Start
+from toolkit.diffusion.start import Clean, Sampled, Saveable, Start
 from toolkit.errors import CheckpointError, RecipeError, nearest, printable
 from toolkit.files import digest
 from toolkit.pipeline.folder import (
@@ -74,6 +74,7 @@ class Pipeline:
         try:
             if guidance is not None:
                 guidance.refuse(denoiser)
+                guidance.to(device_of(denoiser))
         except ValueError as error:
             raise RecipeError(f"[guidance] {error}") from None
         if not denoiser.respaceable and grid != (own := schedule.grid(None, None)):
@@ -144,7 +145,10 @@ class Pipeline:
         Raises:
             RunError: if the folder holds other files, or cannot be written.
         """
-        parts = (self.saved, self.denoiser, self.sampler, self.start, self.encoder)
+        inner: dict[str, Mapping[str, Saveable]] = dict(self._inner)
+        if self.encoder is not None:
+            inner["encoder"] = self.encoder.folders()
+        parts = (self.saved, self.denoiser, self.sampler, self.start, inner)
         write_pipeline(Path(path), *parts, self.registry, self.readme)
         load().tell("toolkit_pipeline_saved", folder=Path(path), run=run)
 
@@ -169,24 +173,30 @@ class Pipeline:
     def identity(self) -> str:
         """A hash of all that samples depend on, the seed aside: weights, their meaning, how they are sampled.
 
-        A pipeline that the start samples counts by its own identity, wherever its folder is.
+        A pipeline in it, that its start samples for example, counts by its own identity, wherever it lies.
         """
-        names = [name for name in ("schedule", "network", "sampler", "guidance") if name in self.saved.tables]
-        facts: dict[str, object] = {name: self.saved.tables[name] for name in names}
+        names = [name for name in self.saved.tables if name != "encoder"]
         encoder = {} if self.encoder is None else self.encoder.state_dict()
-        return digest({**facts, "start": self.start_table}, self.denoiser.state_dict(), encoder)
+        return digest({name: self.table(name) for name in names}, self.denoiser.state_dict(), encoder)
 
-    @property
-    def start_table(self) -> dict[str, object]:
-        """The table of its start, with identities of the pipelines in it instead of their folders."""
-        inner = {name: pipeline.identity for name, pipeline in self.start.pipelines().items()}
-        return self.saved.tables["start"] | inner
+    def table(self, part: str) -> dict[str, object] | None:
+        """The table of "sampler", "start" or another part, with identities of pipelines instead of folders."""
+        inner = {name: pipeline.identity for name, pipeline in self._inner.get(part, {}).items()}
+        table = self.saved.tables.get(part)
+        return None if table is None else {**table, **inner}
 
     @property
     def plugins(self) -> list[object]:
-        """The plugins, with versions, of its components; then those of each pipeline that its start samples."""
-        inner = [pipeline.plugins for pipeline in self.start.pipelines().values()]
-        return [plugins_of(self.saved.tables, self.registry), *inner]
+        """The plugins, with versions, of its components; then those of each pipeline in it."""
+        pipelines = [pipeline for several in self._inner.values() for pipeline in several.values()]
+        own = plugins_of(self.saved.tables, self.registry)
+        return [own, *(pipeline.plugins for pipeline in pipelines)]
+
+    @property
+    def _inner(self) -> dict[str, Mapping[str, Sampled]]:
+        """The pipelines that parts have, by part and option."""
+        guiding = {} if self.guidance is None else {"guidance": self.guidance.pipelines()}
+        return {"start": self.start.pipelines(), **guiding}
 
     @property
     def num_classes(self) -> int | None:
@@ -201,6 +211,8 @@ class Pipeline:
         self.denoiser.to(device)
         if self.encoder is not None:
             self.encoder.to(device)
+        if self.guidance is not None:
+            self.guidance.to(self.device)
         return self
 
     def with_sampler(self, type: str | None = None, **options: Any) -> "Pipeline":

@@ -108,7 +108,9 @@ class _Writer:
         if name not in self.definitions:
             self.definitions[name] = {}  # reserved, in case one of its components has such a table itself
             self.definitions[name] = self.choice(option.nested)
-        table = {"$ref": f"#/definitions/{name}"}
+        table: Schema = {"$ref": f"#/definitions/{name}"}
+        if option.plain is not None:
+            return {"anyOf": [self.plain(option.plain), table]}
         if option.many is list:
             return {"type": "array", "items": table}
         return {"type": "object", "additionalProperties": table} if option.many is dict else table

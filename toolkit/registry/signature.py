@@ -58,6 +58,7 @@ class Option:
         optional: whether it may be None, which a recipe writes as "none".
         nested: the interface whose components it takes; None for a plain value.
         many: `list` or `dict` if it takes several components.
+        plain: the type of a plain value that it takes instead of a table (`float | ScalarSchedule`).
     """
 
     name: str
@@ -67,6 +68,7 @@ class Option:
     optional: bool = False
     nested: type | None = None
     many: type | None = None
+    plain: Any = None
 
     @property
     def required(self) -> bool:
@@ -81,6 +83,7 @@ class Option:
             table = f"a table with a type ({self.nested.__name__})"
             several: dict[Any, str] = {list: f"a list, each {table}", dict: f"a table, each value {table}"}
             words = several.get(self.many, table)
+            words = words if self.plain is None else f"{values.expected(self.plain)}, or {words}"
         return f'{words}, or "none"' if self.optional else words
 
 
@@ -198,11 +201,15 @@ def _option(name: str, annotation: Any, default: Any, description: str) -> Optio
         description = description or annotated or ""
         annotation = inner if preset else annotation
     bare, optional = _without_none(annotation)
+    plain, bare = _plain_part(bare)
     many = get_origin(bare) if get_origin(bare) in (list, dict) else None
     nested = get_args(bare)[-1] if many else bare
     if not is_plain(bare) and inspect.isclass(nested) and not is_plain(nested):
-        start = _nested_default(name, default, preset, optional, many)
-        return Option(name, annotation, start, description, optional, nested, many)
+        if plain is not None and isinstance(default, (int, float)):
+            start: Any = default
+        else:
+            start = _nested_default(name, default, preset, optional, many)
+        return Option(name, annotation, start, description, optional, nested, many, plain)
     if preset is not None or not is_plain(bare):
         text = inspect.formatannotation(annotation)
         raise SignatureError(f"the type of {name!r}, {text}, is not one that an option can have")
@@ -224,6 +231,16 @@ def _nested_default(name: str, default: Any, preset: Default | None, optional: b
     if many and not default:
         return many()
     raise SignatureError(f'the default of {name!r} must be given as Annotated[..., Default("name")]')
+
+
+def _plain_part(annotation: Any) -> tuple[Any, Any]:
+    """The plain part of a type such as `float | ScalarSchedule`, and the interface; (None, it) of others."""
+    args = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+    plain = tuple(arg for arg in args if is_plain(arg))
+    rest = [arg for arg in args if not is_plain(arg)]
+    if not plain or len(rest) != 1:
+        return None, annotation
+    return Union[plain], rest[0]  # noqa: UP007
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:

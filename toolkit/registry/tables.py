@@ -242,9 +242,10 @@ class Completion:
         """An option's value as JSON, and as the constructor takes it."""
         if option.optional and (value is None or value == "none"):
             return None, None
-        if option.nested is None:
+        bare = option.plain is not None and not isinstance(value, dict)
+        if option.nested is None or bare:
             try:
-                parsed = values.parse(option.annotation, value)
+                parsed = values.parse(option.plain if bare else option.annotation, value)
                 return values.plain(parsed), parsed
             except values.Mismatch as mismatch:
                 self._complain(path, f"{option.name!r} must be {option.expected}, {mismatch}")

@@ -4,6 +4,7 @@ A turn states which networks it trains and how to compute their loss on a batch.
 network is frozen, so a plugin never freezes or detaches one.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -15,8 +16,58 @@ from torch import Tensor, nn
 
 from toolkit.data.source import Batch
 from toolkit.diffusion.denoiser import Denoiser
+from toolkit.registry.signature import Positive, Rate
 
 Records = Mapping[str, Tensor]
+
+
+class ScalarSchedule(ABC):
+    """A number as a function of the step: no state, nothing to save.
+
+    An option that is a number or follows a schedule has the type `float | ScalarSchedule`; see `at_step`.
+    """
+
+    @abstractmethod
+    def __call__(self, step: int) -> float:
+        """The number in step 0, 1, ..."""
+
+
+class LinearScalar(ScalarSchedule):
+    """A straight line from `start` to `end`, which stays from then on.
+
+    Args:
+        start: the value in step 0.
+        end: the last value.
+        steps: how long it takes.
+    """
+
+    def __init__(self, start: Rate, end: Rate, steps: Positive) -> None:
+        self.start, self.end, self.steps = start, end, steps
+
+    def __call__(self, step: int) -> float:
+        return self.start + (self.end - self.start) * min(1.0, step / self.steps)
+
+
+class CosineScalar(ScalarSchedule):
+    """Half a cosine from `start` to `end`, which stays from then on.
+
+    Args:
+        start: the value in step 0.
+        end: the last value.
+        steps: how long it takes.
+    """
+
+    def __init__(self, start: Rate, end: Rate, steps: Positive) -> None:
+        self.start, self.end, self.steps = start, end, steps
+
+    def __call__(self, step: int) -> float:
+        done = min(1.0, step / self.steps)
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def at_step(value: float | ScalarSchedule, step: int) -> float:
+    """The number in a step, of an option that is a number or follows a schedule."""
+    return value(step) if isinstance(value, ScalarSchedule) else value
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import l1_loss, softplus
 
-from toolkit import Batch, Chain, Denoiser, Loss, Objective, Step, Turn
+from toolkit import Batch, Chain, Denoiser, Loss, Objective, ScalarSchedule, Step, Turn, at_step
 from toolkit_ddgan.discriminator import TransitionDiscriminator
 
 Weight = Annotated[float, Field(ge=0)]
@@ -45,7 +45,7 @@ class DDGAN(Objective):
     with respect to x_s.
 
     Args:
-        r1_gamma: gamma, the weight of R1 (Mescheder et al. 2018).
+        r1_gamma: gamma, the weight of R1 (Mescheder et al. 2018); it may follow a schedule.
         r1_every: take R1 only in steps whose number is a multiple of this, as 0 is.
         r1_scaled: multiply R1 by r1_every, as StyleGAN2 does. The published code does not, so that its mean
             weight is r1_gamma / (2 r1_every).
@@ -60,7 +60,7 @@ class DDGAN(Objective):
     def __init__(
         self,
         schedule: Chain,
-        r1_gamma: Weight,
+        r1_gamma: Weight | ScalarSchedule,
         r1_every: Annotated[int, Field(ge=1)] = 1,
         r1_scaled: bool = False,
         x0_weight: Weight = 0.0,
@@ -68,8 +68,7 @@ class DDGAN(Objective):
     ) -> None:
         super().__init__()
         self.schedule = schedule
-        self.r1_weight = r1_gamma / 2 * (r1_every if r1_scaled else 1)
-        self.r1_every = r1_every
+        self.r1_gamma, self.r1_every, self.r1_scaled = r1_gamma, r1_every, r1_scaled
         self.x0_weight, self.l1_weight = x0_weight, l1_weight
         self.judges = ("discriminator", "x0_discriminator") if x0_weight else ("discriminator",)
         self.roles = {"denoiser": Denoiser} | dict.fromkeys(self.judges, TransitionDiscriminator)
@@ -113,7 +112,8 @@ class DDGAN(Objective):
 
     def _judge(self, role: str, real: Tensor, fake: Tensor, x_t: Tensor, t: Tensor, step: Step) -> Loss:
         judge = step.networks[role]
-        penalised = self.r1_weight > 0 and step.number % self.r1_every == 0
+        weight = at_step(self.r1_gamma, step.number) / 2 * (self.r1_every if self.r1_scaled else 1)
+        penalised = weight > 0 and step.number % self.r1_every == 0
         # In bf16 the gradient of R1 would be off by 5e-3.
         with step.float32() if penalised else nullcontext():
             real = real.detach().requires_grad_(penalised)
@@ -123,7 +123,7 @@ class DDGAN(Objective):
         total = softplus(-real_logits).mean() + softplus(fake_logits).mean()
         logs = {"real": real_logits.mean(), "fake": fake_logits.mean()}
         if r1 is not None:
-            total, logs["r1"] = total + self.r1_weight * r1, r1
+            total, logs["r1"] = total + weight * r1, r1
         return Loss(total, logs)
 
     def denoiser_loss(self, x0: Tensor, draws: TurnDraws, step: Step) -> Loss:
