@@ -51,7 +51,7 @@ class Exact(Denoiser):
     ) -> Prediction:
         alpha, sigma = self.levels(t, x_t)
         total = alpha**2 * STD**2 + sigma**2
-        if self.flow_map and s is not None:
+        if self.flow_map and s is not None and not torch.equal(s, t):
             alpha_s, sigma_s = self.levels(s, x_t)
             scale = ((alpha_s**2 * STD**2 + sigma_s**2) / total).sqrt()
             x_s = alpha_s * MEAN + scale * (x_t - alpha * MEAN)
@@ -140,6 +140,17 @@ def test_an_exact_flow_map_is_right_in_any_number_of_plain_steps(name: str, step
     alpha, sigma = (float(level) for level in levels)
     # From x of standard deviation prior_std at the first time, whatever the data's is there.
     assert std == pytest.approx(STD / math.sqrt(alpha**2 * STD**2 + sigma**2) * path.prior_std, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+@pytest.mark.parametrize("sampler", [Euler, Heun, DPMSolver])
+def test_solvers_of_the_equation_ask_a_flow_map_for_the_slope_and_not_for_the_way_to_s(
+    name: str, sampler: type[Euler]
+) -> None:
+    """Else the slope would be that of a chord, and the method not the one it is called."""
+    path = CONTINUOUS[name]
+    mapped = sampled(sampler(path), path, 5, flow_map=True)
+    assert mapped == sampled(sampler(path), path, 5)
 
 
 def test_ddim_and_euler_are_one_on_rectified_flow() -> None:

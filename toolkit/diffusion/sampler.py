@@ -46,7 +46,10 @@ class Denoise(Protocol):
     """Calls the network of a walk."""
 
     def __call__(self, x: Tensor, t: float, s: float | None = None) -> Prediction:
-        """The prediction from x (B, ...) at t, for a step to s; by default to where the walk's step leads."""
+        """The prediction from x (B, ...) at t, for a step to s; by default to where the walk's step leads.
+
+        A flow map answers for the whole way to s: a method that needs the slope at t itself asks for s = t.
+        """
 
 
 Step = Callable[[Denoise, Tensor, float, float, Noise], Tensor]
@@ -60,9 +63,10 @@ class Sampler(ABC):
         """A function (denoise, x_t, t, s, noise) -> x_s, for one walk.
 
         `denoise(x, t)` calls the network on x (B, ...) at the number t, with the label, the guidance and the
-        latent of the walk, for the step to s or to another time; `noise()` draws N(0, I) like x_t. s is the next time, at last the path's `clean`.
-        Tensors are float32 on the network's device. State of a multistep method lives in the function's
-        closure: each walk has a function of its own.
+        latent of the walk, for the step to s; `denoise(x, t, t)` asks for the slope at t, and not for a step.
+        `noise()` draws N(0, I) like x_t. s is the next time, at last the path's `clean`. Tensors are float32
+        on the network's device. State of a multistep method lives in the function's closure: each walk has a
+        function of its own.
         """
 
     def grid(self, schedule: NoiseSchedule, n: Steps | None, spacing: str | None) -> tuple[float, ...]:

@@ -89,7 +89,7 @@ class Euler(Sampler):
 
     def stepper(self) -> Step:
         def step(denoise: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> Tensor:
-            return x_t + (s - t) * denoise(x_t, t).flow
+            return x_t + (s - t) * denoise(x_t, t, t).flow
 
         return step
 
@@ -105,11 +105,11 @@ class Heun(Sampler):
 
     def stepper(self) -> Step:
         def step(denoise: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> Tensor:
-            flow = denoise(x_t, t).flow
+            flow = denoise(x_t, t, t).flow
             x_s = x_t + (s - t) * flow
             if s == self.schedule.clean:
                 return x_s
-            return x_t + (s - t) * (flow + denoise(x_s, s).flow) / 2
+            return x_t + (s - t) * (flow + denoise(x_s, s, s).flow) / 2
 
         return step
 
@@ -136,7 +136,7 @@ class DPMSolver(Sampler):
 
         def step(denoise: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> Tensor:
             nonlocal before
-            x0 = denoise(x_t, t).x0
+            x0 = denoise(x_t, t, t).x0
             x0 = x0.clamp(-1, 1) if self.clip else x0
             if s == self.schedule.clean:
                 return x0

@@ -114,9 +114,9 @@ class DiffusersSampler(Sampler):
             timestep = scheduler.timesteps[done]
             random = {"generator": noise.generators} if "generator" in takes else {}
             if self._schedule.discrete:
-                out = denoise(scheduler.scale_model_input(x_t, timestep), t).noise
+                out = denoise(scheduler.scale_model_input(x_t, timestep), t, t).noise
             else:
-                out = denoise(x_t, t).flow
+                out = denoise(x_t, t, t).flow
             done += 1
             following: Tensor = scheduler.step(out, timestep, x_t, **random).prev_sample
             return following
