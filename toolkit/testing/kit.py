@@ -1,9 +1,10 @@
 """Which checks there are for a case, and running them: one by one, or as pytest's parameters."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
@@ -59,12 +60,13 @@ class Outcome:
 
 
 def checks_for(case: Case) -> tuple[Check, ...]:
-    """The checks of the case's kind; none for a kind that has no checks.
+    """The checks of the case's kind, first those that a plugin's own kind brings; none for a kind without.
 
     Raises:
         PluginError: if the case declares one that there is not.
     """
-    checks = next((CHECKS[base] for base in case.kind.__mro__ if base in CHECKS), ())
+    brought = [check for base in case.kind.__mro__ for check in _brought(base)]
+    checks = (*brought, *next((CHECKS[base] for base in case.kind.__mro__ if base in CHECKS), ()))
     names = {check.__name__ for check in checks}
     if unknown := set(case.declares) - names:
         raise PluginError(
@@ -97,12 +99,24 @@ def stated_cases(module: str) -> list[Case]:
 
     It lies in the package that the entry point names, or beside the module that it names.
     """
+    conformance = _conformance(module)
+    found: list[Case] = list(conformance.cases()) if conformance else []
+    return found
+
+
+def _brought(kind: type) -> tuple[Check, ...]:
+    """The checks that a plugin's `conformance` module has for a kind of its own, in `CHECKS`."""
+    module = _conformance(kind.__module__.partition(".")[0])
+    own: Mapping[type, tuple[Check, ...]] = getattr(module, "CHECKS", {})
+    return tuple(own.get(kind, ()))
+
+
+def _conformance(module: str) -> ModuleType | None:
     package = module if _is_package(module) else module.rpartition(".")[0]
     name = f"{package}.conformance"
     if not package or importlib.util.find_spec(name) is None:
-        return []
-    found: list[Case] = list(importlib.import_module(name).cases())
-    return found
+        return None
+    return importlib.import_module(name)
 
 
 def _is_package(module: str) -> bool:
