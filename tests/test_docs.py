@@ -20,39 +20,70 @@ from toolkit.registry import load as plugins
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("howto/*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("howto/*.md")),
+    *sorted(ROOT.glob("plugins/*/README.md")),
+]  # fmt: skip
 TUTORIAL = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+# How-tos in which everything runs in seconds, on the digits that come with scikit-learn.
+RUNNING = [DOCS / "howto" / f"{name}.md" for name in ("sampler", "path", "guide", "flow", "distil")]
+
+
+def blocks(text: str, language: str = "[a-z]+") -> list[tuple[str, str]]:
+    """The fenced blocks of a page in order, each with its language."""
+    return re.findall(rf"```({language})\n(.*?)```", text, re.DOTALL)
 
 
 def block(language: str, contains: str) -> str:
     """The fenced block of the tutorial that has this in it."""
-    return next(b for b in re.findall(rf"```{language}\n(.*?)```", TUTORIAL, re.DOTALL) if contains in b)
+    return next(text for _, text in blocks(TUTORIAL, language) if contains in text)
 
 
-def run(command: str) -> Result:
-    """A line of the tutorial that begins with `toolkit`."""
+def run(command: str, *more: str) -> Result:
+    """A line of the documentation that begins with `toolkit`."""
     verb, *arguments = command.split("  #")[0].split()
     assert verb == "toolkit"
-    return CliRunner().invoke(main, arguments)
+    return CliRunner().invoke(main, [*arguments, *more])
+
+
+def file_of(text: str) -> str | None:
+    """The file that a block is: its first line says it, as a comment."""
+    name = re.match(r"# (\w+\.(?:py|toml))\n", text)
+    return name and name[1]
+
+
+def install(site: Path, module: str, text: str) -> None:
+    """Play pip, for a plugin `toolkit_NAME`, by two files."""
+    name = module.removeprefix("toolkit_")
+    metadata = site / f"{module}-0.1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (site / f"{module}.py").write_text(text)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: toolkit-{name}\nVersion: 0.1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[toolkit]\n{name} = {module}\n")
 
 
 @pytest.fixture
-def follower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What somebody has who followed the tutorial as far as the recipe; pip is played by two files."""
-    site = tmp_path / "site"
-    metadata = site / "toolkit_minsnr-0.1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (site / "toolkit_minsnr.py").write_text(block("python", "class MinSNR"))
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toolkit-minsnr\nVersion: 0.1.0\n")
-    entry = re.search(r'^(minsnr = )"(.*)"$', block("toml", "entry-points"), re.MULTILINE)
-    assert entry is not None
-    (metadata / "entry_points.txt").write_text(f"[toolkit]\n{entry[1]}{entry[2]}\n")
-    monkeypatch.syspath_prepend(site)
-    (tmp_path / "minsnr.toml").write_text(block("toml", "min_snr"))
-    yield tmp_path
-    sys.modules.pop("toolkit_minsnr", None)
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for plugins, which are gone after the test."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    for path in folder.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
+@pytest.fixture
+def follower(site: Path, tmp_path: Path) -> Path:
+    """What somebody has who followed the tutorial as far as the recipe."""
+    install(site, "toolkit_perturbed", block("python", "class InputPerturbation"))
+    project = block("toml", "entry-points")
+    assert '\n[project.entry-points.toolkit]\nperturbed = "toolkit_perturbed"\n' in project
+    (tmp_path / "perturbed.toml").write_text(block("toml", "input_perturbation"))
+    return tmp_path
+
+
+@pytest.mark.slow
 def test_the_tutorial_trains_samples_and_loads_as_it_stands(follower: Path) -> None:
     for command in block("bash", "toolkit train").splitlines():
         done = run(command)
@@ -69,8 +100,30 @@ def test_the_slip_in_the_tutorial_is_answered_as_it_says(follower: Path) -> None
     assert done.exit_code == 2 and done.output.splitlines() == answer
 
 
-def test_the_tutorials_method_has_no_more_than_60_lines() -> None:
-    assert len(block("python", "class MinSNR").splitlines()) <= 60
+def test_the_tutorials_method_has_no_more_than_40_lines() -> None:
+    assert len(block("python", "class InputPerturbation").splitlines()) <= 40
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
+def test_a_how_to_runs_as_it_stands_but_for_the_length_of_training(
+    page: Path, site: Path, tmp_path: Path
+) -> None:
+    """Its files are written and its plugins installed; then commands and Python, in the order of the page."""
+    short = ("--set", "run.steps=2", "--set", "samples.num=0")
+    found = blocks(page.read_text(encoding="utf-8"))
+    for _, text in found:
+        name = file_of(text)
+        if name is not None and name.endswith(".py"):
+            install(site, name.removesuffix(".py"), text)
+        elif name is not None:
+            (tmp_path / name).write_text(text)
+    for language, text in found:
+        if language == "bash":
+            for command in text.splitlines():
+                done = run(command, *(short if " train " in command else ("--num", "3")))
+                assert done.exit_code == 0, f"{command}\n{done.output}"
+        elif language == "python" and file_of(text) is None:
+            exec(text, {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -119,6 +172,7 @@ def test_every_public_class_and_function_is_in_the_reference(reference: ModuleTy
             assert f"\n## {name}\n" in page
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """From a copy: what is generated does not stay in the checkout."""
     pytest.importorskip("sphinx")
