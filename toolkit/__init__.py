@@ -1,7 +1,7 @@
 """A plugin-based toolkit for diffusion models and their GAN hybrids.
 
-The public names are those of `toolkit.api`. They are imported when the first of them is asked for, so that the
-command line answers before torch is there.
+The public names are those of `toolkit.api`. They are imported when one is first asked for, so the command
+line answers before torch is loaded.
 """
 
 import importlib

@@ -29,7 +29,7 @@ from toolkit.training.objective import (
 from toolkit.training.optimizers import Constant, Linear, LRSchedule, adam, adamw, sgd
 from toolkit.training.optimizers import Cosine as CosineRate
 
-# Declared before anything is added, so that a TimestepSampler, which is a module too, is not filed as a network.
+# Declared before anything is added: otherwise a TimestepSampler, also a module, would be filed as a network.
 KINDS = (
     DataSource, NoiseSchedule, Network, Objective, DenoisingLoss, TimestepSampler, torch.optim.Optimizer,
     LRSchedule, ScalarSchedule, Sampler, Guidance, Encoder, Start, Weighting, Importer, Layout,

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from toolkit.console import sampling_display, say
 
 __all__ = [
-    "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "ToolkitError", "choose_device",
-    "choose_sampler", "compatible", "device_option", "discover", "installed_commands", "nearest", "read_json", "read_run", "run_of",
-    "sampler_options", "sampling_display", "say", "scores_of", "write_json", "write_text", "writing",
+    "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "ToolkitError",
+    "choose_device", "choose_sampler", "compatible", "device_option", "discover", "installed_commands",
+    "nearest", "read_json", "read_run", "run_of", "sampler_options", "sampling_display", "say", "scores_of",
+    "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 

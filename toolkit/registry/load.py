@@ -59,7 +59,7 @@ class Plugins:
     switched_off: tuple[Owner, ...]
 
     def tell(self, observer: str, **facts: object) -> list[str]:
-        """Call all observers of that name, even if one fails; a line for each failure is said, and returned."""
+        """Call all observers of that name, even if one fails; print and return one line for each failure."""
         wrong = []
         for implementation in getattr(self.hook, observer).get_hookimpls():
             try:

@@ -100,7 +100,7 @@ def examples(run: RunSummary, num: int) -> Tensor:
 
 
 def noised(images: Tensor, pipeline: Pipeline, seed: int) -> Strip:
-    """Examples (n, *image_shape) on their way to noise: x_t by q(x_t | x_0), with the same noise at every timestep."""
+    """Examples (n, *image_shape) on their way to noise: x_t ~ q(x_t | x_0), the same noise at every t."""
     x0, schedule = pipeline.encode(images).cpu(), pipeline.schedule
     times = list(reversed(_spread(schedule.grid(None, None)[:-1])))
     noise = randn(x0.shape, generators_for(seed, 0, len(x0), x0.device), x0.device)
