@@ -69,6 +69,41 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
             raise
 
 
+def refuse_foreign(folder: Path, foreign: Callable[[list[str]], list[str]], what: str, choose: str) -> None:
+    """Refuse to write into, or to replace, what somebody else may miss.
+
+    Args:
+        folder: a folder, or the place of one.
+        foreign: of the names in it, those that are not ours.
+        what: the folder is to be, "run" for example.
+        choose: the setting by which another is chosen.
+
+    Raises:
+        RunError: if there is a file, or a folder that holds other files, or it cannot be looked at.
+    """
+    with writing(folder):  # even looking may be forbidden
+        is_folder = folder.is_dir()
+        is_file = not is_folder and folder.exists()
+        names = sorted(path.name for path in folder.iterdir()) if is_folder else []
+    if is_file:
+        raise RunError(f"{folder}: is a file, not a folder for a {what}")
+    if others := foreign(names):
+        raise RunError(
+            f"{folder}: is not a {what} folder, it holds other files ({others[0]}): choose another {choose}"
+        )
+
+
+def refuse_taken(target: Path, overwrite: bool, flag: str) -> None:
+    """Refuse a file, or a folder with something in it, that was not to be overwritten.
+
+    Raises:
+        RunError: naming the flags that help.
+    """
+    taken = target.exists() and (target.is_file() or any(target.iterdir()))
+    if taken and not overwrite:
+        raise RunError(f"{target}: is already there; give --overwrite to replace it, or another {flag}")
+
+
 def remove_leftovers(folder: Path) -> None:
     """Tidy up after a killed process: put back what it was replacing, remove what it had not finished."""
     for path in folder.glob(f"{REPLACED}*"):

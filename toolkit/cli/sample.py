@@ -65,6 +65,7 @@ def sample(
     import torch
 
     from toolkit.console import sampling_display, say
+    from toolkit.files import refuse_taken
     from toolkit.pipeline.images import save_images, save_samples
     from toolkit.pipeline.pipeline import Pipeline
 
@@ -108,13 +109,8 @@ def classes(pipeline: "Pipeline", label: str, num: int) -> list[int]:
 
 def refuse_to_replace(target: Path, overwrite: bool, flag: str = "--out") -> None:
     """Find out before sampling whether the result may be written."""
+    from toolkit.files import refuse_taken
+
     if flag == "--out" and target.suffix not in ("", ".png") and not target.is_dir():
         raise RunError(f"--out {target}: a grid is written as .png, and single images into a folder")
     refuse_taken(target, overwrite, flag)
-
-
-def refuse_taken(target: Path, overwrite: bool, flag: str) -> None:
-    """Refuse a file, or a folder with something in it, that was not to be overwritten."""
-    taken = target.exists() and (target.is_file() or any(target.iterdir()))
-    if taken and not overwrite:
-        raise RunError(f"{target}: is already there; give --overwrite to replace it, or another {flag}")

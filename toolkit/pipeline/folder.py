@@ -25,13 +25,14 @@ from toolkit.diffusion.guidance import Guidance
 from toolkit.diffusion.sampler import GridOptions, Sampler
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Saveable, Start
-from toolkit.errors import CheckpointError, PluginError, RunError, printable
+from toolkit.errors import CheckpointError, PluginError, printable
 from toolkit.files import (
     digest,
     mismatch,
     new_folder,
     read_json,
     read_tensors,
+    refuse_foreign,
     write_json,
     write_tensors,
     write_text,
@@ -363,12 +364,8 @@ def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
     Raises:
         RunError: if there is a file, or a folder that holds something else.
     """
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder}: is a file, not a folder for a pipeline")
     ours = {*FILES, *(name for layout in known for name in layout.files)}
-    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if foreign := [name for name in present if name not in ours]:
-        raise RunError(f"{folder}: holds other files ({foreign[0]}), choose another folder for the pipeline")
+    refuse_foreign(folder, lambda names: [name for name in names if name not in ours], "pipeline", "folder")
     for inner in (path for part in ("start", "guidance") for path in (folder / part).glob("*")):
         refuse_to_replace(inner, known)
 

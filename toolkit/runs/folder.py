@@ -25,7 +25,7 @@ from typing import Any, Literal
 import torch
 
 from toolkit.errors import RunError
-from toolkit.files import TEMPORARY, remove_leftovers, write_json, write_text, writing
+from toolkit.files import TEMPORARY, refuse_foreign, remove_leftovers, write_json, write_text, writing
 from toolkit.recipe import Recipe
 from toolkit.runs.layout import FILES, FOLDERS, LOCK
 
@@ -53,14 +53,7 @@ class RunFolder:
             RunError: if another process has it, if it has a run and neither flag is given, if it holds
                 files but no run, or if it cannot be written.
         """
-        with writing(self.path):  # even looking may be forbidden
-            is_file = self.path.exists() and not self.path.is_dir()
-        if is_file:
-            raise RunError(f"{self.path}: is a file, not a folder for a run")
-        if name := self._foreign():
-            raise RunError(
-                f"{self.path}: is not a run folder, it holds other files ({name}): choose another run.out"
-            )
+        refuse_foreign(self.path, _foreign, "run", "run.out")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT)
@@ -89,17 +82,6 @@ class RunFolder:
                     shutil.rmtree(self.path / name)
             for name in FILES:
                 (self.path / name).unlink(missing_ok=True)
-
-    def _foreign(self) -> str | None:
-        """A file that shows that the folder is not a run's; None in a run's folder or an empty one."""
-        with writing(self.path):
-            names = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
-        present = [name for name in names if not name.startswith(TEMPORARY)]
-        if {"recipe.toml", "run.json"}.issubset(present):
-            return None
-        # A run that was cut off at its very start has the lock and some of a run's own files.
-        others = [n for n in present if LOCK not in present or n not in (*FILES, *FOLDERS, LOCK)]
-        return others[0] if others else None
 
     def release(self) -> None:
         """Let other processes have the folder; the operating system does so when this process dies."""
@@ -194,3 +176,12 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _foreign(names: list[str]) -> list[str]:
+    """The names that show that a folder is not a run's; none in a run's folder or an empty one."""
+    present = [name for name in names if not name.startswith(TEMPORARY)]
+    if {"recipe.toml", "run.json"}.issubset(present):
+        return []
+    # A run that was cut off at its very start has the lock and some of a run's own files.
+    return [name for name in present if LOCK not in present or name not in (*FILES, *FOLDERS, LOCK)]
