@@ -1,4 +1,4 @@
-"""Paths of T discrete steps: DDPM's chains, and what is left of one on some of its timesteps.
+"""Paths of T discrete steps: DDPM's chains, whole or respaced to some of their timesteps.
 
     alpha_t = sqrt(abar_t),   sigma_t = sqrt(1 - abar_t),   abar_t = prod_{s <= t} (1 - beta_s)
 
@@ -24,12 +24,12 @@ Spacing = Literal["leading", "linspace", "trailing", "strided", "ddim"]
 
 
 class Chain(NoiseSchedule):
-    """The variance-preserving chain of `betas` (T,), or what is left of it on the kept `timesteps`.
+    """The variance-preserving chain of `betas` (T,), or its restriction to the kept `timesteps`.
 
     The tables are float64 tensors of length T on the CPU, NaN off the kept rows, named as in diffusers and in
     the papers: `betas`, `alphas_cumprod`, `alphas_cumprod_prev`, `posterior_variance`,
     `posterior_log_variance_clipped`, `posterior_mean_coef1` (of x_0), `posterior_mean_coef2` (of x_t).
-    It is no module: the tables have to survive `.to(bfloat16)`.
+    It is not a module: `.to(bfloat16)` would round the tables.
 
     Args:
         betas: (T,) variances of the forward steps, each in (0, 1].
@@ -91,7 +91,7 @@ class Chain(NoiseSchedule):
         """Rows t of a table, on the device of t."""
         if t.device not in self._on_device:
             self._on_device[t.device] = {key: table.to(t.device) for key, table in self._tables.items()}
-        # Not by [...], to which -2 would be the last row.
+        # Not table[t + 1], where t = -2 would wrap around to the last row.
         return self._on_device[t.device][name].index_select(0, t.flatten() + 1).view(t.shape)
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class Chain(NoiseSchedule):
         return (*reversed(kept.tolist()), self.clean)
 
     def previous(self, t: Tensor) -> Tensor:
-        """The kept timestep before each of t (B,) int64; -1 before the first."""
+        """The kept timestep just below each t, (B,) int64; -1 for the first."""
         kept = self.timesteps.to(t.device)
         return torch.cat([kept.new_tensor([-1]), kept])[torch.searchsorted(kept, t)]
 
@@ -138,7 +138,7 @@ class Chain(NoiseSchedule):
         """The chain that visits only `timesteps` (original indices): new_beta_i = 1 - abar_i / abar_{i-1}.
 
         Raises:
-            ValueError: if the timesteps are not a non-empty, strictly ascending choice of the kept ones.
+            ValueError: unless the timesteps are kept ones, at least one, in strictly ascending order.
         """
         kept = torch.as_tensor(timesteps, dtype=torch.int64)
         if not len(kept) or not bool((kept.diff() > 0).all()):
@@ -146,7 +146,7 @@ class Chain(NoiseSchedule):
         self._refuse_dropped(kept)
         abar = self._alphas_cumprod_all[kept]
         previous = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
-        # Where every step is kept the betas stay the stated ones: deriving them again costs digits.
+        # Where every step is kept, the betas stay as given: deriving them again would cost digits.
         same = len(kept) == len(self.timesteps)
         respaced = copy.copy(self)
         respaced._set_tables(
@@ -163,20 +163,20 @@ class Chain(NoiseSchedule):
 
 
 def kept_timesteps(num_train_timesteps: int, num_inference_steps: Steps, spacing: Spacing) -> Tensor:
-    """The original indices that a sampler visits, ascending int64: n of a chain of length T.
+    """The original indices (n,) that a sampler visits on a chain of length T, ascending int64.
 
-    As diffusers spaces them: "leading", multiples of T // n from 0; "linspace", n rounded steps from 0 to
-    T-1; "trailing", down from T-1 in steps of T / n. As Nichol & Dhariwal (2021) space them: "strided", from
-    0 to T-1 in steps of (T-1) / (n-1), added up and then rounded (a step that ends halfway between two
-    timesteps may round to the other one than "linspace"); "ddim", multiples of the smallest whole number of
-    which there are exactly n below T.
+    Spacings of diffusers: "leading", multiples of T // n from 0; "linspace", n evenly spaced points from 0 to
+    T-1, rounded; "trailing", down from T-1 in steps of T / n. Spacings of Nichol & Dhariwal (2021):
+    "strided", from 0 to T-1 in steps of (T-1) / (n-1), summed and then rounded (a point halfway between two
+    timesteps may round to the other one than in "linspace"); "ddim", the multiples from 0 of the smallest
+    whole number that has exactly n of them below T.
 
-    Several numbers divide the chain into as many sections of equal length (what is left over goes to the
-    first ones, a timestep each), and every section is spaced as a chain of its own.
+    A list of numbers divides the chain into as many sections of equal length (any remainder goes to the
+    first ones, one timestep each), and every section is spaced as a chain of its own.
 
     Raises:
-        ValueError: if a number is not from 1 to the length of its section, if there is none, or if no whole
-            number has n multiples in it ("ddim").
+        ValueError: if a number is not between 1 and the length of its section, if the list is empty, or if no
+            whole number has exactly n multiples ("ddim").
     """
     counts = [num_inference_steps] if isinstance(num_inference_steps, int) else list(num_inference_steps)
     if not counts:
@@ -197,7 +197,7 @@ def _spaced(total: int, n: int, spacing: Spacing) -> Tensor:
     if spacing == "leading":
         return torch.arange(n) * (total // n)
     if spacing == "linspace":
-        # By numpy, as diffusers: torch's linspace rounds otherwise for 138 of the 1000 n of T = 1000.
+        # By numpy, as diffusers: torch's linspace rounds 138 of the 1000 values of n differently at T = 1000.
         return torch.from_numpy(np.linspace(0, total - 1, n).round()).long()
     if spacing == "trailing":
         return torch.from_numpy(np.arange(total, 0, -total / n)[:n].round()).flip(0).long() - 1
@@ -215,7 +215,7 @@ def _spaced(total: int, n: int, spacing: Spacing) -> Tensor:
 
 
 def linear(num_train_timesteps: Positive, beta_start: float, beta_end: float) -> Chain:
-    """Betas that rise linearly (Ho et al. 2020, who take T = 1000 from 1e-4 to 0.02).
+    """Betas that rise linearly (Ho et al. 2020 take T = 1000, from 1e-4 to 0.02).
 
     Args:
         num_train_timesteps: T, the length of the chain.
@@ -229,7 +229,7 @@ def linear(num_train_timesteps: Positive, beta_start: float, beta_end: float) ->
 
 
 def listed_betas(betas: list[float]) -> Chain:
-    """Betas as they are listed.
+    """A chain of the betas listed, one for each step.
 
     Args:
         betas: the variance of each forward step, in (0, 1].
@@ -248,7 +248,7 @@ def vp_sde(
         A(s) = exp(-(beta_max - beta_min) s^2 / 2 - beta_min s),   s_i = epsilon + (1 - epsilon) i / T
         beta_t = 1 - A(s_{t+1}) / A(s_t),                          t = 0, ..., T - 1     (Xiao et al. 2022)
 
-    The ratio makes the point s = epsilon clean data: abar_t = A(s_{t+1}) / A(epsilon).
+    Because of the ratio the point s = epsilon is clean data: abar_t = A(s_{t+1}) / A(epsilon).
 
     Args:
         num_train_timesteps: T, the length of the chain; the paper takes 2 or 4.

@@ -11,13 +11,13 @@ from torch import Tensor
 from toolkit.diffusion.schedule import NoiseSchedule, Scale, Steps, Time, shaped
 
 Above = Annotated[float, Field(gt=0)]
-DEFAULT_STEPS = 50  # network calls of a sampler that is told no number: ours
+DEFAULT_STEPS = 50  # of a sampler when no number is given: our choice
 
 
 class Continuous(NoiseSchedule):
     """A path over real times from `clean` to `noisiest`, by default 0 and 1.
 
-    A path of your own says `alpha`, `sigma` and `derivatives`, three formulas.
+    A path of your own defines three formulas: `alpha`, `sigma` and `derivatives`.
     """
 
     clean: float = 0.0
@@ -25,10 +25,10 @@ class Continuous(NoiseSchedule):
 
     @abstractmethod
     def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """d alpha / dt and d sigma / dt at times t, float64 of the shape of t, on its device."""
+        """d alpha / dt and d sigma / dt at float64 times t; each float64, with the shape and device of t."""
 
     def rates(self, t: Time, like: Tensor) -> tuple[Scale, Scale]:
-        """`derivatives` at t, to multiply `like` (B, ...)."""
+        """`derivatives` at t, shaped to multiply `like` (B, ...)."""
         if isinstance(t, Tensor):
             alpha, sigma = self.derivatives(t.double())
             return shaped(alpha, like), shaped(sigma, like)
@@ -43,10 +43,10 @@ class Continuous(NoiseSchedule):
 
 
 def whole(n: Steps | None) -> int:
-    """A number of steps; sections are for chains.
+    """The number of steps n, `DEFAULT_STEPS` for None; lists of sections are for chains only.
 
     Raises:
-        ValueError: if there are several.
+        ValueError: if n is a list.
     """
     if n is None:
         return DEFAULT_STEPS
@@ -110,14 +110,14 @@ class VP(Continuous):
 
 
 class EDM(Continuous):
-    """Noise that is added to data as it is: alpha = 1, sigma = t, so that time is sigma (Karras et al. 2022).
+    """Noise added to unscaled data: alpha = 1, sigma = t, so that time is sigma (Karras et al. 2022).
 
     The n times of a grid are (max^(1/rho) + i / (n - 1) (min^(1/rho) - max^(1/rho)))^rho, and then 0.
 
     Args:
-        sigma_min: the least noise at which a network is called.
-        sigma_max: the noise that samplers start from.
-        rho: how much the grid favours small noise.
+        sigma_min: the lowest noise level at which a network is called.
+        sigma_max: the noise level that samplers start from.
+        rho: how densely the grid covers low noise levels; 1 spaces it evenly.
     """
 
     def __init__(self, sigma_min: Above = 0.002, sigma_max: Above = 80.0, rho: Above = 7.0) -> None:

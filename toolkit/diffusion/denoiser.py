@@ -15,12 +15,12 @@ class Denoiser(nn.Module, ABC):
     """Estimates x_0 from x_t; may draw it instead, with a latent of its own (a GAN's z).
 
     Attributes:
-        respaceable: False for one that draws x_0: it learns the steps of one chain, and cannot be sampled with
-            others.
-        conditional: whether `label` changes the prediction, as it was built; others cannot be asked for a
-            class.
-        null_class: whether it knows the class `num_classes`, "no class", to which `label_dropout` sends labels
-            in training.
+        respaceable: False for one that draws x_0: it learns the steps of one chain and can be sampled with
+            no others.
+        conditional: whether `label` changes the prediction of this instance; only then can a class be asked
+            for.
+        null_class: whether it knows the extra class `num_classes`, "no class", by which `label_dropout`
+            replaces labels in training.
     """
 
     respaceable: bool = True
@@ -28,9 +28,9 @@ class Denoiser(nn.Module, ABC):
     null_class: bool = False
 
     def latent(self, n: int, generators: Sequence[torch.Generator] | None) -> Tensor | None:
-        """What n network calls draw besides x_t, (n, ...) float32 on the network's device.
+        """Draw the latents of a batch of n, (n, ...) float32 on the network's device; None if it has none.
 
-        Row i is drawn from `generators[i]`. None for a denoiser without.
+        Row i is drawn from `generators[i]`; all rows from torch's own generator if `generators` is None.
         """
         return None
 
@@ -44,17 +44,17 @@ class Denoiser(nn.Module, ABC):
         label: Tensor | None = None,
         latent: Tensor | None = None,
     ) -> Prediction:
-        """Predict from x_t; what the prediction holds is finite float32 of the shape of x_t.
+        """Predict from x_t. The tensors of the prediction are finite float32, each of the shape of x_t.
 
         Args:
             x_t: (B, ...) float32.
-            t: (B,) times of its path: int64 in 0..T-1 on a chain, else float32.
-            s: (B,), the time to which the step leads; most denoisers ignore it, a flow map depends on it.
+            t: (B,) times on its path: int64 in 0..T-1 on a chain, else float32.
+            s: (B,) the times to which the step leads; most denoisers ignore them, a flow map depends on them.
             label: (B,) int64 in 0..num_classes-1, or num_classes for "no class".
-            latent: (B, ...), instead of a drawn one.
+            latent: (B, ...) as `latent` draws them; None lets a denoiser that needs one draw it.
         """
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network's parameters are."""
+    """The device of a network's parameters."""
     return next(network.parameters()).device

@@ -1,4 +1,4 @@
-"""Guidance: what a walk makes of several predictions in the same place."""
+"""Guidance: one prediction made from several at the same point of a walk."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,32 +14,32 @@ from toolkit.diffusion.start import Sampled
 
 
 class Ask(Protocol):
-    """Calls a network where the walk stands, with the walk's latent; every call is counted."""
+    """Calls a network at the current point of the walk, with the walk's latent; every call is counted."""
 
     def __call__(self, label: Tensor | None, network: Denoiser | None = None) -> Prediction:
-        """The prediction for those labels (n,), or for k n of them, k times over, in one batch (k n, ...).
+        """The prediction (n, ...) for labels (n,); k n labels ask about the rows k times over, in one batch.
 
-        `network` is another one than the walk's own, on the same path.
+        `network` replaces the walk's own; it must be on the same path.
         """
 
 
 class Guidance(ABC):
-    """Changes what samplers are told by a denoiser; they know nothing of it."""
+    """Changes the predictions that a sampler gets from a denoiser, without the sampler knowing."""
 
     @abstractmethod
     def predict(self, ask: Ask, t: float, label: Tensor | None) -> Prediction:
-        """The prediction at the number t for classes `label` (n,), from as many questions as it takes."""
+        """The guided prediction at time t for classes `label` (n,), by any number of `ask` calls."""
 
     def pipelines(self) -> Mapping[str, Sampled]:
-        """The pipelines whose networks it asks, by the option that states their folders: they are saved along."""
+        """The pipelines whose networks it asks, by the option that names their folder; saved with it."""
         return {}
 
     def to(self, device: torch.device) -> None:
-        """Move networks of its own to `device`."""
+        """Move the networks it owns to `device`."""
         return None
 
     def refuse(self, denoiser: Denoiser) -> None:
-        """Raise a ValueError, when a pipeline is built, if this denoiser cannot be guided so."""
+        """Raise a ValueError if it cannot guide this denoiser; called when a pipeline is built."""
         return None
 
 
@@ -49,8 +49,8 @@ class ClassifierFree(Guidance):
     Needs a network that was trained with `label_dropout`. Two network calls a step, in one batch.
 
     Args:
-        scale: 1 is the plain conditional model.
-        interval: guide at times in [low, high] only, elsewhere one plain call (Kynkaanniemi et al. 2024).
+        scale: 1 is the plain conditional model, 0 the unconditional one.
+        interval: guide at times in [low, high] only, else one plain call (Kynkaanniemi et al. 2024).
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class ClassifierFree(Guidance):
     def refuse(self, denoiser: Denoiser) -> None:
         if not denoiser.null_class:
             raise ValueError(
-                "classifier-free guidance needs a network that knows a null class (null_class = true), trained "
-                "with label_dropout above 0"
+                "classifier-free guidance needs a network that knows a null class (null_class = true), "
+                "trained with label_dropout above 0"
             )
 
     def predict(self, ask: Ask, t: float, label: Tensor | None) -> Prediction:

@@ -1,4 +1,4 @@
-"""What a denoiser says of a noisy image: the clean one, the noise, the velocity or the flow, each from any."""
+"""A denoiser's estimate, as clean image, noise, velocity or flow: each follows from any of the others."""
 
 from typing import Literal, Self
 
@@ -11,10 +11,10 @@ Target = Literal["noise", "x0", "velocity", "flow"]
 
 
 def coefficients(schedule: NoiseSchedule, target: Target, t: Time, like: Tensor) -> tuple[Scale, Scale]:
-    """The a and b of u = a x0 + b noise, to multiply `like` (B, ...).
+    """The a and b of u = a x0 + b noise for a target u, shaped to multiply `like` (B, ...).
 
     Raises:
-        ValueError: for the flow on a path without derivatives.
+        ValueError: if the target is the flow and the path is not `Continuous`.
     """
     if target == "x0":
         return 1.0, 0.0
@@ -29,13 +29,13 @@ def coefficients(schedule: NoiseSchedule, target: Target, t: Time, like: Tensor)
 
 
 class Prediction:
-    """An estimate, made from x_t (B, ...) at t, of the x_0 and the noise of which x_t consists.
+    """An estimate, from x_t (B, ...) at t, of the x_0 and the noise that make up x_t.
 
-    Exactly one of `x0`, `noise`, `velocity` and `flow` is given, (B, ...), the one that the network computes:
+    Exactly one of `x0`, `noise`, `velocity` and `flow` is given, (B, ...): the one that the network computes.
 
         velocity = alpha noise - sigma x0 (Salimans & Ho 2022),   flow = dx/dt = alpha' x0 + sigma' noise
 
-    Each is u = a x0 + b noise, and with x_t = alpha x0 + sigma noise two linear equations, whose solution is
+    Each is u = a x0 + b noise. With x_t = alpha x0 + sigma noise these are two linear equations, solved by
 
         x0 = (b x_t - sigma u) / (alpha b - sigma a),   noise = (alpha u - a x_t) / (alpha b - sigma a).
 
@@ -43,11 +43,11 @@ class Prediction:
         schedule: the path.
         x_t: what the network was given.
         t: a number, or (B,).
-        variance_fraction: (B, ...) in [0, 1], or None, a learned variance: whoever samples or computes a loss
-            interpolates log variances between the bounds of its own step.
+        variance_fraction: (B, ...), a learned variance: 0 to 1 from the lower to the upper bound of the log
+            variance; samplers and losses use the bounds of their own step. None if it is not learned.
 
     Raises:
-        ValueError: unless exactly one is given, or for a flow on a path without derivatives.
+        ValueError: unless exactly one is given; if it is a flow on a path that is not `Continuous`.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Prediction:
         target: Target,
         learned_variance: bool = False,
     ) -> Self:
-        """What a network's output means.
+        """The prediction that a network's output `out` stands for, in float32.
 
-        `out` is (B, ...), or with a learned variance twice as wide at dimension 1: the second half is v, and
-        (v + 1) / 2 the fraction (Nichol & Dhariwal 2021).
+        `out` is (B, ...); with a learned variance dimension 1 is twice as long, its second half is v, and the
+        variance fraction is (v + 1) / 2 (Nichol & Dhariwal 2021).
         """
         out, fraction = out.float(), None
         if learned_variance:
@@ -128,23 +128,23 @@ class Prediction:
         """dx/dt along the path (B, ...).
 
         Raises:
-            ValueError: on a path without derivatives.
+            ValueError: on a path that is not `Continuous`.
         """
         return self._get("flow")
 
     def of(self, target: Target) -> Tensor:
-        """The estimate of that name."""
+        """The estimate named by `target`, (B, ...)."""
         return self._get(target)
 
     def clipped(self, limit: float = 1.0) -> "Prediction":
-        """The same with x0 clipped to [-limit, limit], and the noise to fit."""
+        """The same with x0 clipped to [-limit, limit]; the noise follows from x_t and the clipped x0."""
         x0 = self.x0.clamp(-limit, limit)
         return Prediction(self.schedule, self.x_t, self.t, x0=x0, variance_fraction=self.variance_fraction)
 
     def extrapolated(self, weaker: "Prediction", scale: float) -> "Prediction":
-        """weaker + scale (self - weaker), of the same x_t: what guidance makes of two predictions.
+        """weaker + scale (self - weaker), for two predictions from the same x_t (guidance).
 
-        It is the same in x_0, noise or flow, which are affine in each other.
+        The result is the same in x_0, noise, velocity or flow: given x_t, they are affine in each other.
         """
         u, v = self.of(self.target), weaker.of(self.target)
         return Prediction(
@@ -153,7 +153,7 @@ class Prediction:
         )  # fmt: skip
 
     def split(self, n: int) -> list["Prediction"]:
-        """The predictions for each n rows in turn."""
+        """The predictions for consecutive chunks of n rows."""
         fractions = None if self.variance_fraction is None else self.variance_fraction.split(n)
         return [
             Prediction(

@@ -22,10 +22,10 @@ class GridOptions:
     """The times at which every sampler calls its network.
 
     Args:
-        num_inference_steps: steps down the path, most samplers' network calls; on a chain also a list, one
-            number for each of as many sections; None for as many as the path has.
-        spacing: which times: "leading" (the default), "linspace" or "trailing" as diffusers has it, "strided"
-            or "ddim" as Nichol & Dhariwal (2021), on a chain; "uniform" or "karras" on continuous paths.
+        num_inference_steps: steps down the path; for most samplers also the network calls. On a chain also a
+            list, one number for each of as many equal sections. None takes the path's own number.
+        spacing: which times. On a chain: "leading" (the default), "linspace" or "trailing" as in diffusers,
+            "strided" or "ddim" as in Nichol & Dhariwal (2021). On continuous paths: "uniform" or "karras".
     """
 
     num_inference_steps: Positive | list[Positive] | None = None
@@ -33,7 +33,7 @@ class GridOptions:
 
 
 class Noise:
-    """Fresh N(0, I) of the shape of x at each call; row i from `generators[i]` alone, if there are any."""
+    """Fresh N(0, I) of the shape of `like` at each call; row i from `generators[i]` alone, if given."""
 
     def __init__(self, like: Tensor, generators: Sequence[torch.Generator] | None) -> None:
         self._shape, self._device, self.generators = like.shape, like.device, generators
@@ -46,9 +46,9 @@ class Denoise(Protocol):
     """Calls the network of a walk."""
 
     def __call__(self, x: Tensor, t: float, s: float | None = None) -> Prediction:
-        """The prediction from x (B, ...) at t, for a step to s; by default to where the walk's step leads.
+        """The prediction from x (B, ...) at t for a step to s, by default the end of the walk's current step.
 
-        A flow map answers for the whole way to s: a method that needs the slope at t itself asks for s = t.
+        A flow map answers for the whole way to s: a method that needs the slope at t passes s = t.
         """
 
 
@@ -62,18 +62,18 @@ class Sampler(ABC):
     def stepper(self) -> Step:
         """A function (denoise, x_t, t, s, noise) -> x_s, for one walk.
 
-        `denoise(x, t)` calls the network on x (B, ...) at the number t, with the label, the guidance and the
-        latent of the walk, for the step to s; `denoise(x, t, t)` asks for the slope at t, and not for a step.
-        `noise()` draws N(0, I) like x_t. s is the next time, at last the path's `clean`. Tensors are float32
-        on the network's device. State of a multistep method lives in the function's closure: each walk has a
-        function of its own.
+        `denoise(x, t)` calls the network on x (B, ...) at the number t for the step to s, with the label,
+        guidance and latent of the walk; `denoise(x, t, t)` asks for the slope at t instead. `noise()` draws
+        N(0, I) of the shape of x_t. s is the next time; in the last step it is the path's `clean`. Tensors
+        are float32 on the network's device. A multistep method keeps its state in the function's closure:
+        every walk gets a new function.
         """
 
     def grid(self, schedule: NoiseSchedule, n: Steps | None, spacing: str | None) -> tuple[float, ...]:
         """The times of the walk, descending, `schedule.clean` the last; the schedule's own by default.
 
         Raises:
-            ValueError: if there is no such walk.
+            ValueError: if the schedule has no such spacing or number of steps, or the sampler refuses it.
         """
         return schedule.grid(n, spacing)
 
@@ -91,22 +91,22 @@ def walk(
     guidance: Guidance | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """x (n, ...) at times[0], led down to times[-1]; x itself where there are fewer than two times.
+    """Take x (n, ...) from times[0] down to times[-1]; returns x itself if there are fewer than two times.
 
     Args:
-        sampler: whose steps are taken.
+        sampler: gives the formula of a step.
         denoiser: in eval mode, on the device of x.
-        schedule: the path of both.
+        schedule: the path of sampler and denoiser.
         x: (n, ...) float32.
         times: descending, as `Sampler.grid` gives them.
-        generators: one a row; row i draws from `generators[i]` alone. None draws from torch's own.
+        generators: one per row; row i draws from `generators[i]` alone. None draws from torch's own.
         label: (n,) int64, the classes to sample.
-        latents: replaces what the denoiser would draw, one tensor (n, ...) a network call, in their order.
-        guidance: asks the network, instead of the walk itself.
+        latents: replace what the denoiser would draw: one tensor (n, ...) per network call, in order.
+        guidance: makes each prediction from one or more network calls; None makes one plain call.
         progress: called with the number of network calls so far.
 
     Raises:
-        ValueError: if `latents` are not one a network call.
+        ValueError: unless there is exactly one of `latents` per network call.
     """
     step, calls, noise = sampler.stepper(), 0, Noise(x, generators)
     dtype = torch.int64 if schedule.discrete else torch.float32
@@ -122,7 +122,7 @@ def walk(
                 nonlocal calls, latent
                 if latents is not None and calls >= len(latents):
                     raise ValueError(f"every network call needs its latent, got {len(latents)}")
-                if latent is None:  # one for all that guidance asks in this place
+                if latent is None:  # one for all calls that guidance makes at this point
                     latent = denoiser.latent(len(x), generators) if latents is None else latents[calls]
                 times_over = 1 if label is None else len(label) // len(x_t)
                 repeated = _repeated(x_t, times_over)
@@ -160,7 +160,7 @@ def _repeated(x: Tensor | None, times: int) -> Tensor | None:
 
 
 class _Counted(Denoiser):
-    """Costs nothing and says that everything is black."""
+    """Costs nothing: its estimate of x_0 is 0 everywhere."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class _Counted(Denoiser):
 
 
 class _Asked(Guidance):
-    """Another guidance, whose questions to networks of its own go to the walk's."""
+    """Another guidance, whose calls of its own networks go to the walk's network instead."""
 
     def __init__(self, guidance: Guidance) -> None:
         self._guidance = guidance
@@ -199,9 +199,9 @@ def count_calls(
     dimensions: int,
     guidance: Guidance | None = None,
 ) -> int:
-    """Network calls of a walk, counted on one that costs nothing: an image of one pixel.
+    """The network calls of a walk, counted with a trivial network on a sample of `dimensions` axes of size 1.
 
-    Guided calls count one for each that guidance makes; two in one batch are two.
+    Each call that guidance makes counts, and two in one batch count as two.
     """
     calls = 0
 

@@ -18,7 +18,7 @@ class Ancestral(Sampler):
     With a denoiser that draws x_0 instead of estimating it, this is the sampling of Xiao et al. (2022).
 
     Args:
-        variance: fixed_small is the posterior's, fixed_large is beta (Ho et al. 2020). A learned variance
+        variance: "fixed_small" is the posterior's, "fixed_large" is beta (Ho et al. 2020). A learned variance
             takes precedence.
         clip: clip the estimate of x_0 to [-1, 1] in every step.
     """
@@ -50,9 +50,9 @@ class Ancestral(Sampler):
 
 
 class DDIM(Sampler):
-    """Follows the deterministic path of the same marginals, or with eta > 0 a noisy one (Song et al. 2021).
+    """Follows the deterministic path with the same marginals, or with eta > 0 a noisy one (Song et al. 2021).
 
-        x_s = alpha_s x_0 + sqrt(sigma_s^2 - std^2) noise + std z,   std = eta times the posterior's     (eq. 12)
+        x_s = alpha_s x_0 + sqrt(sigma_s^2 - std^2) noise + std z,   std = eta std of the posterior   (eq. 12)
 
     Args:
         eta: 0 adds no noise; 1 adds as much as ancestral sampling with fixed_small.
@@ -95,9 +95,9 @@ class Euler(Sampler):
 
 
 class Heun(Sampler):
-    """Euler's step, then the mean of the flows at both its ends: two calls, of the last step one.
+    """Euler's step, then the mean of the flows at both its ends (Karras et al. 2022, algorithm 1).
 
-    Karras et al. (2022), algorithm 1; n steps are 2 n - 1 network calls.
+    Two network calls a step, but one for the last: 2 n - 1 for n steps.
     """
 
     def __init__(self, schedule: Continuous) -> None:
@@ -115,10 +115,10 @@ class Heun(Sampler):
 
 
 class DPMSolver(Sampler):
-    """DPM-Solver++(2M): the exact solution for an x_0 that is a line in lambda = log(alpha / sigma).
+    """DPM-Solver++(2M): second order, with x_0 extrapolated linearly in lambda = log(alpha / sigma).
 
         x_s = sigma_s / sigma_t x_t - alpha_s (exp(-h) - 1) D,   h = lambda_s - lambda_t,
-        D = x_0 + (x_0 - x_0') h / (2 h'),   x_0' and h' those of the step before (Lu et al. 2022, algorithm 2)
+        D = x_0 + (x_0 - x_0') h / (2 h'),   x_0', h' of the step before   (Lu et al. 2022, algorithm 2)
 
     Args:
         clip: clip the estimate of x_0 to [-1, 1] in every step.
@@ -152,10 +152,10 @@ class DPMSolver(Sampler):
 
 
 class Consistency(Sampler):
-    """Jumps to x_0 and back to the next time with fresh noise: x_s = alpha_s x_0 + sigma_s z.
+    """Jumps to x_0, then back to the next time with fresh noise: x_s = alpha_s x_0 + sigma_s z.
 
-    Multistep sampling of consistency models (Song et al. 2023, algorithm 1), for denoisers that are right in
-    one step. One call a step.
+    Multistep sampling of consistency models (Song et al. 2023, algorithm 1), for denoisers that reach x_0 in
+    one step. One network call a step.
     """
 
     def __init__(self, schedule: NoiseSchedule) -> None:

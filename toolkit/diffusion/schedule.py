@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Time = float | Tensor
-Scale = float | Tensor  # a number for a number; for (B,) times float32, shaped to multiply (B, ...)
+Scale = float | Tensor  # a number for one time; for times (B,) float32, shaped to multiply (B, ...)
 Steps = int | Sequence[int]
 
 
@@ -25,8 +25,8 @@ class NoiseSchedule(ABC):
     Attributes:
         clean: the time of data.
         noisiest: the time from which samplers walk down to `clean`.
-        prior_std: standard deviation of x at `noisiest`, as samplers draw it.
-        discrete: whether times are indices of a chain, int64.
+        prior_std: standard deviation of the x that samplers draw at `noisiest`.
+        discrete: whether times are int64 indices of a chain.
     """
 
     clean: float
@@ -36,22 +36,22 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        """The factor of the data at times t, float64 of the shape of t, on its device."""
+        """The factor of the data at times t: float64, with the shape and device of t."""
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        """The standard deviation of the noise at times t, float64 of the shape of t, on its device."""
+        """The standard deviation of the noise at times t: float64, with the shape and device of t."""
 
     @abstractmethod
     def grid(self, n: Steps | None, spacing: str | None) -> tuple[float, ...]:
-        """The n times at which a sampler calls a network, descending, and `clean` after them.
+        """The n times at which a sampler calls a network, descending, then `clean`: n + 1 numbers.
 
         Args:
-            n: how many; None for as many as the path has by itself.
-            spacing: how they are spaced, by a name that the path knows; None for its own way.
+            n: how many; on a chain also a list of numbers, one per section. None takes the path's own number.
+            spacing: how they are spaced, a name that the path knows; None takes its default.
 
         Raises:
-            ValueError: if it has no such spacing, or cannot be walked in n steps.
+            ValueError: if the path has no such spacing, or cannot be walked in n steps.
         """
 
     def respaced(self, times: Sequence[float]) -> "NoiseSchedule":
@@ -71,22 +71,22 @@ class NoiseSchedule(ABC):
         return float(self.alpha(time)), float(self.sigma(time))
 
     def at(self, t: Time, like: Tensor) -> tuple[Scale, Scale]:
-        """alpha and sigma at t, to multiply `like` (B, ...)."""
+        """alpha and sigma at t, shaped to multiply `like` (B, ...)."""
         alpha, sigma = self._levels(t)
         return shaped(alpha, like), shaped(sigma, like)
 
     def diffuse(self, x0: Tensor, t: Time, noise: Tensor) -> Tensor:
-        """x_t ~ q(x_t | x_0) from x0 (B, ...), t and noise ~ N(0, I) (B, ...); at `clean` x0 itself."""
+        """x_t ~ q(x_t | x_0) from x0 (B, ...), t and noise ~ N(0, I) (B, ...); x0 itself at `clean`."""
         alpha, sigma = self.at(t, x0)
         return alpha * x0 + sigma * noise
 
     def transition(self, s: Time, t: Time, like: Tensor) -> tuple[Scale, Scale]:
-        """The a and b of x_t = a x_s + b noise, for s before t, to multiply `like` (B, ...)."""
+        """The a and b of x_t = a x_s + b noise for s before t, shaped to multiply `like` (B, ...)."""
         a, variance, *_ = self._bridge(s, t)
         return shaped(a, like), shaped(variance**0.5, like)
 
     def advance(self, x_s: Tensor, s: Time, t: Time, noise: Tensor) -> Tensor:
-        """x_t ~ q(x_t | x_s), for s before t."""
+        """x_t ~ q(x_t | x_s) from x_s (B, ...) and noise ~ N(0, I) (B, ...), for s before t."""
         a, b = self.transition(s, t, x_s)
         return a * x_s + b * noise
 
@@ -112,5 +112,5 @@ class NoiseSchedule(ABC):
 
 
 def shaped(value: Scale, like: Tensor) -> Scale:
-    """A value for each row (B,) as float32, shaped to multiply `like` (B, ...); a number stays as it is."""
+    """One value per row (B,) as float32, shaped to multiply `like` (B, ...); a number stays as it is."""
     return value.float().view(-1, *[1] * (like.ndim - 1)) if isinstance(value, Tensor) else value

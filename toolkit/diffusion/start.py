@@ -1,4 +1,4 @@
-"""Where a walk starts: from which time, and at which x."""
+"""Where a walk starts: at which time, and from which x."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,13 +14,13 @@ from toolkit.randomness import randn
 
 
 class Saveable(Protocol):
-    """A model that can be saved beside the one that uses it."""
+    """A model that can be saved in the folder of the pipeline that uses it."""
 
     def save_pretrained(self, path: str | Path) -> object: ...
 
 
 class Sampled(Saveable, Protocol):
-    """A pipeline, as far as a part that has one needs it to be."""
+    """The part of a pipeline's interface that a component with a pipeline inside relies on."""
 
     @property
     def identity(self) -> str: ...
@@ -33,9 +33,10 @@ class Start(ABC):
     """Draws x_t at the time at which the sampler begins.
 
     Attributes:
-        time: the walk begins at the largest time of the sampler's grid that is not above it: the path's
-            `noisiest` begins at noise, `clean` hands back what `draw` gives, an x_0, and calls no network.
-        calls: network calls that `draw` itself makes for one sample, where it has networks of its own.
+        time: the walk begins at the largest time of the sampler's grid that does not exceed it. At the
+            path's `noisiest` it begins at noise; at `clean` it returns the x_0 that `draw` gives and calls no
+            network.
+        calls: network calls that `draw` itself makes for one sample, if it has networks of its own.
     """
 
     time: float
@@ -51,12 +52,12 @@ class Start(ABC):
     ) -> Tensor:
         """x_t of `shape` (n, ...) at t, float32 on `device`; row i is drawn from `generators[i]` alone.
 
-        At `clean`, or before it (to show what a walk starts from), it is an x_0. Networks of its own follow to
-        `device` here.
+        For t at `clean` or below (used to show what a walk starts from) it is an x_0. Move networks of its
+        own to `device` here.
         """
 
     def pipelines(self) -> Mapping[str, Sampled]:
-        """The pipelines that it samples, by the option that states their folders: they are saved along."""
+        """The pipelines that it samples, by the option that names their folder; saved along with it."""
         return {}
 
 
@@ -78,7 +79,7 @@ class Noise(Start):
 
 
 class Clean(Start):
-    """The x_0 that another start starts from, for the same generators; no network refines it."""
+    """The x_0 that another start starts from, for the same generators; the denoiser does not refine it."""
 
     def __init__(self, start: Start) -> None:
         self.time, self.calls, self._start = -math.inf, start.calls, start

@@ -1,4 +1,4 @@
-"""At which times a training step looks."""
+"""Timestep samplers: at which times a training step computes its loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -18,36 +18,36 @@ Above = Annotated[float, Field(gt=0)]
 class TimestepSampler(nn.Module, ABC):
     """Draws times, with weights; its state is buffers.
 
-    On a chain the weights are such that E[weight f(t)] is the uniform mean of f. A distribution over
-    continuous time may be what a method wants, and then has weights 1.
+    On a chain the weights make E[weight f(t)] the uniform mean of f. On a continuous path the distribution of
+    t may itself be the choice of a method; its weights are then 1.
     """
 
-    extra: int = 0  # further draws a step whose losses are wanted, without gradient, by observe()
+    extra: int = 0  # further draws per row and step, whose losses observe() wants without gradient
 
     @property
     def learns(self) -> bool:
-        """Whether observe() does anything; if not, no losses are gathered."""
+        """Whether observe() is overridden; if not, no losses are gathered."""
         return type(self).observe is not TimestepSampler.observe
 
     @abstractmethod
     def draw(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """t (n,) and weight (n,) float32, on `device`, from torch's own generator.
+        """Times t (n,) and weights (n,) float32, on `device`, from torch's default generator.
 
-        t is int64, an index of the original chain, or float32 on a continuous path.
+        t is int64, indices of the original chain, or float32 on a continuous path.
         """
 
     def draw_rows(self, rows: range, total: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """As `draw`, for those rows of a global batch of `total`, where rows are not drawn independently."""
+        """`draw` for these `rows` of a global batch of `total`; override if rows are not independent."""
         return self.draw(len(rows), device)
 
     def observe(self, t: Tensor, loss: Tensor) -> None:
-        """Learn from unweighted losses (N,) at t (N,), in the order of the global batch."""
+        """Learn from the unweighted losses (N,) at t (N,), in the order of the global batch."""
         return None
 
     def records(self, t: Tensor, losses: Tensor, again: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """The `Loss.records` of a step that observe() learns from, (B, 1 + extra) each; none if it does not.
+        """The `Loss.records` of a step that observe() learns from, (B, 1 + extra) each; empty if it does not.
 
-        `losses` (B,) are the unweighted ones at t (B,); `again` computes those of the same rows at further
+        `losses` (B,) are the unweighted losses at t (B,); `again` computes those of the same rows at further
         times, without gradient.
         """
         if not self.learns:
@@ -59,13 +59,13 @@ class TimestepSampler(nn.Module, ABC):
         return {"t": torch.stack(drawn, 1), "loss": torch.stack(seen, 1)}
 
     def observe_records(self, records: Mapping[str, Tensor]) -> None:
-        """observe() what records() gave, draw by draw: the first of every row, then the second, and so on."""
+        """Pass what records() returned to observe(): the first draw of every row, then the second, ..."""
         if "t" in records:
             self.observe(records["t"].T.flatten(), records["loss"].T.flatten())
 
 
 class Uniform(TimestepSampler):
-    """Every time of the path equally often, with weight 1 (Ho et al. 2020, algorithm 1)."""
+    """Uniform over the times of the path, with weight 1 (Ho et al. 2020, algorithm 1)."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         super().__init__()
@@ -76,9 +76,9 @@ class Uniform(TimestepSampler):
 
 
 class Stratified(TimestepSampler):
-    """One time in each of as many equal parts of the path as the global batch has rows, with weight 1.
+    """The path is cut into as many equal parts as the global batch has rows, and row i draws from part i.
 
-    The same distribution as `uniform`, row by row, with less variance over a batch (Kingma et al. 2021).
+    Over a batch that is the distribution of `uniform` with less variance (Kingma et al. 2021). Weight 1.
     """
 
     def __init__(self, schedule: NoiseSchedule) -> None:
@@ -98,9 +98,9 @@ class LogitNormal(TimestepSampler):
     """t = sigmoid(m + s n), n ~ N(0, 1), on a path from 0 to 1, with weight 1 (Esser et al. 2024).
 
     Args:
-        mean: m; below 0 there is less noise.
+        mean: m; a lower one favours less noise.
         std: s.
-        shift: a in a t / (1 + (a - 1) t), above 1 for larger images.
+        shift: a in t <- a t / (1 + (a - 1) t); above 1 favours more noise, for larger images.
     """
 
     def __init__(self, schedule: Continuous, mean: float = 0.0, std: Above = 1.0, shift: Above = 1.0) -> None:
@@ -136,7 +136,7 @@ class LogNormal(TimestepSampler):
 
 
 class _Place(nn.Module):
-    """The kept timesteps of a chain, or the length of a continuous path: where a share of it lies."""
+    """Maps shares in [0, 1) to times: kept timesteps of a chain, or real times of a continuous path."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class _Place(nn.Module):
         return timesteps.to(device)[torch.randint(len(timesteps), (n,), device=device)]
 
     def at(self, share: Tensor) -> Tensor:
-        """The time below which that share (n,) in [0, 1) of the path lies."""
+        """The times (n,) at these shares (n,) in [0, 1) of the way from clean to noisiest."""
         timesteps: Tensor | None = self.timesteps  # type: ignore[assignment]
         if timesteps is None:
             return self._clean + (self._noisiest - self._clean) * share
