@@ -1,4 +1,4 @@
-"""From a recipe to objects."""
+"""Builds the objects that a recipe describes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ from toolkit.training.trainer import Training
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What every network can have done to it.
+    """Options of every network, whatever its type.
 
     Args:
-        from_run: a run or a pipeline, of which the network is: its architecture and weights.
-        init_from: start from the weights of the network in a saved pipeline (a folder) instead of the seed.
+        from_run: a run or pipeline folder whose network this is: its architecture and its weights.
+        init_from: the folder of a saved pipeline whose weights to start from, instead of random ones.
         compile: torch.compile the network; refused where a turn differentiates twice.
         channels_last: keep convolution weights in channels-last memory order.
     """
@@ -44,7 +44,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """Everything that a recipe describes; networks are on `device`."""
+    """Everything that a recipe describes; networks are on the device given to `build`."""
 
     recipe: Recipe
     source: DataSource
@@ -63,7 +63,7 @@ def build(recipe: Recipe, device: torch.device) -> Built:
     A network's initial weights are a function of (seed, role).
 
     Raises:
-        RecipeError: if roles are missing, extra or of another interface, or a component refuses its options.
+        RecipeError: if a role is missing, unknown or of another interface, or an option is refused.
     """
     source: DataSource = recipe.create(("data",), {})
     encoder: Encoder | None = None
@@ -128,7 +128,7 @@ def build(recipe: Recipe, device: torch.device) -> Built:
 
 
 def check_roles(recipe: Recipe, objective: Objective) -> list[str]:
-    """The roles that turns train, after checking [networks], [optimizers] and [ema] against them."""
+    """The roles that turns train, after checking [networks], [optimizers] and [ema] against the objective."""
     trained = list(dict.fromkeys(role for turn in objective.turns() for role in turn.trains))
     name = recipe.tables["objective"]["type"]
     _compare(recipe, "networks", objective.roles, f"objective {name!r} has", required=True)
@@ -153,7 +153,7 @@ def _compare(recipe: Recipe, section: str, roles: Iterable[str], whose: str, *, 
 
 
 def refuse_shared_parameters(recipe: Recipe, networks: Mapping[str, nn.Module]) -> None:
-    """Two roles must not share a parameter: each has an optimizer, and freezing one would freeze both."""
+    """Refuse two roles that share a parameter: each has an optimizer, and freezing one would freeze both."""
     owner: dict[nn.Parameter, str] = {}
     for role, network in networks.items():
         for name, parameter in network.named_parameters():
@@ -163,7 +163,7 @@ def refuse_shared_parameters(recipe: Recipe, networks: Mapping[str, nn.Module]) 
 
 
 def refuse_compiling(recipe: Recipe, objective: Objective, role: str) -> None:
-    """torch.compile cannot differentiate twice, and says so only in the middle of a backward pass."""
+    """Refuse to compile what is differentiated twice: torch.compile fails on it only in the backward pass."""
     for turn in objective.turns():
         if role in turn.second_order:
             raise RecipeError(
@@ -175,10 +175,11 @@ def refuse_compiling(recipe: Recipe, objective: Objective, role: str) -> None:
 def start_from(
     recipe: Recipe, role: str, network: nn.Module, options: NetworkOptions, supplied: Mapping[str, Any]
 ) -> None:
-    """Load the weights of a saved network into this one.
+    """Load the weights that `from_run` or `init_from` names into `network`.
 
     Raises:
-        RecipeError: if there are none, or it is another network, or `from_run` of another schedule or data.
+        RecipeError: if there are none, if they are of another architecture, or if `from_run` names a network
+            of another schedule or other data.
     """
     for option in ("from_run", "init_from"):
         source: Path | None = getattr(options, option)

@@ -1,4 +1,4 @@
-"""`toolkit recipe check`: build everything and take one small step of each kind, to find out before a run."""
+"""`toolkit recipe check`: build everything and take one small step of each kind before a run."""
 
 import dataclasses
 import tempfile
@@ -26,7 +26,7 @@ ROWS, CALLS = 4, 3  # the large networks are slow on a CPU
 
 
 def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
-    """Build all components, take one step of every turn, sample a little, save and load; tell what was done.
+    """Build all components, take a step of every turn, sample a little, save and load; report by `say`.
 
     Raises:
         ToolkitError: for whatever would stop the run.
@@ -35,7 +35,7 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
     small = dataclasses.replace(options, batch_size=min(ROWS, options.batch_size), micro_batch_size=None)
     with (
         Processes(small.device, small.precision) as processes,
-        # Decoding or checking a whole set is the run's business.
+        # Decoding or checking the whole data set is left to the run.
         session(recipe, processes, small, narrowed=FirstRows) as ready,
     ):
         built, trainer = ready.built, ready.trainer
@@ -75,7 +75,7 @@ class FirstRows(DataSource):
 
 
 def round_trip(pipeline: Pipeline, folder: Path, say: Callable[[str], None]) -> None:
-    """Sample a few images by the last few network calls, save, load, and sample the same ones again."""
+    """Sample a few images with the last few network calls, save, load, and sample the same ones again."""
     shortened = pipeline.times[-CALLS - 1 :]
     calls = count_calls(pipeline.sampler, pipeline.schedule, shortened, len(pipeline.sample_shape))
     images = few(pipeline, shortened)
@@ -93,15 +93,17 @@ def round_trip(pipeline: Pipeline, folder: Path, say: Callable[[str], None]) -> 
 
 
 def load_again(saved: SavedNetwork, folder: Path, registry: Registry) -> None:
-    """Save a network and load it: it must be the same one."""
+    """Save a network and load it again; raise a CheckpointError unless it is the same."""
     save_network(saved, folder, registry)
     if load_network(folder).identity != saved.identity:
-        raise CheckpointError("a saved and loaded network is another one: its table or its state has changed")
+        raise CheckpointError(
+            "a network is not the same after saving and loading: its table or its state has changed"
+        )
 
 
 @torch.inference_mode()
 def few(pipeline: Pipeline, times: Sequence[float]) -> torch.Tensor:
-    """Samples from noise at a late time: no images yet, but every part of the sampler has run."""
+    """(ROWS, *sample_shape) from noise put in at a late time: no images, but every part has run."""
     generators = generators_for(0, 0, ROWS, pipeline.device)
     x = pipeline.schedule.prior_std * randn((ROWS, *pipeline.sample_shape), generators, pipeline.device)
     classes = pipeline.saved.num_classes

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and JSON, complete or not there at all.
+"""Checkpoints: safetensors and JSON; a folder is complete, or absent.
 
 step-0001000/
     networks/<role>.safetensors   ema/<role>.safetensors   objective.safetensors
@@ -37,7 +37,7 @@ class CheckpointOptions:
     """When checkpoints are written and which of them are kept.
 
     Args:
-        every: steps between two checkpoints; None for one at the end only.
+        every: steps between two checkpoints; None writes one at the end only.
         keep_last: how many of the newest are kept.
         keep_every: also keep those whose step is a multiple of this.
     """
@@ -62,10 +62,10 @@ def save(folder: Path, training: Training, step: int, facts: Mapping[str, Any]) 
         folder: the run's checkpoints folder.
         training: what is saved.
         step: steps done.
-        facts: what must be the same when it is loaded, e.g. the size of the data set.
+        facts: values that must be the same when it is loaded, e.g. the size of the data set.
     """
     target = folder / folder_name(step)
-    with new_folder(target, replace=True) as temporary:  # one that was refused may lie there
+    with new_folder(target, replace=True) as temporary:  # one that `load` refused may be there
         write_tensors(temporary / "objective.safetensors", training.objective.state_dict())
         for role, network in training.networks.items():
             if role in training.optimizers:
@@ -95,8 +95,8 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     """Put a checkpoint's state into `training`; returns the steps done.
 
     Raises:
-        CheckpointError: if it is incomplete, altered, or of another recipe or data set; nothing is changed
-            then.
+        CheckpointError: if it is incomplete, altered, or of another recipe or data set; `training` is then
+            unchanged.
     """
     verify(path)
     state = read_json(path / "state.json")
@@ -111,8 +111,8 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     for name, value in facts.items():
         if state["facts"].get(name) != value:
             raise CheckpointError(f"{path}: made with {name} = {state['facts'].get(name)}, not {value}")
-    for role, digest in _untrained(training).items():
-        if state["untrained"].get(role) != digest:
+    for role, weights in _untrained(training).items():
+        if state["untrained"].get(role) != weights:
             raise CheckpointError(f"{path}: network {role!r}, which is not trained, has other weights now")
     objects: dict[str, nn.Module] = {"objective": training.objective}
     objects |= {f"networks/{role}": training.networks[role] for role in training.optimizers}
@@ -132,10 +132,10 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
 
 
 def load_newest(folder: Path, training: Training, facts: Mapping[str, Any]) -> tuple[Path, int, list[str]]:
-    """Load the newest checkpoint that can be: its path, the steps done, and what is wrong with newer ones.
+    """Load the newest usable checkpoint: its path, the steps done, and what is wrong with each newer one.
 
     Raises:
-        CheckpointError: if there is none, with one line for each that is refused.
+        CheckpointError: if none is usable, with one line for each that was refused.
     """
     complaints: list[str] = []
     for path in _all(folder)[::-1]:
@@ -168,7 +168,7 @@ def verify(path: Path) -> None:
         raise CheckpointError(f"{path}: not a complete checkpoint, it has no manifest.json")
     manifest = read_json(path / "manifest.json")
     if "state.json" not in manifest:
-        raise CheckpointError(f"{path}: manifest.json is none of a checkpoint, it does not list state.json")
+        raise CheckpointError(f"{path}: manifest.json is not a checkpoint's, it does not list state.json")
     for name, stated in manifest.items():
         file = path / name
         if ".." in PurePosixPath(name).parts or not file.is_relative_to(path):
@@ -185,9 +185,9 @@ def verify(path: Path) -> None:
 
 
 def prune(folder: Path, step: int, keep_last: int, keep_every: int | None) -> None:
-    """Remove checkpoints up to `step`, but for the newest `keep_last` and those at multiples of `keep_every`.
+    """Remove checkpoints up to `step`, except the newest `keep_last` and those at multiples of `keep_every`.
 
-    Later ones were refused when this run was resumed, and must not push out the good ones.
+    Later ones were refused when the run was resumed; they must not displace the good ones.
     """
     for path in [path for path in _all(folder) if _step(path) <= step][:-keep_last]:
         if keep_every is None or _step(path) % keep_every:
@@ -195,7 +195,7 @@ def prune(folder: Path, step: int, keep_last: int, keep_every: int | None) -> No
 
 
 def _all(folder: Path) -> list[Path]:
-    """Whatever has the name of a checkpoint, by step."""
+    """All paths named like a checkpoint, in order of step."""
     return sorted((path for path in folder.glob("step-*") if NAME.fullmatch(path.name)), key=_step)
 
 
@@ -204,13 +204,13 @@ def _step(path: Path) -> int:
 
 
 def _untrained(training: Training) -> dict[str, str]:
-    """A hash of each network that no turn trains (a teacher): it must be the same when resuming."""
+    """A hash of each network that no turn trains (a teacher); it must be the same when the run is resumed."""
     untrained = sorted(set(training.networks) - set(training.optimizers))
     return {role: digest(training.networks[role].state_dict()) for role in untrained}
 
 
 def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """An optimizer's state as tensors by `<parameter>.<name>`, and the numbers that are no tensors."""
+    """An optimizer's state: tensors by `<parameter>.<name>`, and by parameter what is not a tensor."""
     tensors: dict[str, Tensor] = {}
     rest: dict[str, dict[str, Any]] = {}
     for index, values in state.items():
@@ -235,12 +235,12 @@ def _read_optimizer(folder: Path, role: str) -> dict[int, dict[str, Any]]:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[int, dict[str, Any]]) -> None:
-    # Loading brings the saved learning rate, betas and decay along; the recipe's are what counts.
+    # load_state_dict would also restore the saved learning rate, betas and decay; the recipe's count.
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for group, stated in zip(optimizer.param_groups, groups, strict=True):
         group.update(stated)
-    # Files hold no memory order; fused optimizers mix up elements if theirs is not the parameter's.
+    # Files keep no memory order; fused optimizers mix up elements where it is not the parameter's.
     for parameter, held in optimizer.state.items():
         for name, value in held.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

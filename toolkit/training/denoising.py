@@ -21,11 +21,15 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Weighting(ABC):
-    """How much the error at a time counts."""
+    """How much the error at each time counts."""
 
     @abstractmethod
     def weights(self, t: Tensor, target: Target) -> Tensor:
-        """(B,) float32, factors of the squared error of `target` at times t (B,)."""
+        """Factors (B,) float32 of the squared error of `target` at times t (B,).
+
+        Raises:
+            RecipeError: if it does not define weights for this target.
+        """
 
 
 @final
@@ -38,12 +42,12 @@ class Unweighted(Weighting):
 
 @final
 class MinSNR(Weighting):
-    """min(SNR, gamma) of the error of x_0, SNR = alpha^2 / sigma^2 (Hang et al. 2023).
+    """min(SNR, gamma) for the error of x_0, SNR = alpha^2 / sigma^2 (Hang et al. 2023).
 
-    Of the error of the noise that is min(SNR, gamma) / SNR, of the velocity min(SNR, gamma) / (SNR + 1).
+    For the error of the noise that is min(SNR, gamma) / SNR, for the velocity min(SNR, gamma) / (SNR + 1).
 
     Args:
-        gamma: the ratio of signal to noise above which weights stay.
+        gamma: the signal-to-noise ratio above which the weight no longer grows.
     """
 
     def __init__(self, schedule: NoiseSchedule, gamma: Annotated[float, Field(gt=0)] = 5.0) -> None:
@@ -54,14 +58,14 @@ class MinSNR(Weighting):
         snr = torch.as_tensor(alpha / sigma) ** 2
         clamped = snr.clamp(max=self.gamma)
         if target == "flow":
-            raise RecipeError("min_snr says nothing of the flow: set objective.loss.target to another one")
+            raise RecipeError("min_snr says nothing of the flow: set another objective.loss.target")
         of_noise = (self.gamma / snr).clamp(max=1)  # also where the SNR is 0
         return {"noise": of_noise, "x0": clamped, "velocity": clamped / (snr + 1)}[target]
 
 
 @final
 class EDMWeighting(Weighting):
-    """(sigma^2 + data^2) / (sigma data)^2 of the error of x_0 (Karras et al. 2022), sigma relative to alpha.
+    """(s^2 + d^2) / (s d)^2 for the error of x_0: s = sigma / alpha, d = sigma_data (Karras et al. 2022).
 
     Args:
         sigma_data: the standard deviation of the data.
@@ -73,7 +77,7 @@ class EDMWeighting(Weighting):
     def weights(self, t: Tensor, target: Target) -> Tensor:
         if target != "x0":
             raise RecipeError(
-                f"edm weights are of the error of x0: set objective.loss.target, not {target!r}"
+                f"edm weights are of the error of x0: set objective.loss.target to it, not {target!r}"
             )
         alpha, sigma = self.schedule.at(t, torch.empty(len(t)))
         ratio, data = torch.as_tensor(sigma / alpha), self.sigma_data
@@ -82,11 +86,11 @@ class EDMWeighting(Weighting):
 
 @final
 class SquaredError(DenoisingLoss):
-    """Squared error of the estimate, a mean over dimensions of a row (Ho et al. 2020, eq. 14, of the noise).
+    """Weighted squared error of an estimate, the mean over a row (for the noise: Ho et al. 2020, eq. 14).
 
     Args:
-        target: the estimate whose error it is; the flow is for paths in continuous time.
-        weighting: how much the error at a time counts.
+        target: the estimate whose error it is; the flow is for paths in continuous time only.
+        weighting: how much the error at each time counts.
     """
 
     def __init__(
@@ -99,7 +103,7 @@ class SquaredError(DenoisingLoss):
         self._schedule, self._weighting, self.target = schedule, weighting, target
         time = torch.tensor([schedule.noisiest], dtype=torch.int64 if schedule.discrete else torch.float64)
         coefficients(schedule, target, time, torch.empty(1))  # refuses a flow on a chain
-        weighting.weights(time, target)  # and a target that it says nothing of
+        weighting.weights(time, target)  # refuses a target that it has no weights for
 
     def forward(
         self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
@@ -112,16 +116,19 @@ class SquaredError(DenoisingLoss):
 
 
 class DenoisingObjective(Objective, ABC):
-    """One denoiser, trained at random times. A method says what each row loses: `losses`.
+    """One denoiser, trained at random times; a method defines the loss of each row, `losses`.
 
-    Roles, turns, held-out measures, timesteps that learn and label dropout are here, for all of them.
+    Roles, turns, held-out measures, timestep samplers that learn and label dropout are shared by all methods.
 
     Args:
         schedule: the path.
-        timesteps: at which times a step looks; a weight keeps the expected loss the same.
+        timesteps: draws the times of a step; its weights keep the expected loss the same.
         num_classes: of the data; needed for label dropout only.
-        label_dropout: the share of labels that become the null class in training, for classifier-free
-            guidance; the network needs null_class = true.
+        label_dropout: the share of labels, in [0, 1), replaced by the null class in training, for
+            classifier-free guidance; the network needs null_class = true.
+
+    Raises:
+        ValueError: if label_dropout is above 0 and the data has no labels.
     """
 
     roles = {"denoiser": Denoiser}
@@ -143,9 +150,9 @@ class DenoisingObjective(Objective, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch, t: Tensor, step: Step) -> Tensor:
-        """What each row of the batch loses at its time t: (B,) float32, unweighted.
+        """The loss of each row at its time t (B,): (B,) float32, without the weights of `timesteps`.
 
-        The network is `step.networks["denoiser"]`; noise is drawn here, by torch's own functions.
+        The network is `step.networks["denoiser"]`. Noise is drawn here, by torch's own functions.
         """
 
     @final
@@ -174,10 +181,10 @@ class DenoisingObjective(Objective, ABC):
         return Loss((weight * losses).mean(), logs, self.timesteps.records(t, losses, again))
 
     def without_some_labels(self, batch: Batch, step: Step) -> Batch:
-        """The batch as training sees it, with the null class for a share of the labels.
+        """The batch with a random share of its labels, `label_dropout`, replaced by the null class.
 
         Raises:
-            RecipeError: if the network does not know the null class, or would never learn it.
+            RecipeError: if the network does not know the null class, or knows it but would never learn it.
         """
         denoiser: Denoiser = step.networks["denoiser"]
         if denoiser.null_class != (self.label_dropout > 0):
@@ -191,7 +198,7 @@ class DenoisingObjective(Objective, ABC):
         return replace(batch, labels=batch.labels.masked_fill(dropped, self.num_classes or 0))
 
     def _measure(self, batch: Batch, step: Step) -> Loss:
-        # At uniform times, the same for every run whatever it learns from, so that runs can be compared.
+        # At uniform times whatever `timesteps` is, so that runs can be compared.
         t = self._uniform.draw(len(batch.images), step.device)[0]
         return Loss(self.losses(batch, t, step).mean())
 
@@ -201,9 +208,9 @@ class Denoising(DenoisingObjective):
     """Trains one denoiser by a denoising loss at random times (Ho et al. 2020, algorithm 1).
 
     Args:
-        timesteps: at which times a step looks; a weight keeps the expected loss the same.
-        loss: what is minimised at a time.
-        label_dropout: the share of labels that become the null class in training.
+        timesteps: draws the times of a step; its weights keep the expected loss the same.
+        loss: what is minimised at each time.
+        label_dropout: the share of labels, in [0, 1), replaced by the null class in training.
     """
 
     def __init__(

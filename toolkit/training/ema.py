@@ -14,7 +14,7 @@ class EMAOptions:
     """An exponential moving average of a network's weights, used for sampling and measuring.
 
     Args:
-        decay: weight of the old average in each step.
+        decay: weight of the old average in each step, in [0, 1).
         ramp: use min(decay, (1 + steps) / (10 + steps)), which follows the first steps closely.
         start: "init" averages from the initial weights (Ho et al. 2020); "first_step" starts as a copy of
             the weights after the first step (Xiao et al. 2022).
@@ -28,9 +28,9 @@ class EMAOptions:
 class EMA:
     """The average of a network's weights over steps: avg <- d avg + (1 - d) weights.
 
-    Floating-point buffers are averaged with the weights (batch statistics that were copied from the last step
-    would not fit averaged weights); counters are copied. Our own, because diffusers' EMAModel ramps the decay
-    also when told not to, and always copies in the first step.
+    Floating-point buffers are averaged like the weights (batch statistics copied from the last step would not
+    fit averaged weights); counters are copied. Our own class, as diffusers' EMAModel ramps the decay even if
+    told not to, and always copies in the first step.
     """
 
     def __init__(self, network: nn.Module, options: EMAOptions) -> None:
@@ -41,7 +41,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take in the weights after one more step."""
+        """Update the average with the network's weights after an optimizer step."""
         live, counters = _split(network)
         if self.options.start == "first_step" and self.updates == 0:
             torch._foreach_copy_(self._averaged, live)
@@ -58,6 +58,6 @@ class EMA:
 
 
 def _split(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """A network's floating-point tensors, and the others, in the order of its state."""
+    """A network's floating-point tensors, and its other ones; each list in a fixed order."""
     state = [*(p.detach() for p in network.parameters()), *network.buffers()]
     return [t for t in state if t.is_floating_point()], [t for t in state if not t.is_floating_point()]

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 class Gradients:
     """One flat buffer for a network's gradients: zeroed, summed over processes and clipped in one go.
 
-    In the first backward pass parameters have no gradient yet, so that those which get none show; from then
-    on they accumulate into the buffer. A parameter that a later turn does not reach has a zero gradient.
+    In the first cycle of turns parameters start without a gradient, which reveals those that never get one;
+    afterwards they accumulate into the buffer. A parameter that a later turn does not reach has a zero one.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        # What the author froze has requires_grad off when the trainer first sees it, and stays frozen.
+        # What the author froze has requires_grad off here, when the trainer first sees it, and stays frozen.
         self.names = [name for name, p in network.named_parameters() if p.requires_grad]
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.missing = set(self.names)
@@ -33,7 +33,7 @@ class Gradients:
                 p.grad = None
 
     def collect(self) -> None:
-        """After the backward passes of a turn: see to it that every gradient lies in the buffer."""
+        """After the backward passes of a turn: make sure that every gradient lies in the buffer."""
         if not self.missing:
             return
         for name, p, view in zip(self.names, self.parameters, self._views, strict=True):
@@ -55,7 +55,7 @@ class Gradients:
                 p.requires_grad_(wanted)
 
     def clip(self, max_norm: float | None) -> Tensor:
-        """The norm of the gradient, which is then scaled down to `max_norm` if it was larger."""
+        """The norm (scalar) of the gradient, which is then scaled down to `max_norm` if it is larger."""
         norm: Tensor = torch.linalg.vector_norm(self.flat)
         if max_norm is not None:
             self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))

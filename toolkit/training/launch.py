@@ -1,4 +1,4 @@
-"""Ways of starting a run that would not do what was asked for, explained before any process group forms."""
+"""Refuses ways of starting a run that would not do what was asked for, before a process group forms."""
 
 import importlib.util
 import os
@@ -19,11 +19,11 @@ SHARDED = {
 
 
 def refuse_unsupported_launch(precision: str) -> None:
-    """Explain launches that would not do what was asked for, before any process group is formed.
+    """Refuse launches that would not do what was asked for, before any process group is formed.
 
     Raises:
-        RunError: for FSDP, DeepSpeed and Megatron-LM, for another precision than the recipe's, and if
-            `accelerate launch --cpu` started one process.
+        RunError: for FSDP, DeepSpeed and Megatron-LM; for another precision than the recipe's; for several
+            processes that cannot find each other; and for the one process of `accelerate launch --cpu`.
     """
     yes = {name for name, value in os.environ.items() if value.lower() in ("1", "true", "yes")}
     for name, what in SHARDED.items():
@@ -45,10 +45,10 @@ def refuse_unsupported_launch(precision: str) -> None:
 
 
 def refuse_missing_trackers(names: Sequence[str]) -> None:
-    """Accelerate leaves out a tracker whose package is missing, with a warning at most.
+    """Refuse trackers whose package is missing: Accelerate leaves them out, with a warning at most.
 
     Raises:
-        RunError: naming it.
+        RunError: naming the first one.
     """
     for name in names:
         if importlib.util.find_spec(name) is None:

@@ -33,27 +33,28 @@ HELD_OUT_ROWS = 2048  # rows that a measure looks at
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `signal` is None unless it was asked to stop."""
+    """How a run ended; `signal` is the one that asked it to stop, None if it ran to its end."""
 
     folder: Path
     step: int
     signal: int | None
     grid: Path | None
-    main: bool  # whether this process speaks for all
+    main: bool  # whether this is the main process, which reports for all
 
 
 def train(recipe: Recipe, plugins: Plugins, *, resume: bool = False, overwrite: bool = False) -> Outcome:
-    """Train what the recipe says, in its run folder.
+    """Train by a recipe, in its run folder.
 
     Args:
         recipe: resolved and validated.
-        plugins: the loaded ones.
-        resume: go on from the newest complete checkpoint.
-        overwrite: replace a run that is there.
+        plugins: all that are loaded.
+        resume: continue from the newest complete checkpoint.
+        overwrite: replace an existing run.
 
     Raises:
-        ToolkitError: for everything that a user can have done wrong; nothing has been computed then, and but
-            for a tracker that cannot be started, a run that was to be replaced is still there.
+        ToolkitError: for every mistake of the user, before anything is computed. A run that was to be
+            replaced is then still there, unless the mistake is a tracker that cannot be started.
+        TrainingError: if a loss or a weight is not finite, or processes disagree.
     """
     options: RunOptions = recipe.common(("run",))
     trackers: TrackerOptions = recipe.common(("trackers",))
@@ -96,7 +97,7 @@ class Run:
         self._since = (time.monotonic(), 0)
 
     def _held_out(self) -> Batches | None:
-        """What measures look at; None for an objective without, and for data that keeps nothing out."""
+        """The data for measures; None if the objective has no measures, or the data no held-out examples."""
         measured = bool(self.built.training.objective.measures())
         source = self.built.source.held_out() if measured else None
         if source is None:
@@ -124,7 +125,7 @@ class Run:
             with training_display(first, last, self.options.batch_size, visible=shown) as display:
                 with stop_signals() as stop:
                     self._loop(last, stop, display, saved=first if resume else None)
-                stopped = self.processes.any(bool(stop))  # it may have reached some processes only
+                stopped = self.processes.any(bool(stop))  # a signal may have reached only some processes
                 self._finish(display, stopped=stopped)
         except TrainingError as error:
             raise TrainingError(f"{str(error).rstrip('.')}. {self._last_checkpoint()}") from None
@@ -170,7 +171,7 @@ class Run:
         return self.agreement.over(self.trainer.number, over)
 
     def _resume(self) -> None:
-        """The main process chooses a checkpoint, and all load that one."""
+        """Resume from one checkpoint: the main process chooses it, all others load the same."""
         training, folder = self.built.training, self.folder.checkpoints
 
         def choose() -> None:
@@ -208,7 +209,7 @@ class Run:
         self.processes.track(dict(values), number)
 
     def _agree(self) -> None:
-        """Before anything is kept: losses and weights are finite, and the same on all processes."""
+        """Check, before anything is kept, that losses and weights are finite and agree on all processes."""
         self.trainer.check_finite()
         self.trainer.check_weights()
         training = self.built.training
@@ -243,7 +244,7 @@ class Run:
         self.grid = self.previews.save(self.trainer.number, self.folder.samples) or self.grid
 
     def _finish(self, display: TrainingDisplay, *, stopped: bool) -> None:
-        """What is due at the end and was not yet done at the last step."""
+        """Do what is due at the end and was not already done at the last step."""
         if self.trainer.number % self.options.log_every:
             self._log(display)
         self.processes.on_main(partial(self.previews.keep, self.trainer.number, self.folder.path))
@@ -257,9 +258,9 @@ class Run:
         self.processes.barrier()
 
     def _end(self) -> None:
-        """Also after a failure, and without other processes: they may not be there any more."""
+        """Record the end, also after a failure; waits for no other process, which may be gone."""
         if self.processes.is_main:
-            with suppress(RunError):  # whatever keeps it from being written is being reported already
+            with suppress(RunError):  # the cause is already being reported
                 self.folder.set_status(self._status, self.trainer.number)
         self._tell("toolkit_run_ended")
 
@@ -271,10 +272,10 @@ class Run:
         training = self.built.training
         modules = [*training.networks.values(), *(ema.network for ema in training.ema.values())]
         weights = sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
-        return 3 * weights  # weights, EMA, and Adam's two moments of what is trained, with some room
+        return 3 * weights  # networks, averages and Adam's two moments, with some room
 
     def _tell(self, observer: str, **facts: object) -> None:
-        """Tell observers; one that fails is reported and does not stop the run."""
+        """Notify observers, on the main process; one that fails is reported and does not stop the run."""
         if self.processes.is_main:
             self.plugins.tell(observer, run=self.folder.path, **facts)
 
@@ -291,16 +292,16 @@ def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-AGAIN = 1.0  # seconds: torchrun passes on the Ctrl-C that a terminal has already sent to everyone
+AGAIN = 1.0  # seconds: torchrun repeats the Ctrl-C that the terminal has already sent to every process
 
-AGREE = 2.0  # seconds between two times that processes ask each other whether to stop
+AGREE = 2.0  # seconds between two exchanges of processes on whether to stop
 
 
 class Agreement:
     """Whether the run is over, the same on every process.
 
-    One process need not ask. Several ask each other every few steps, as many as take about `AGREE` seconds on
-    the slowest: asking at every one would make a GPU wait, and a fixed number may be minutes on a CPU.
+    One process need not ask. Several ask each other every few steps, so many that they take about `AGREE`
+    seconds on the slowest: asking every step would stall a GPU, and a fixed number may be minutes on a CPU.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -309,7 +310,7 @@ class Agreement:
         self._asked = (time.monotonic(), 0)
 
     def over(self, number: int, here: bool) -> bool:
-        """Whether any process says that the run is over before step `number`; `here` says this one."""
+        """Whether the run is over before step `number` on any process; `here`: on this one."""
         if self._processes.count == 1:
             return here
         if number < self._next:
@@ -325,7 +326,7 @@ class Agreement:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """The first SIGTERM or Ctrl-C is noted in the list; a later Ctrl-C interrupts at once."""
+    """Collect the first SIGTERM or Ctrl-C in the list; a later Ctrl-C interrupts at once."""
     received: list[int] = []
     first = 0.0
 

@@ -16,9 +16,9 @@ def measure(
 ) -> dict[str, float]:  # fmt: skip
     """Means of every measure over the first `rows` held-out rows, as `<turn>/<name>`.
 
-    Networks are in eval() (the next training step undoes that) and averaged where the recipe averages them.
-    Seeds depend on the rows alone, so two checkpoints are measured with the same noise; results are the same
-    for any number of processes.
+    Networks are in eval() (the next training step undoes that); averages replace them where the recipe
+    has [ema.<role>]. Seeds depend on the rows alone, so all checkpoints are measured with the same noise.
+    Results are the same for any number of processes.
     """
     size = min(micro_batch, rows)
     shards = rows // size
@@ -29,7 +29,7 @@ def measure(
     means: dict[str, float] = {}
     for turn in training.objective.measures():
         totals: dict[str, Tensor] = {}
-        # A process without a shard of its own computes the first one too, for its names, and counts it as 0.
+        # A process without a shard computes the first one too, to learn the names, with weight 0.
         for shard in range(processes.rank, shards, processes.count) or [-1]:
             seed_default_generators(
                 position_seed(seed, "measure", turn.name, max(shard, 0)), processes.device

@@ -1,7 +1,7 @@
-"""An objective is a short list of turns; the trainer knows turns, and no method.
+"""Objectives: short lists of turns. The trainer knows turns, and no method.
 
-A turn states which networks it trains and how to compute their loss on a batch. While it runs, every other
-network is frozen, so a plugin never freezes or detaches one.
+A turn names the networks that it trains and computes their loss on a batch. While it runs, every other
+network is frozen, so a plugin never has to freeze or detach one.
 """
 
 import math
@@ -29,11 +29,11 @@ class ScalarSchedule(ABC):
 
     @abstractmethod
     def __call__(self, step: int) -> float:
-        """The number in step 0, 1, ..."""
+        """The number in step 0, 1, 2, ..."""
 
 
 class LinearScalar(ScalarSchedule):
-    """A straight line from `start` to `end`, which stays from then on.
+    """A straight line from `start` to `end`, constant afterwards.
 
     Args:
         start: the value in step 0.
@@ -49,7 +49,7 @@ class LinearScalar(ScalarSchedule):
 
 
 class CosineScalar(ScalarSchedule):
-    """Half a cosine from `start` to `end`, which stays from then on.
+    """Half a cosine from `start` to `end`, constant afterwards.
 
     Args:
         start: the value in step 0.
@@ -66,7 +66,7 @@ class CosineScalar(ScalarSchedule):
 
 
 def at_step(value: float | ScalarSchedule, step: int) -> float:
-    """The number in a step, of an option that is a number or follows a schedule."""
+    """The value in a step of an option that is a number or follows a schedule."""
     return value(step) if isinstance(value, ScalarSchedule) else value
 
 
@@ -75,17 +75,18 @@ class Step:
     """Where the run is, and the networks that a turn's loss may call.
 
     Attributes:
-        number: optimizer steps (cycles of all turns) done before this one.
+        number: steps (cycles of all turns) done before this one.
         repetition: 0..times-1 within the turn.
-        device: where batches and networks are.
+        device: of batches and networks.
         networks: by role; those that the turn does not train are frozen.
-        ema: by role, the EMA networks where the recipe has [ema.<role>], else the network itself.
-        float32: a context in which autocast is off, for what bf16 would spoil (R1).
-        no_grad: a context for a pass without gradient over a network that is being trained.
+        ema: by role, the average where the recipe has [ema.<role>], else the network itself.
+        float32: a context without autocast, for what bf16 would spoil (R1).
+        no_grad: a context for a pass without gradient through a network that is being trained; plain
+            torch.no_grad would leave cast weights behind under autocast.
         rows: the rows of the global batch that the micro-batch holds; None outside training.
         total: rows of the global batch.
-        backward: differentiates a part of the loss at once and frees its graph, for a loss too large to hold
-            as a whole. The parts must sum to `Loss.total`, which is then returned detached.
+        backward: differentiates a part of the loss at once and frees its graph, for a loss whose graph is too
+            large as a whole. The parts must sum to `Loss.total`, which is then returned detached.
     """
 
     number: int
@@ -106,10 +107,10 @@ class Loss:
 
     Attributes:
         total: scalar, a mean over the rows of the micro-batch; its gradient trains the turn's networks.
-        logs: scalars to show and record, the same names on every process; they stay on the device until the
-            trainer needs them.
-        records: tensors (B, ...) that the objective wants back in `observe`, of the whole global batch in the
-            order of its rows. Leave it empty if nothing learns from them: gathering costs time.
+        logs: scalars to show and record, under the same names on every process; they stay on the device until
+            the trainer needs them.
+        records: tensors (B, ...) that the objective gets back in `observe`, gathered over the global batch in
+            the order of its rows. Leave it empty if nothing learns from them: gathering costs time.
     """
 
     total: Tensor
@@ -125,9 +126,10 @@ class Turn:
         name: keys the random seeds, the logs and `observe`; adding a turn re-seeds no other.
         trains: the roles whose networks this turn updates; empty for a measure.
         loss: computes the loss of one micro-batch.
-        times: optimizer steps in a row (a GAN's n_dis), each on a batch of its own; the first steps of all turns
-            see the same one.
-        second_order: the roles whose networks the loss differentiates twice (R1, GP): they are not compiled.
+        times: optimizer steps in a row (a GAN's n_dis), each on a batch of its own; the first steps of all
+            turns see the same batch.
+        second_order: the roles whose networks the loss differentiates twice (R1, GP): compiling them is
+            refused.
     """
 
     name: str
@@ -145,14 +147,14 @@ class Objective(nn.Module, ABC):
     """
 
     roles: Mapping[str, type[nn.Module]]  # what [networks] must have: role -> its interface
-    samples: str | None  # the role that a saved pipeline samples; None: the trained networks are kept as such
+    samples: str | None  # the role that a saved pipeline samples with; None: the trained networks are saved
 
     @abstractmethod
     def turns(self) -> tuple[Turn, ...]:
         """The turns of one step, in order."""
 
     def observe(self, turn: str, records: Records) -> None:
-        """Learn from the records of one turn, over the global batch; called alike on every process."""
+        """Learn from the records of one turn over the global batch; called with the same on every process."""
         return None
 
     def measures(self) -> tuple[Turn, ...]:

@@ -18,7 +18,7 @@ class LRSchedule(ABC):
 
     @abstractmethod
     def __call__(self, base: float, step: int) -> float:
-        """The learning rate of step 0, 1, ... of an optimizer whose recipe says lr = `base`."""
+        """The learning rate in step 0, 1, 2, ... of an optimizer whose recipe has lr = `base`."""
 
 
 class Constant(LRSchedule):
@@ -36,12 +36,12 @@ class Constant(LRSchedule):
 
 
 class Cosine(LRSchedule):
-    """Half a cosine from the base rate down to `floor`, which stays from then on.
+    """Half a cosine from the base rate down to `floor`, constant afterwards.
 
     Args:
         steps: how long the descent takes.
         floor: the last rate, in absolute terms.
-        every: hold the rate for so many steps (a published schedule may step once an epoch).
+        every: steps for which the rate is held (a published schedule may change it once an epoch).
     """
 
     def __init__(self, steps: Positive, floor: Rate = 0.0, every: Positive = 1) -> None:
@@ -53,7 +53,7 @@ class Cosine(LRSchedule):
 
 
 class Linear(LRSchedule):
-    """A straight line from the base rate down to `floor`, which stays from then on.
+    """A straight line from the base rate down to `floor`, constant afterwards.
 
     Args:
         steps: how long the descent takes.
@@ -69,7 +69,7 @@ class Linear(LRSchedule):
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """What every optimizer can have done around it.
+    """Options of every optimizer, whatever its type.
 
     Args:
         lr_schedule: the learning rate as a function of the step.
@@ -81,7 +81,7 @@ class OptimizerOptions:
 
 
 def fused_where_possible(params: list[nn.Parameter]) -> bool:
-    """Whether torch has its fused kernel for these parameters (one pass over memory instead of eight)."""
+    """Whether torch has a fused kernel for these parameters (one pass over memory instead of eight)."""
     return all(p.is_floating_point() and p.device.type in ("cpu", "cuda", "mps", "xpu") for p in params)
 
 
@@ -117,7 +117,7 @@ def adamw(
         lr: the base learning rate.
         betas: decay rates of the gradient's mean and second moment.
         eps: added to the denominator.
-        weight_decay: the share of a weight, times lr, that each step takes away.
+        weight_decay: each step takes lr x weight_decay of a weight away.
     """
     held = list(params)
     return torch.optim.AdamW(held, lr, betas, eps, weight_decay, fused=fused_where_possible(held))

@@ -1,4 +1,4 @@
-"""The processes of a run or an evaluation, through Accelerate: who am I, add, gather, agree."""
+"""The processes of a run or an evaluation, through Accelerate: rank, sum, gather, agreement."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ class TrackerOptions:
 
     Args:
         names: any of tensorboard, wandb, trackio, mlflow; their packages must be installed.
-        project: the project's name there; TensorBoard's is a folder in the run's trackers/.
+        project: the project's name there; for TensorBoard a folder in the run's trackers/.
     """
 
     names: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = field(default_factory=list)
@@ -36,7 +36,11 @@ class TrackerOptions:
 
 
 class Processes:
-    """All processes, one of them this one; with one process every method is almost free."""
+    """All processes, seen from this one; with a single process every method is almost free.
+
+    Raises:
+        RunError: for a launch or a tracker that would not do what was asked for.
+    """
 
     def __init__(
         self,
@@ -53,7 +57,7 @@ class Processes:
         self._group_is_ours = not torch.distributed.is_initialized()
         from accelerate import Accelerator  # here, as recipes are read without it: it takes 0.3 s
 
-        # Without an accelerator Accelerate ignores the launcher, unless it is told that the CPU is meant.
+        # Without an accelerator, Accelerate ignores the launcher unless told to use the CPU.
         self._accelerator = Accelerator(
             cpu=on_cpu,
             mixed_precision="bf16" if precision == "bf16" else "no",
@@ -72,20 +76,20 @@ class Processes:
             )
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The precision that the recipe asks for."""
+        """A context for forward passes in the recipe's precision."""
         context: AbstractContextManager[object] = self._accelerator.autocast()
         return context
 
     def float32(self) -> AbstractContextManager[object]:
-        """Full precision inside `autocast`."""
+        """A context for float32 inside `autocast`."""
         return torch.autocast(self.device.type, enabled=False)
 
     @contextmanager
     def no_grad(self) -> Iterator[None]:
-        """No gradient, and no weights cast for it left behind.
+        """A context without gradient that leaves no cast weights behind.
 
-        autocast keeps the bf16 copies of weights that need a gradient; copies made under plain no_grad would
-        serve the next forward pass too, which then silently gives those weights no gradient.
+        autocast caches the bf16 copies of weights that need a gradient. Copies made under plain no_grad would
+        serve the next forward pass too, which would then silently give those weights no gradient.
         """
         kind = self.device.type
         with torch.no_grad():
@@ -96,12 +100,12 @@ class Processes:
                 yield
 
     def add_(self, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over all processes."""
+        """Replace a tensor, in place, by its sum over all processes."""
         if self.count > 1:
             tensor.copy_(self._accelerator.reduce(tensor, "sum"))
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """(count, *shape) of a tensor that has the same shape everywhere, in order of ranks."""
+        """A tensor that has the same shape on all processes, stacked in order of rank: (count, *shape)."""
         if self.count == 1:
             return tensor[None]
         from accelerate.utils import gather
@@ -110,7 +114,7 @@ class Processes:
         return gathered
 
     def broadcast_state(self, networks: Sequence[nn.Module], *, buffers_only: bool = False) -> None:
-        """Give every process the main one's parameters and buffers."""
+        """Copy the parameters and buffers of the main process to all, or the buffers only."""
         if self.count == 1:
             return
         from accelerate.utils import broadcast
@@ -127,10 +131,10 @@ class Processes:
         return bool(self.gather(torch.tensor(float(flag), device=self.device)).any())
 
     def together(self, work: Callable[[], None]) -> None:
-        """Do something on every process; what stops one of them stops all, instead of leaving them waiting.
+        """Do `work` on every process; a failure on one stops all, instead of leaving the others waiting.
 
         Raises:
-            ToolkitError: what `work` raised here, or a word that another process has said why.
+            ToolkitError: the one that `work` raised here; a RunError if it failed on another process only.
         """
         failure: ToolkitError | None = None
         try:
@@ -141,14 +145,14 @@ class Processes:
             raise failure or RunError("another process has given up, and says why")
 
     def on_main(self, work: Callable[[], None]) -> None:
-        """Do something on the main process; all processes wait for it, and fail with it."""
+        """Do `work` on the main process only; all processes wait for it, and fail if it fails."""
         self.together(work if self.is_main else lambda: None)
 
     def must_agree(self, networks: dict[str, nn.Module]) -> None:
-        """Check that parameters and buffers are the same bits everywhere.
+        """Check that parameters and buffers have the same bits on all processes.
 
         Raises:
-            TrainingError: naming what drifted apart.
+            TrainingError: naming the first network that differs.
         """
         if self.count == 1:
             return
@@ -180,7 +184,7 @@ class Processes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Leave the group; gloo aborts at exit, sometimes, if it is left to the interpreter.
+        """Leave the process group; gloo sometimes aborts at exit if that is left to the interpreter.
 
         After an error the others may never arrive, so only a clean end waits for them.
         """
@@ -197,7 +201,7 @@ class Processes:
 
 @torch.no_grad()
 def _checksum(network: nn.Module) -> Tensor:
-    """An integer over the bytes of all parameters and buffers, in which any difference of one shows."""
+    """A scalar int64 checksum of the bytes of all parameters and buffers, in order."""
     total = torch.zeros((), dtype=torch.int64)
     for tensor in (*network.parameters(), *network.buffers()):
         content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)

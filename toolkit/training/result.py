@@ -21,10 +21,10 @@ from toolkit.training.processes import Processes
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """Sample grids during training, always from the same noise; one of the raw and one of the EMA weights.
+    """Sample grids during training, always from the same noise: one of the raw and one of the EMA weights.
 
     Args:
-        every: steps between two grids; None for one at the end only.
+        every: steps between two grids; None samples at the end only.
         num: images in a grid; 0 makes none.
         seed: image i of the grid is seeded seed + i.
         num_inference_steps: of the sampler; None for the schedule's own number.
@@ -39,18 +39,18 @@ class SampleOptions:
 
 
 class Previews:
-    """Makes pipelines of the present weights, and grids with them, always from the same noise."""
+    """Makes pipelines of the current weights, and sample grids with them, always from the same noise."""
 
     def __init__(self, recipe: Recipe, built: Built, registry: Registry, processes: Processes) -> None:
         self.options: SampleOptions = recipe.common(("samples",))
         self._recipe, self._built, self._registry, self._processes = recipe, built, registry, processes
-        # A sampler that refuses its options does so now, and not after training.
+        # So that a sampler refuses its options now, not after training.
         self.any = bool(self._previewed(0))
 
     def pipeline(self, step: int, *, average: bool) -> Pipeline | None:
-        """The pipeline of the present weights, or of their averages if there are any.
+        """The pipeline of the current weights, or with `average` of their averages if there are any.
 
-        None for an objective that samples nothing, and for a recipe without a noise schedule.
+        None if the objective samples nothing, or the recipe has no noise schedule.
         """
         built, role = self._built, self._built.training.objective.samples
         if role is None or built.schedule is None or built.sampler is None or built.start is None:
@@ -64,7 +64,7 @@ class Previews:
         )  # fmt: skip
 
     def networks(self, step: int) -> dict[str, SavedNetwork]:
-        """What is kept of a run without a pipeline: all networks that it trains, averaged where they are."""
+        """What a run without a pipeline keeps: all networks that it trains, averaged if it averages them."""
         return {role: self._network(role, step, average=True) for role in self._built.training.optimizers}
 
     def _network(self, role: str, step: int, *, average: bool) -> SavedNetwork:
@@ -85,7 +85,7 @@ class Previews:
         return SavedNetwork(network, saved)
 
     def keep(self, step: int, run: Path) -> None:
-        """Write what the run has come to into its folder: pipeline/, or without one networks/."""
+        """Write the run's result into its folder: pipeline/, or networks/ if there is no pipeline."""
         pipeline = self.pipeline(step, average=True)
         if pipeline is not None:
             pipeline.save_pretrained(run / "pipeline", run=run)
@@ -94,7 +94,11 @@ class Previews:
             save_network(saved, run / "networks" / role, self._registry)
 
     def save(self, step: int, folder: Path) -> Path | None:
-        """A grid of the raw weights and one of the averages; returns the last one written here."""
+        """Save a grid of the raw weights and one of the averages.
+
+        Returns:
+            The last file that this process has written; None if there is none.
+        """
         written = None
         for ending, pipeline in self._previewed(step):
             images = self._draw(pipeline)
@@ -103,7 +107,7 @@ class Previews:
         return written
 
     def _previewed(self, step: int) -> list[tuple[str, Pipeline]]:
-        """What grids are made of, with the ending of their names."""
+        """The pipelines that grids are made with, each with the ending of its file's name."""
         role, calls = self._built.training.objective.samples, self.options.num_inference_steps
         found = []
         for average in (False, True) if role in self._built.training.ema else (False,):
@@ -114,7 +118,7 @@ class Previews:
         return found
 
     def _draw(self, pipeline: Pipeline) -> Tensor:
-        """All images of a grid; each process draws its share, and image i is the same whoever draws it."""
+        """All images of a grid; each process draws a share, and image i is the same whoever draws it."""
         share = -(-self.options.num // self._processes.count)
         first = self._processes.rank * share
         batches = pipeline.sample(

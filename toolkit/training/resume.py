@@ -1,4 +1,4 @@
-"""What may change between a run and its resumption, and what makes it another run."""
+"""Resuming: which changes of the recipe are allowed, and which make it another run."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,8 +13,8 @@ from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.runs.folder import RunFolder
 from toolkit.training.trainer import RunOptions
 
-# Neither the mathematics nor the data order depends on these. Data may have moved: that it is the same is
-# checked by its size, its first examples and the micro-batch, which the checkpoint states.
+# Neither the mathematics nor the data order depends on these. The data may have moved: its size and first
+# examples, which the checkpoint records with the micro-batch size, show whether it is the same.
 FREE = {
     ("run", "steps"), ("run", "images"), ("run", "minutes"), ("run", "out"), ("run", "log_every"),
     ("run", "measure_every"), ("run", "device"), ("data", "in_memory_mb"), ("data", "workers"),
@@ -23,17 +23,17 @@ FREE = {
 
 
 def differences(stored: Path, recipe: Recipe) -> list[str]:
-    """What in `recipe` makes it another run than that of the stored recipe, one phrase each."""
+    """The differences that make `recipe` another run than the stored recipe, one phrase each."""
     before = resolve(read_layers(stored), registry=recipe.registry).tables
     return list(_compare(before, recipe.tables, ()))
 
 
 def refuse_another_recipe(recipe: Recipe, stored: Path) -> None:
-    """A run can be resumed longer, elsewhere or with other cadences, but not as another run.
+    """Refuse to resume a run as another one; it may run longer, elsewhere, or save and log at other steps.
 
     Raises:
         RunError: if there is no run.
-        CheckpointError: naming what differs from the run's stored recipe.
+        CheckpointError: naming the differences from the run's stored recipe.
     """
     if not stored.is_file():
         raise RunError(f"{stored.parent}: there is no run to resume")
@@ -54,13 +54,13 @@ def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[str]:
 
 
 def last_step(options: RunOptions) -> int | None:
-    """Where the recipe ends by steps or images; None if only time ends it."""
+    """The step at which the recipe ends, by steps or images; None if only time ends it."""
     by_images = None if options.images is None else -(-options.images // options.batch_size)
     return min((end for end in (options.steps, by_images) if end is not None), default=None)
 
 
 def refuse_finished(folder: RunFolder, last: int | None) -> None:
-    """Raise a RunError if the run has come to the end that the recipe states."""
+    """Raise a RunError if the run has already reached the end of the recipe."""
     step = folder.finished()
     if step is not None and last is not None and step >= last:
         raise RunError(
@@ -69,7 +69,7 @@ def refuse_finished(folder: RunFolder, last: int | None) -> None:
 
 
 def identity(source: DataSource) -> dict[str, Any]:
-    """What tells a data set from another one of its size, wherever it lies: also its first examples."""
+    """Facts that identify a data set wherever it lies: size, shape, and a hash of the first examples."""
     images, labels = source.read(torch.arange(min(64, len(source))))
     begins_with = digest(images) if labels is None else digest(images, labels)
     return {"examples": len(source), "shape": list(source.image_shape), "begins_with": begins_with}

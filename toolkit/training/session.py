@@ -1,4 +1,4 @@
-"""What a recipe trains, built and ready to take a step."""
+"""A recipe's objects, built and ready for a training step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,12 +37,12 @@ def session(
     Args:
         recipe: resolved.
         processes: of the run.
-        options: sizes and the seed, if other than the recipe's.
-        narrowed: what to read of the recipe's data, if not all.
-        progress: for reading the data.
+        options: sizes and the seed; may differ from the recipe's [run].
+        narrowed: reduces the recipe's data source to what is to be read; by default all of it.
+        progress: shows the reading of the data.
 
     Raises:
-        ToolkitError: for everything that a user can have done wrong.
+        ToolkitError: for every mistake in the recipe or its data.
     """
     built = build(recipe, processes.device)
     batches = Batches(

@@ -29,18 +29,18 @@ class RunOptions:
 
     Args:
         batch_size: images in one optimizer step, over all processes together (the global batch).
-        micro_batch_size: images in one forward pass; None for the whole share of a process. The global
+        micro_batch_size: images in one forward pass; None takes the whole share of a process. The global
             batch must be a multiple of micro_batch_size x processes.
-        steps: stop after so many steps. A step is one cycle of the objective's turns.
-        images: stop after so many images of global batches (steps x batch_size).
-        minutes: stop after so much wall time of this process.
+        steps: stop after this many steps. A step is one cycle of the objective's turns.
+        images: stop after this many images (steps x batch_size, rounded up to whole steps).
+        minutes: stop after this much wall time of the process, in minutes.
         seed: of all randomness; draws are a function of (seed, step, turn, repetition, shard).
         precision: "bf16" runs the loss under autocast; weights and optimizers stay float32.
         device: "auto" takes the accelerator if there is one.
-        out: the run folder; by default runs/<name of the recipe>.
+        out: the run folder; None takes runs/<name of the recipe>.
         log_every: steps between two records of metrics; only then do losses leave the device.
-        measure_every: steps between two passes over the objective's measures on held-out data; None for
-            one at the end.
+        measure_every: steps between two passes over the objective's measures on held-out data; None
+            measures at the end only.
     """
 
     batch_size: Positive
@@ -66,7 +66,7 @@ class RunOptions:
 
 @dataclass
 class Training:
-    """What is trained and with what, by role; a role without an optimizer is never trained."""
+    """The objects that training changes, by role; a role without an optimizer is never trained."""
 
     objective: Objective
     networks: dict[str, nn.Module]
@@ -79,17 +79,17 @@ class Trainer:
     """Takes the turns of an objective, one step after the other.
 
     All randomness is seeded by (seed, step, turn, repetition, shard) and the data by position, so a step
-    depends on nothing but the state and its number. The global batch is cut into shards of the micro-batch
+    depends only on the state and the step's number. The global batch is cut into shards of the micro-batch
     size; which process computes a shard makes no difference to the result.
 
     Args:
-        training: what is trained. Networks are on the processes' device.
+        training: what is trained; networks are on the processes' device.
         batches: the data.
         processes: all processes of the run.
         options: sizes and the seed.
 
     Raises:
-        RunError: if the global batch cannot be shared out.
+        RunError: if the global batch is not a multiple of micro_batch_size x processes.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Trainer:
         processes.broadcast_state([*training.networks.values(), *averaged, training.objective])
         for role, network in training.networks.items():
             if role in training.optimizers:
-                network.train()  # all of it, here as after every preview: training must not depend on those
+                network.train()  # here as after every preview, on which training must not depend
             else:
                 network.requires_grad_(False).eval()
         self._gradients = {role: Gradients(training.networks[role]) for role in training.optimizers}
@@ -128,7 +128,7 @@ class Trainer:
         self.number += 1
 
     def requests(self, last: int | None) -> Iterator[tuple[int, int]]:
-        """The (position, rows) that this process will ask of the data from now on, until step `last`."""
+        """The (position, rows) of every batch that this process will read from now on, up to step `last`."""
         numbers = count(self.number) if last is None else range(self.number, last)
         for number in numbers:
             for _, repetition in self._due():
@@ -183,7 +183,7 @@ class Trainer:
         )  # fmt: skip
 
     def _backward(self, loss: Tensor) -> None:
-        """Add to the gradient that of a micro-batch's loss, or of a part of it."""
+        """Add the gradient of a micro-batch's loss, or of a part of it."""
         with self.processes.float32():  # backward runs in the types of the forward pass, outside autocast
             (loss / (self.micro_batches * self.processes.count)).backward()
 
@@ -227,7 +227,7 @@ class Trainer:
         }
 
     def _note(self, turn: str, loss: Loss) -> None:
-        """Keep a loss for the next record, on the device: looking at it would wait for the device."""
+        """Keep a loss on the device for the next record: reading it would wait for the device."""
         total = loss.total.detach()
         here = torch.where(torch.isfinite(total), NEVER, self.number)
         self._first_bad[turn] = torch.minimum(self._first_bad[turn], here)
@@ -241,7 +241,7 @@ class Trainer:
         self._sums[name] = (total + here, number + 1)
 
     def take_logs(self) -> dict[str, float]:
-        """Means since the last call, over all processes; then start anew.
+        """The means since the last call over all processes, which are then reset.
 
         Raises:
             TrainingError: if a loss was not finite, naming the step and the turn.
@@ -265,7 +265,7 @@ class Trainer:
             raise TrainingError(f"the loss of turn {turn!r} is not finite at step {step}")
 
     def check_weights(self) -> None:
-        """Raise a TrainingError if a trained network is not finite; the next loss would show it too late."""
+        """Raise a TrainingError if a trained weight is not finite: the next loss would show it too late."""
         for role in self.training.optimizers:
             parameters = self.training.networks[role].parameters()
             if not bool(torch.stack([p.isfinite().all() for p in parameters]).all()):
@@ -273,10 +273,10 @@ class Trainer:
 
 
 def share(options: RunOptions, processes: int) -> tuple[int, int]:
-    """The micro-batch size, and how many micro-batches each of the processes computes in a turn.
+    """The micro-batch size, and how many micro-batches each process computes for an optimizer step.
 
     Raises:
-        RunError: if the global batch does not divide.
+        RunError: if the global batch is not a multiple of micro_batch_size x processes.
     """
     micro = options.micro_batch_size or max(1, options.batch_size // processes)
     if options.batch_size % (micro * processes):
