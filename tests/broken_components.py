@@ -19,8 +19,8 @@ from toolkit import (
     Prediction,
     Sampler,
     SamplerStep,
-    Score,
     Scale,
+    Score,
     Start,
     Steps,
     Subject,
@@ -128,17 +128,11 @@ class AsksTwiceAboutPixels(Altered):
 
 
 class Squared(DenoisingLoss):
-    def __init__(self, schedule: NoiseSchedule) -> None:
-        super().__init__()
-        self.schedule = schedule
-
     def alter(self, rows: Tensor) -> Tensor:
         return rows
 
-    def forward(
-        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
-    ) -> Tensor:
-        error = denoiser(self.schedule.diffuse(x0, t, noise), t, label=label).noise - noise
+    def forward(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+        error = prediction.noise - noise
         return self.alter(error.square().flatten(1).mean(1))
 
 

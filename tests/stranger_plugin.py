@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import toolkit
-from toolkit import Batch, Chain, Denoiser, Loss, NoiseSchedule, Records, Registry, Step, Turn
+from toolkit import Batch, Chain, Denoiser, Loss, NoiseSchedule, Prediction, Records, Registry, Step, Turn
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -43,9 +43,7 @@ class TwoStep(toolkit.Sampler):
     def stepper(self) -> toolkit.SamplerStep:
         before: list[tuple[float, Tensor]] = []  # the last step in log(alpha / sigma), and its estimate
 
-        def step(
-            denoise: toolkit.Denoise, x_t: Tensor, t: float, s: float, noise: toolkit.Noise
-        ) -> Tensor:
+        def step(denoise: toolkit.Denoise, x_t: Tensor, t: float, s: float, noise: toolkit.Noise) -> Tensor:
             x0 = denoise(x_t, t).x0
             if s == self.schedule.clean:
                 return x0
@@ -99,16 +97,13 @@ class PseudoHuber(toolkit.DenoisingLoss):
         c: where it turns from square to linear.
     """
 
-    def __init__(self, schedule: NoiseSchedule, c: Annotated[float, Field(gt=0)] = 0.1) -> None:
+    def __init__(self, c: Annotated[float, Field(gt=0)] = 0.1) -> None:
         super().__init__()
-        self.schedule, self.c = schedule, c
+        self.c = c
 
-    def forward(
-        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
-    ) -> Tensor:
-        alpha, sigma = self.schedule.at(t, x0)
-        velocity = alpha * noise - sigma * x0
-        error = denoiser(self.schedule.diffuse(x0, t, noise), t, label=label).velocity - velocity
+    def forward(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+        alpha, sigma = prediction.schedule.at(prediction.t, x0)
+        error = prediction.velocity - (alpha * noise - sigma * x0)
         return ((error.square() + self.c**2).sqrt() - self.c).flatten(1).mean(1)
 
 
@@ -143,11 +138,12 @@ class Weighed(toolkit.Objective):
 
     def __init__(
         self,
+        schedule: NoiseSchedule,
         timesteps: Annotated[toolkit.TimestepSampler, toolkit.Default("uniform")],
         loss: Annotated[toolkit.DenoisingLoss, toolkit.Default("stranger_huber")],
     ) -> None:
         super().__init__()
-        self.timesteps, self.loss = timesteps, loss
+        self.schedule, self.timesteps, self.loss = schedule, timesteps, loss
 
     def turns(self) -> tuple[Turn, ...]:
         return tuple(Turn(role, trains=(role,), loss=self._weighed) for role in self.roles)
@@ -157,8 +153,9 @@ class Weighed(toolkit.Objective):
 
     def _weighed(self, batch: Batch, step: Step) -> Loss:
         def losses(t: Tensor) -> Tensor:
-            noise = torch.randn_like(batch.images)
-            found: Tensor = self.loss(step.networks["denoiser"], batch.images, t, noise, batch.labels)
+            x0, noise = batch.images, torch.randn_like(batch.images)
+            prediction = step.networks["denoiser"](self.schedule.diffuse(x0, t, noise), t, label=batch.labels)
+            found: Tensor = self.loss(prediction, x0, noise)
             return found
 
         t, weight = self.timesteps.draw(len(batch.images), step.device)

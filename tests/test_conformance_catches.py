@@ -35,8 +35,8 @@ from toolkit import DenoisingLoss, NoiseSchedule, Registry, Sampler, hookimpl
 from toolkit.diffusion.samplers import Ancestral
 
 class MeanOfAll(DenoisingLoss):
-    def forward(self, denoiser, x0, t, noise, label=None):
-        return (denoiser(x0, t, label=label).noise - noise).square().mean()
+    def forward(self, prediction, x0, noise):
+        return (prediction.noise - noise).square().mean()
 
 class Wide(Ancestral):
     def __init__(self, schedule: NoiseSchedule, width: float) -> None:
@@ -75,13 +75,13 @@ BROKEN: tuple[Broken, ...] = (
     (DenoisingLoss, broken.Drawing, "check_pure", "all its randomness is its arguments"),
     (TimestepSampler, broken.Double, "check_draws", "weights are torch.float64: they must be float32"),
     (TimestepSampler, broken.Unweighted, "check_unbiased", r"the weight of t must be 1 / \(T p_t\)"),
-    (TimestepSampler, broken.WithNumpy, "check_seed_stable", "draws from numpy.random: draw by torch.randint"),
+    (TimestepSampler, broken.WithNumpy, "check_seed_stable", "draws from numpy.random: draw by torch"),
     (TimestepSampler, broken.Forgetful, "check_state_round_trips", "keep what it learns in buffers"),
     (Denoiser, broken.Precise, "check_output", r"x0 is torch.float64: end with .float\(\)"),
     (Denoiser, broken.Centred, "check_rows_do_not_leak", "a row alone gives another output"),
     (Denoiser, broken.Dicing, "check_eval_draws_nothing", r"draw what sampling needs in latent"),
     (Denoiser, broken.Unsaved, "check_folder_round_trip", "must be a parameter or a buffer"),
-    (Denoiser, broken.Secretive, "check_conditional", "labels change the prediction, but `conditional` is Fa"),
+    (Denoiser, broken.Secretive, "check_conditional", "but `conditional` is False: set it to True"),
     (DataSource, broken.CountsFromOne, "check_examples", r"labels run from 1 to 4: they must be 0..3"),
     (DataSource, broken.Sorting, "check_any_order", "must be example indices"),
     (DataSource, broken.Unpicklable, "check_picklable", "keep no handles and no lambdas"),

@@ -102,7 +102,7 @@ def snr(schedule: NoiseSchedule, t: Tensor) -> Tensor:
 
 def test_the_squared_error_is_of_the_noise_and_one_value_a_row(chain: Chain) -> None:
     x0, noise, t = torch.randn(SHAPE), torch.randn(SHAPE), torch.tensor([0, 5, 10, 19])
-    loss = squared_error(chain)(Off(chain), x0, t, noise)
+    loss = squared_error(chain)(Off(chain)(chain.diffuse(x0, t, noise), t), x0, noise)
     assert torch.allclose(loss, of_noise(chain, t, x0), rtol=1e-4)
 
 
@@ -110,7 +110,7 @@ def test_the_squared_error_is_of_the_noise_and_one_value_a_row(chain: Chain) -> 
 def test_the_squared_error_of_other_targets_on_a_chain(chain: Chain, target: str) -> None:
     """The errors are x_0 of the image, and x_0 / sigma of the velocity, since alpha^2 + sigma^2 = 1."""
     x0, noise, t = torch.randn(SHAPE), torch.randn(SHAPE), torch.tensor([0, 5, 10, 19])
-    loss = SquaredError(chain, Unweighted(), target)(Off(chain), x0, t, noise)
+    loss = SquaredError(chain, Unweighted(), target)(Off(chain)(chain.diffuse(x0, t, noise), t), x0, noise)
     factor = {"x0": 1.0, "velocity": 1 / chain.sigma(t).float()}[target]
     assert torch.allclose(loss, (factor * x0.square().flatten(1).mean(1).sqrt()) ** 2, rtol=1e-4)
 
@@ -120,7 +120,7 @@ def test_the_squared_error_of_the_flow(path) -> None:
     """`Off` misses dx/dt = alpha' x_0 + sigma' noise by (alpha sigma' / sigma - alpha') x_0."""
     x0, noise = torch.randn(SHAPE), torch.randn(SHAPE)
     t = path.noisiest * torch.tensor([0.1, 0.4, 0.7, 0.95])
-    loss = SquaredError(path, Unweighted(), "flow")(Off(path), x0, t, noise)
+    loss = SquaredError(path, Unweighted(), "flow")(Off(path)(path.diffuse(x0, t, noise), t), x0, noise)
     (alpha, sigma), (d_alpha, d_sigma) = path.at(t, x0), path.rates(t, x0)
     error = (alpha * d_sigma / sigma - d_alpha) * x0
     assert torch.allclose(loss, error.square().flatten(1).mean(1), rtol=1e-3)
@@ -134,7 +134,7 @@ def test_on_rectified_flow_the_flow_is_noise_minus_data() -> None:
             return Prediction(self.schedule, x_t, t, flow=torch.zeros_like(x_t))
 
     path = RectifiedFlow()
-    loss = SquaredError(path, Unweighted(), "flow")(Still(path), x0, t, noise)
+    loss = SquaredError(path, Unweighted(), "flow")(Still(path)(path.diffuse(x0, t, noise), t), x0, noise)
     assert torch.allclose(loss, (noise - x0).square().flatten(1).mean(1))
 
 
@@ -155,7 +155,7 @@ def test_min_snr_weights_are_those_of_hang_et_al(chain: Chain, path, target: str
     assert torch.allclose(MinSNR(schedule).weights(t, target), expected, rtol=1e-5)
     x0, noise = torch.randn(20, 1, 2, 2), torch.randn(20, 1, 2, 2)
     plain, weighted = (
-        SquaredError(schedule, weighting, target)(Off(schedule), x0, t, noise)
+        SquaredError(schedule, weighting, target)(Off(schedule)(schedule.diffuse(x0, t, noise), t), x0, noise)
         for weighting in (Unweighted(), MinSNR(schedule))
     )
     assert torch.allclose(weighted, expected * plain, rtol=1e-5)
@@ -165,7 +165,9 @@ def test_min_snr_is_the_same_loss_of_noise_image_and_velocity(chain: Chain) -> N
     """Where variance is preserved, its factors make up for the differences between the three errors."""
     x0, noise, t = torch.randn(20, 1, 2, 2), torch.randn(20, 1, 2, 2), torch.arange(20)
     of_noise, of_x0, of_velocity = (
-        SquaredError(chain, MinSNR(chain, gamma=2.0), target)(Off(chain), x0, t, noise)
+        SquaredError(chain, MinSNR(chain, gamma=2.0), target)(
+            Off(chain)(chain.diffuse(x0, t, noise), t), x0, noise
+        )
         for target in ("noise", "x0", "velocity")
     )
     assert torch.allclose(of_noise, of_x0, rtol=1e-4) and torch.allclose(of_velocity, of_x0, rtol=1e-4)
@@ -280,16 +282,17 @@ def test_without_label_dropout_a_step_draws_the_timesteps_and_then_the_noise_alo
     batch, drawn = labelled(ROWS), []
 
     class Keeping(DenoisingLoss):
-        def forward(self, denoiser, x0, t, noise, label=None):
-            drawn.append((t, noise, label))
-            return denoiser(x0, t, label=label).x0.flatten(1).mean(1)
+        def forward(self, prediction, x0, noise):
+            drawn.append((prediction.t, noise))
+            return prediction.x0.flatten(1).mean(1)
 
     (turn,) = Denoising(chain, Uniform(chain), Keeping(), CLASSES).turns()
+    denoiser = Off(chain)
     torch.manual_seed(3)
-    turn.loss(batch, step(Off(chain)))
+    turn.loss(batch, step(denoiser))
     after = torch.get_rng_state()
     torch.manual_seed(3)
     t, noise = torch.randint(20, (ROWS,)), torch.randn(SHAPE)
     assert torch.equal(torch.get_rng_state(), after)
     assert torch.equal(drawn[0][0], t) and torch.equal(drawn[0][1], noise)
-    assert torch.equal(drawn[0][2], batch.labels)
+    assert torch.equal(denoiser.labels[0], batch.labels)

@@ -105,14 +105,11 @@ class SquaredError(DenoisingLoss):
         coefficients(schedule, target, time, torch.empty(1))  # refuses a flow on a chain
         weighting.weights(time, target)  # refuses a target that it has no weights for
 
-    def forward(
-        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
-    ) -> Tensor:
-        x_t = self._schedule.diffuse(x0, t, noise)
-        prediction: Prediction = denoiser(x_t, t, label=label)
-        a, b = coefficients(self._schedule, self.target, t, x0)
+    def forward(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+        a, b = coefficients(self._schedule, self.target, prediction.t, x0)
         error: Tensor = prediction.of(self.target) - (a * x0 + b * noise)
-        return self._weighting.weights(t, self.target) * error.square().flatten(1).mean(1)
+        weights = self._weighting.weights(torch.as_tensor(prediction.t), self.target)
+        return weights * error.square().flatten(1).mean(1)
 
 
 class DenoisingObjective(Objective, ABC):
@@ -226,5 +223,6 @@ class Denoising(DenoisingObjective):
 
     def losses(self, batch: Batch, t: Tensor, step: Step) -> Tensor:
         noise = torch.randn_like(batch.images)
-        losses: Tensor = self.loss(step.networks["denoiser"], batch.images, t, noise, batch.labels)
+        x_t = self.schedule.diffuse(batch.images, t, noise)
+        losses: Tensor = self.loss(step.networks["denoiser"](x_t, t, label=batch.labels), batch.images, noise)
         return losses

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.data.source import Batch
-from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.prediction import Prediction
 from toolkit.registry.signature import Positive, Rate
 
 Records = Mapping[str, Tensor]
@@ -163,13 +163,17 @@ class Objective(nn.Module, ABC):
 
 
 class DenoisingLoss(nn.Module, ABC):
-    """A loss of a denoiser at given timesteps and noise: a pure function, all randomness is its arguments."""
+    """How wrong a prediction is: a pure function, all randomness is its arguments.
+
+    A loss that calls the network more than once, or elsewhere, is a `DenoisingObjective` instead.
+    """
 
     @abstractmethod
-    def forward(
-        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
-    ) -> Tensor:
-        """One value a row (B,) float32, from x0 (B, ...) float32, times t (B,) and noise (B, ...).
+    def forward(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+        """One value a row, (B,) float32.
 
-        label is (B,) int64, or None.
+        Args:
+            prediction: what the network says of `prediction.x_t` at `prediction.t`, (B,).
+            x0: (B, ...) float32, the clean images.
+            noise: (B, ...) float32, the noise that x_t consists of besides x0.
         """

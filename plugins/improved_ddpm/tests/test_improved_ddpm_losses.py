@@ -5,7 +5,7 @@ import torch
 from improved_ddpm_reference import Says, image, published, vectors
 from torch import Tensor
 
-from toolkit import DenoisingLoss, NoiseSchedule, RecipeError
+from toolkit import Denoiser, DenoisingLoss, NoiseSchedule, RecipeError
 from toolkit_improved_ddpm.bound import Bound
 from toolkit_improved_ddpm.losses import VLB, Hybrid
 from toolkit_improved_ddpm.nll import terms
@@ -19,7 +19,13 @@ def outputs() -> tuple[Tensor, Tensor]:
 
 
 def loss_at(loss: DenoisingLoss, schedule: NoiseSchedule, noise: Tensor, v: Tensor | None, t: int) -> Tensor:
-    return loss(Says(schedule, noise, v), image("x0"), torch.tensor([t]), image("noise"))
+    return given(loss, Says(schedule, noise, v), schedule, image("x0"), torch.tensor([t]), image("noise"))
+
+
+def given(
+    loss: DenoisingLoss, denoiser: Denoiser, schedule: NoiseSchedule, x0: Tensor, t: Tensor, noise: Tensor
+) -> Tensor:
+    return loss(denoiser(schedule.diffuse(x0, t, noise), t), x0, noise)
 
 
 def test_the_hybrid_is_the_error_of_the_noise_and_a_thousandth_of_the_bound() -> None:
@@ -35,8 +41,10 @@ def test_the_bound_counts_as_many_terms_as_timesteps_are_kept() -> None:
     denoiser = Says(schedule, image("eps_out"), image("v_out"))
     arguments = (image("x0"), torch.tensor([500]), image("noise"))
     vb, error = terms(denoiser, Bound(schedule), *arguments, clip=False)
-    assert float(VLB(schedule)(denoiser, *arguments)) == pytest.approx(10 * float(vb))
-    assert float(Hybrid(schedule, 2.0)(denoiser, *arguments)) == pytest.approx(float(error + 20 * vb))
+    assert float(given(VLB(schedule), denoiser, schedule, *arguments)) == pytest.approx(10 * float(vb))
+    assert float(given(Hybrid(schedule, 2.0), denoiser, schedule, *arguments)) == pytest.approx(
+        float(error + 20 * vb)
+    )
 
 
 def test_the_variational_loss_is_the_bound_as_one_timestep_estimates_it() -> None:

@@ -7,10 +7,11 @@ vb_t are the terms of the bound in bits per dimension, T is the number of kept t
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit import Chain, Denoiser, DenoisingLoss, Prediction
+from toolkit import Chain, DenoisingLoss, Prediction
 from toolkit_improved_ddpm.bound import Bound
 
 
@@ -25,12 +26,10 @@ class Hybrid(DenoisingLoss):
 
     def __init__(self, schedule: Chain, vb_weight: Annotated[float, Field(gt=0)] = 1e-3) -> None:
         super().__init__()
-        self._schedule, self.vb_weight, self.bound = schedule, vb_weight, Bound(schedule)
+        self.vb_weight, self.bound = vb_weight, Bound(schedule)
 
-    def forward(
-        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
-    ) -> Tensor:
-        prediction: Prediction = denoiser(self._schedule.diffuse(x0, t, noise), t, label=label)
+    def forward(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+        t = torch.as_tensor(prediction.t)
         # Detached, or the few terms that dominate the bound would decide what the network learns of noise.
         estimate = prediction.x0.detach()
         vb = self.bound.term(x0, estimate, self.bound.learned_excess(prediction, t), t)
@@ -47,12 +46,9 @@ class VLB(DenoisingLoss):
 
     def __init__(self, schedule: Chain) -> None:
         super().__init__()
-        self._schedule, self.bound = schedule, Bound(schedule)
+        self.bound = Bound(schedule)
 
-    def forward(
-        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
-    ) -> Tensor:
-        prediction: Prediction = denoiser(self._schedule.diffuse(x0, t, noise), t, label=label)
-        return self.bound.steps * self.bound.term(
-            x0, prediction.x0, self.bound.learned_excess(prediction, t), t
-        )
+    def forward(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+        t = torch.as_tensor(prediction.t)
+        excess = self.bound.learned_excess(prediction, t)
+        return self.bound.steps * self.bound.term(x0, prediction.x0, excess, t)

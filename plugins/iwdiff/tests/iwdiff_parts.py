@@ -62,10 +62,7 @@ class Uneven(DenoisingLoss):
         super().__init__()
         self.schedule = schedule
 
-    def forward(
-        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
-    ) -> Tensor:
-        prediction = denoiser(self.schedule.diffuse(x0, t, noise), t, label=label)
+    def forward(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
         error = (prediction.noise - noise).square() + prediction.variance_fraction * noise
         return error.flatten(1).mean(1)
 
@@ -77,11 +74,9 @@ class Stated(DenoisingLoss):
         super().__init__()
         self.losses, self.at = losses, 0
 
-    def forward(
-        self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, label: Tensor | None = None
-    ) -> Tensor:
-        self.at += len(t)
-        return self.losses[self.at - len(t) : self.at]
+    def forward(self, prediction: Prediction, x0: Tensor, noise: Tensor) -> Tensor:
+        self.at += len(x0)
+        return self.losses[self.at - len(x0) : self.at]
 
 
 class Uniform(TimestepSampler):

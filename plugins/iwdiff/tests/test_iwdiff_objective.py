@@ -40,7 +40,8 @@ def written_out(one: IWDiff, denoiser: Linear, rows: int = 4) -> tuple[Tensor, T
     noise = torch.randn(rows * one.k, *SHAPE)
     assert given.labels is not None
     x0, label = given.images.repeat_interleave(one.k, 0), given.labels.repeat_interleave(one.k)
-    losses = one.loss(denoiser, x0, t.repeat_interleave(one.k), noise, label)
+    times = t.repeat_interleave(one.k)
+    losses = one.loss(denoiser(one.schedule.diffuse(x0, times, noise), times, label=label), x0, noise)
     return losses.view(rows, one.k), t, weight
 
 

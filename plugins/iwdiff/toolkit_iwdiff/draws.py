@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from toolkit import Batch, DenoisingLoss
+from toolkit import Batch, DenoisingLoss, NoiseSchedule
 
 
 @final
@@ -18,19 +18,21 @@ class Draws:
     Row b k + i is draw i of sample b: the rows of a sample lie together, so that losses are a view (b, k).
 
     Attributes:
+        schedule: the path.
         batch: the samples, B of them.
         t: (B,) int64.
         noise: (B k, ...).
     """
 
+    schedule: NoiseSchedule
     batch: Batch
     t: Tensor
     noise: Tensor
 
     @classmethod
-    def of(cls, batch: Batch, t: Tensor, k: int) -> "Draws":
+    def of(cls, schedule: NoiseSchedule, batch: Batch, t: Tensor, k: int) -> "Draws":
         """Fresh noises, from torch's own generator in one call."""
-        return cls(batch, t, torch.randn(k * len(t), *batch.images.shape[1:], device=t.device))
+        return cls(schedule, batch, t, torch.randn(k * len(t), *batch.images.shape[1:], device=t.device))
 
     @property
     def k(self) -> int:
@@ -47,5 +49,6 @@ class Draws:
         """The loss (n,) of each of these rows (n,)."""
         sample, labels = rows // self.k, self.batch.labels
         label = None if labels is None else labels[sample]
-        values: Tensor = loss(denoiser, self.batch.images[sample], self.t[sample], self.noise[rows], label)
+        x0, t, noise = self.batch.images[sample], self.t[sample], self.noise[rows]
+        values: Tensor = loss(denoiser(self.schedule.diffuse(x0, t, noise), t, label=label), x0, noise)
         return values

@@ -108,7 +108,7 @@ class IWDiff(Objective):
                 f"selective = true with threshold {threshold:g} may drop every draw of a sample: "
                 f"it must be below 1 / k = {1 / k:g}"
             )
-        self.timesteps, self.loss, self._kept = timesteps, loss, schedule.timesteps
+        self.schedule, self.timesteps, self.loss = schedule, timesteps, loss
         self.k, self.detach, self.selective, self.threshold = k, detach, selective, threshold
         softmax = weights == "softmax"
         self.weights = DrawWeights(schedule, prod(sample_shape), sign, scale if softmax else 0.0)
@@ -135,12 +135,12 @@ class IWDiff(Objective):
 
     def _train(self, batch: Batch, step: Step) -> Loss:
         def again(t: Tensor) -> Tensor:
-            losses, weights = self._survey(Draws.of(batch, t, self.k), step)
+            losses, weights = self._survey(Draws.of(self.schedule, batch, t, self.k), step)
             return (weights * losses).sum(1)
 
         rows = step.rows or range(len(batch.images))
         t, weight = self.timesteps.draw_rows(rows, step.total or len(rows), step.device)
-        draws = Draws.of(batch, t, self.k)
+        draws = Draws.of(self.schedule, batch, t, self.k)
         outcome = (self._selected if self.two_passes else self._all)(draws, weight, step)
         active = (outcome.weights > self.threshold).sum(1)
         logs = {
@@ -190,7 +190,9 @@ class IWDiff(Objective):
 
     def _measure(self, batch: Batch, step: Step) -> Loss:
         # One draw at uniform timesteps, as the objective `denoising` measures it: runs can be compared.
-        kept = self._kept.to(step.device)
+        kept = self.schedule.timesteps.to(step.device)
         t = kept[torch.randint(len(kept), (len(batch.images),), device=step.device)]
         rows = torch.arange(len(t), device=step.device)
-        return Loss(Draws.of(batch, t, 1).losses(self.loss, step.networks["denoiser"], rows).mean())
+        return Loss(
+            Draws.of(self.schedule, batch, t, 1).losses(self.loss, step.networks["denoiser"], rows).mean()
+        )
