@@ -1,4 +1,4 @@
-"""Autoguidance: away from what a weaker model says."""
+"""Autoguidance: away from the estimate of a weaker model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ from toolkit.pipeline.pipeline import Pipeline
 class Autoguidance(Guidance):
     """Guidance by a weaker version of the model: D_weak + scale (D - D_weak) (Karras et al. 2024).
 
-    Two network calls a step, one of each model. It needs no classes.
+    Two network calls where there was one, one of each model. It needs no classes.
 
     Args:
         weak: a run or pipeline folder of a smaller model, or of one that was trained for fewer steps, on the
@@ -29,7 +29,7 @@ class Autoguidance(Guidance):
         interval: guide at times in [low, high] only, elsewhere one plain call.
 
     Raises:
-        ValueError: if there is no such model, or it is of another noise schedule, other samples or classes.
+        ValueError: if there is no such model, or its noise schedule, sample shape or classes differ.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class Autoguidance(Guidance):
         if shape != tuple(sample_shape):
             raise ValueError(f"weak: {weak} has samples of shape {shape}, not {tuple(sample_shape)}")
         if self._weak.num_classes not in (None, num_classes):
-            raise ValueError(f"weak: {weak} has {self._weak.num_classes} classes, not {num_classes or 'none'}")
+            raise ValueError(
+                f"weak: {weak} has {self._weak.num_classes} classes, not {num_classes or 'none'}"
+            )
 
     def pipelines(self) -> Mapping[str, Pipeline]:
         return {"weak": self._weak}

@@ -1,12 +1,12 @@
-"""A trained model as a folder: what it is made of, and its weights. Nothing in such a folder is executed.
+"""A trained model as a folder: its description and its weights. Nothing in such a folder is executed.
 
-pipeline.json, or network.json of one that samples nothing     a `Saved`: recipe tables, shapes, plugins
-weights.safetensors      the network's state, less what another library's layout of it holds
-start/, guidance/, encoder/     models that these parts consist of, by option
-README.md                the user's, or a model card that a plugin wrote; kept when the folder is replaced
+pipeline.json                  a `Saved`: recipe tables, shapes, plugins; network.json if it samples nothing
+weights.safetensors            the network's state, except what the files of a `Layout` hold
+start/, guidance/, encoder/    models inside these parts, by option
+README.md                      the user's, or a plugin's model card; kept when the folder is replaced
 
-A folder may also have the files of a `Layout`, by which another library opens it. Paths in pipeline.json are
-relative to the folder, which can be moved as a whole.
+A folder may also have the files of a `Layout`, by which another library can open it. Paths in pipeline.json
+are relative, so the folder can be moved as a whole.
 """
 
 import importlib.metadata
@@ -43,7 +43,7 @@ from toolkit.registry.registry import Registry
 FORMAT = 1
 README = "README.md"
 WEIGHTS = "weights.safetensors"
-INNER = ("start", "guidance", "encoder")  # folders of what these parts consist of
+INNER = ("start", "guidance", "encoder")  # parts that may have models inside, in folders of these names
 FILES = ("pipeline.json", "network.json", WEIGHTS, README, *INNER)
 PARTS: Mapping[str, type] = {
     "schedule": NoiseSchedule,
@@ -60,22 +60,22 @@ Refuse = Callable[[str], Exception]
 
 
 class Saved(BaseModel):
-    """What a saved network or pipeline is made of, as in its JSON file; enough to build it again.
+    """The description of a saved network or pipeline, as in its JSON file: enough to build it again.
 
     Attributes:
-        format: of the file.
-        toolkit: the version that wrote it.
+        format: version of the file format.
+        toolkit: version of the toolkit that wrote it.
         role: of the network in its run.
         weights: "ema" or "raw", or where they come from.
-        steps: that it was trained for.
+        steps: training steps.
         recipe: the name of its recipe.
         sample_shape: of what the network denoises, e.g. (3, 32, 32).
-        image_shape: of one image, where an encoder decodes samples to images.
-        num_classes: None if unlabelled.
-        class_names: of the classes, where the data names them.
-        plugins: those whose components it has, with their distributions.
-        network: complete recipe table; `schedule`, `sampler` and `start` of a pipeline only, and
-            `guidance` and `encoder` if it has any.
+        image_shape: of one image, where an encoder decodes samples to images; else None.
+        num_classes: None for unlabelled data.
+        class_names: None where the data does not name its classes.
+        plugins: the plugins whose components it uses, each with its distribution.
+        network: complete recipe table. A pipeline also has those of `schedule`, `sampler` and `start`, and
+            of `guidance` and `encoder` if it uses them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -110,11 +110,11 @@ class Saved(BaseModel):
         return {name: value for name, value in facts.items() if value not in ("", None)}
 
     def supplied(self, schedule: NoiseSchedule | None = None) -> dict[str, Any]:
-        """What constructors of its parts may ask for by name."""
+        """The values that constructors of its parts may ask for by name."""
         return {"schedule": schedule, "sample_shape": self.sample_shape, "num_classes": self.num_classes}
 
     def build(self, name: str, registry: Registry, supplied: Mapping[str, Any], where: object) -> Any:
-        """The part of that name; a network has fresh weights.
+        """Build the part of that name; a network has fresh weights.
 
         Raises:
             PluginError: if a component is of no installed plugin.
@@ -132,7 +132,7 @@ def read_saved(path: Path, plugins: Plugins, *parts: str) -> Saved:
     """Read pipeline.json or network.json.
 
     Raises:
-        CheckpointError: if it is not what this version writes, or lacks one of the `parts`.
+        CheckpointError: if it is damaged, of another format, or lacks one of the `parts`.
         PluginError: naming a plugin that is missing.
     """
     content = read_json(path)
@@ -157,7 +157,7 @@ def read_saved(path: Path, plugins: Plugins, *parts: str) -> Saved:
 
 
 def plugins_of(tables: Mapping[str, dict[str, Any]], registry: Registry) -> dict[str, str]:
-    """The plugins, with their distributions, whose components these tables name, nested ones too."""
+    """The plugins whose components these tables name, nested ones included, with their distributions."""
     found: dict[str, str] = {}
 
     def visit(kind: type, table: Any) -> None:
@@ -178,40 +178,40 @@ def plugins_of(tables: Mapping[str, dict[str, Any]], registry: Registry) -> dict
 
 
 class Layout(ABC):
-    """Another library's way to lay a trained model out in a folder.
+    """Another library's layout of a trained model in a folder.
 
-    A folder in it is read as a pipeline; and a pipeline that this library could sample right is written in it
-    too, beside our own files.
+    A folder in this layout is read as a pipeline. A pipeline that the library would sample correctly is also
+    written in it, beside our own files.
     """
 
-    files: tuple[str, ...] = ()  # names of its own at the top of a pipeline folder
+    files: tuple[str, ...] = ()  # the names it uses at the top of a pipeline folder
 
     @abstractmethod
     def recognises(self, folder: Path) -> bool:
-        """Whether a folder, in which there is no pipeline.json, is in this layout."""
+        """Whether a folder without pipeline.json is in this layout."""
 
     @abstractmethod
     def read(self, folder: Path, registry: Registry) -> tuple[Saved, dict[str, Tensor]]:
-        """The tables that make the same model, and its network's state.
+        """The description of the same model in our terms, and its network's state.
 
         Raises:
-            CheckpointError: if it is a model that cannot be made, or damaged.
+            CheckpointError: if the model is not supported, or damaged.
         """
 
     def write(self, folder: Path, saved: Saved, denoiser: Denoiser, sampler: Sampler, start: Start) -> None:
-        """Write what this library can open; nothing where it would sample something else."""
+        """Write the files that the library opens; none where it would sample something else."""
         return None
 
     def state(self, folder: Path, network: nn.Module) -> dict[str, Tensor] | None:
         """The part of the network's state that `write` keeps, read from `folder`; None if there is none.
 
         Raises:
-            CheckpointError: if it is another network's.
+            CheckpointError: if it belongs to another network.
         """
         return None
 
     def holds(self, network: nn.Module) -> frozenset[str]:
-        """The names of the network's state that `write` keeps, so that weights.safetensors need not."""
+        """The names in the network's state that `write` saves, which weights.safetensors then leaves out."""
         return frozenset()
 
 
@@ -222,11 +222,11 @@ def layouts(registry: Registry) -> list[Layout]:
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """A trained network, and what there is to know of it.
+    """A trained network and its description.
 
     Attributes:
-        network: in eval mode and frozen when it was loaded.
-        saved: its table, the shape of examples, the classes, and more facts.
+        network: in eval mode and frozen, if it was loaded from a folder.
+        saved: its table, the shape of examples, the classes, and more.
     """
 
     network: nn.Module
@@ -234,7 +234,7 @@ class SavedNetwork:
 
     @property
     def identity(self) -> str:
-        """A hash of all that its output depends on: its table, the shape of examples, and its weights."""
+        """A hash of everything its output depends on: its table, the shape of examples, and its weights."""
         return digest([self.saved.network, list(self.saved.sample_shape)], self.network.state_dict())
 
 
@@ -252,8 +252,8 @@ def load_network(path: str | Path) -> SavedNetwork:
         The network on the CPU, in eval mode and frozen.
 
     Raises:
-        CheckpointError: if there is none, or several, or it is damaged.
-        PluginError: naming the plugin that it needs and that is not installed.
+        CheckpointError: if there is no network, if there are several, or if it is damaged.
+        PluginError: naming a plugin that it needs and that is not installed.
         RecipeError: if its component refuses its options.
     """
     folder, plugins = locate_network(Path(path)), load()
@@ -267,7 +267,7 @@ def locate_network(folder: Path) -> Path:
     """The folder with network.json: this one, or the only one of a run.
 
     Raises:
-        CheckpointError: if there is none, or a choice.
+        CheckpointError: if there is none, or more than one.
     """
     if (folder / "network.json").is_file():
         return folder
@@ -300,16 +300,16 @@ def write_pipeline(
 
     Args:
         folder: where it will be.
-        saved: what it is made of.
+        saved: its description.
         denoiser: whose weights are written.
         sampler: its sampler.
         start: its start.
-        inner: the models that its parts consist of, by part and option, to be written along.
+        inner: the models inside its parts, by part and option, to be written with it.
         registry: of the components.
-        readme: for README.md, where there is none yet; None writes none.
+        readme: text of README.md if there is none yet; None writes none.
 
     Raises:
-        RunError: if the folder holds anything else than a pipeline, or cannot be written.
+        RunError: if the folder holds anything other than a pipeline, or cannot be written.
     """
     folder = folder.absolute()
     known = layouts(registry)
@@ -338,11 +338,11 @@ def _text(path: Path) -> str | None:
 
 
 def read_pipeline(path: str | Path, plugins: Plugins) -> tuple[Saved, Path, dict[str, Tensor] | None]:
-    """What a pipeline is made of, and the folder that it lies in; of another library's also the state.
+    """A pipeline's description and folder, and its network's state if the folder is in a foreign layout.
 
     Raises:
         CheckpointError: if there is no pipeline, or it is damaged.
-        PluginError: naming the plugin that is missing.
+        PluginError: naming a plugin that is missing.
     """
     folder = locate(path, plugins.registry)
     if not (folder / "pipeline.json").is_file():
@@ -359,10 +359,10 @@ def read_pipeline(path: str | Path, plugins: Plugins) -> tuple[Saved, Path, dict
 
 
 def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
-    """Replace an earlier pipeline only: the folder goes as a whole.
+    """Refuse to replace anything but an earlier pipeline: the folder is replaced as a whole.
 
     Raises:
-        RunError: if there is a file, or a folder that holds something else.
+        RunError: if `folder` is a file, or holds something else.
     """
     ours = {*FILES, *(name for layout in known for name in layout.files)}
     refuse_foreign(folder, lambda names: [name for name in names if name not in ours], "pipeline", "folder")
@@ -371,10 +371,10 @@ def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
 
 
 def beneath(folder: Path, part: str, table: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """The table of a part in `INNER` with paths, which are relative to `folder`, made whole.
+    """The table of a part in `INNER`, its paths relative to `folder` made absolute.
 
     Raises:
-        CheckpointError: if one leads out of the folder, or to the folder itself, which would never end.
+        CheckpointError: if one leads out of the folder, or to the folder itself (an endless recursion).
     """
     component = registry.components(PARTS[part]).get(str(table.get("type")))
     paths = {option.name for option in component.options if option.annotation is Path} if component else set()
@@ -383,15 +383,15 @@ def beneath(folder: Path, part: str, table: dict[str, Any], registry: Registry) 
 
 
 def inside(folder: Path, relative: str, key: str) -> Path:
-    """The place that pipeline.json means by a path, links followed: a saved folder holds all of itself.
+    """Resolve a path of pipeline.json, links followed; it must be inside the saved folder.
 
     Raises:
-        CheckpointError: if it is not inside the folder.
+        CheckpointError: if it is not.
     """
     whole = folder.resolve()
     try:
         found = (whole / relative).resolve()
-        found.exists()  # asks the system whether there can be such a name
+        found.exists()  # raises if the system does not allow such a name
     except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a null byte
         found = whole
     if whole not in found.parents:
@@ -401,7 +401,7 @@ def inside(folder: Path, relative: str, key: str) -> Path:
 
 
 def locate(path: str | Path, registry: Registry) -> Path:
-    """The folder of a pipeline: `path`, the pipeline/ in it, or a download of that hub id.
+    """The folder of a pipeline: `path` itself, the pipeline/ in it, or a download of that Hub id.
 
     Raises:
         CheckpointError: if there is no such folder and no such model on the Hub.
@@ -436,10 +436,10 @@ def _download(repo_id: str) -> Path:
 
 
 def read_weights(folder: Path, network: nn.Module, registry: Registry, refuse: Refuse) -> None:
-    """Load the weights in a pipeline's, a network's or a run's folder into one of the same architecture.
+    """Load the weights in a pipeline, network or run folder into `network`, of the same architecture.
 
     Raises:
-        Exception: what `refuse` makes of the reason, if a tensor is missing, extra or of another shape.
+        Exception: made by `refuse` of the reason, if a tensor is missing, extra or of another shape.
     """
     if not (folder / WEIGHTS).is_file():  # a run
         inner = [path for path in (folder / "pipeline", *folder.glob("networks/*")) if path.is_dir()]
@@ -460,10 +460,10 @@ def _elsewhere(folder: Path, network: nn.Module, registry: Registry) -> Iterator
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], folder: Path, refuse: Refuse) -> None:
-    """Load a complete state and nothing else: a weight that is left out would stay random.
+    """Load exactly the complete state: a weight that was left out would stay random.
 
     Raises:
-        Exception: what `refuse` makes of the reason, if a tensor is missing, extra or of another shape.
+        Exception: made by `refuse` of the reason, if a tensor is missing, extra or of another shape.
     """
     if problem := mismatch(network.state_dict(), state):
         raise refuse(f"{folder}: is of another architecture: {problem}")

@@ -1,4 +1,4 @@
-"""`from_run` of [networks.<role>]: the architecture of a network that was trained before."""
+"""`from_run` of [networks.<role>]: the architecture of a network of an earlier run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,9 @@ from toolkit.registry.values import Mismatch, parse
 
 
 def expand(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table that is meant by one that names a run: the saved network's, and what it says itself.
+    """The complete table for one with `from_run`: the saved network's options, then those it sets itself.
+
+    A table without `from_run` is returned as it is.
 
     Raises:
         ToolkitError: if there is no saved network, or an option contradicts it.
@@ -28,7 +30,7 @@ def expand(table: Mapping[str, Any]) -> dict[str, Any]:
     except Mismatch as mismatch:
         raise RecipeError(f"must be a path, {mismatch}") from None
     written = saved_network(path).network
-    # completed as a folder's table is: it has options of the component only, and no init_from to follow
+    # Completed like the table of a saved folder: options of the component only, and no init_from to follow.
     saved = load().registry.complete(nn.Module, written, lambda inner: f"{path}: {'.'.join(inner)}").plain
     for key, value in table.items():
         if key in saved and _plain(value) != saved[key]:
@@ -37,10 +39,10 @@ def expand(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def saved_network(path: Path) -> Saved:
-    """What is known of the network of a run, a pipeline or a network folder.
+    """The `Saved` of the network in a run, pipeline or network folder.
 
     Raises:
-        CheckpointError: if there is none, or several, or it is damaged.
+        CheckpointError: if there is no network, if there are several, or if it is damaged.
         PluginError: naming a plugin that it needs.
     """
     for folder in (path, path / "pipeline"):
@@ -50,10 +52,10 @@ def saved_network(path: Path) -> Saved:
 
 
 def refuse_misfit(path: Path, supplied: Mapping[str, Any], schedule: Mapping[str, Any] | None) -> None:
-    """Refuse a network of another schedule or other data: it would be asked what it never learned, in silence.
+    """Refuse a network of another schedule or other data, which would silently be misused.
 
     Raises:
-        RecipeError: that says what differs.
+        RecipeError: naming what differs.
     """
     saved = saved_network(path)
     if saved.schedule is not None and saved.schedule != schedule:
@@ -71,7 +73,7 @@ def refuse_misfit(path: Path, supplied: Mapping[str, Any], schedule: Mapping[str
 
 
 def _plain(value: Any) -> Any:
-    """A value of a recipe as saved folders have it: null for "none"."""
+    """A value of a recipe as saved folders write it: None for "none"."""
     value = value.value if isinstance(value, FlagValue) else value
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}

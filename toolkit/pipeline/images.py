@@ -1,4 +1,4 @@
-"""Pictures of samples."""
+"""Samples as pictures: conversion, grids and files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,18 +16,21 @@ TILE = 64  # pixels that a tile should have at least: an 8x8 digit is unreadable
 
 
 def to_uint8(samples: Tensor) -> Tensor:
-    """Samples in [-1, 1] as uint8, rounded to the nearest of 0..255."""
+    """Samples of any shape in [-1, 1], clamped, as uint8 0..255, rounded to nearest."""
     return ((samples.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def to_image(sample: Tensor) -> Image.Image:
-    """One sample (C, H, W) in [-1, 1]; one channel stays greyscale, of more than three the first is shown."""
+    """One sample (C, H, W) in [-1, 1]: RGB for three channels, otherwise the first one in greyscale."""
     pixels = to_uint8(sample).cpu().numpy()
     return Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])
 
 
 def convert(samples: Tensor, output_type: OutputType) -> list[Image.Image] | np.ndarray[Any, Any] | Tensor:
-    """Samples (n, C, H, W) in [-1, 1] as PIL images, an array or a tensor in [0, 1]; others as they are."""
+    """Samples (n, C, H, W) in [-1, 1] as PIL images, or float32 in [0, 1]; data of other shapes unscaled.
+
+    "np" is (n, H, W, C), "pt" stays (n, C, H, W).
+    """
     if samples.ndim == 4 and output_type == "pil":
         return [to_image(sample) for sample in samples]
     if samples.ndim == 4:
@@ -57,7 +60,7 @@ def to_grid(samples: Tensor, columns: int | None = None) -> Image.Image:
 
 
 def save_samples(samples: Tensor, path: Path) -> Path:
-    """A grid as PNG, or samples that are no pictures as .npy beside that name; returns what was written."""
+    """Save samples as a PNG grid, or as .npy with that name if they are not pictures; returns the file."""
     if samples.ndim != 4:
         path = path.with_suffix(".npy")
     temporary = temporary_for(path)
@@ -73,9 +76,9 @@ def save_samples(samples: Tensor, path: Path) -> Path:
 
 
 def save_images(batches: Iterable[Tensor], folder: Path) -> Path:
-    """Each sample as a PNG of its own size, 000000.png and on; samples that are no pictures as one .npy.
+    """Save each sample as a PNG in its own size, 000000.png and so on; if not pictures, all as samples.npy.
 
-    Such files of an earlier, larger set are removed.
+    PNG files of that form from an earlier set are removed. Returns the folder, or the .npy file.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Weights that were trained with somebody else's code."""
+"""Importers: weights that were trained with other code."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from toolkit.registry.registry import Registry
 
 
 class Importer(ABC):
-    """Makes a pipeline of a foreign file of weights, which `toolkit import` saves.
+    """Makes a pipeline from a foreign file of weights; `toolkit import` saves it.
 
-    Such files hold names and tensors only: what they leave open is an option of the importer. "preset" is the
-    one that the command line has a flag for.
+    Such files hold only tensors by name: whatever else is needed is an option of the importer. The command
+    line has a flag for the option "preset".
     """
 
     sample_shape: tuple[int, ...]
@@ -31,15 +31,15 @@ class Importer(ABC):
         """Copy the file's tensors into the network that `tables` describe.
 
         Raises:
-            ValueError: saying why, if they are not its weights.
+            ValueError: if they are not weights of this network; the message says why.
         """
 
 
 def import_pipeline(importer: Importer, file: Path, registry: Registry) -> Pipeline:
-    """The pipeline that a file of weights makes.
+    """The pipeline, on the CPU, that an importer makes from a file of weights.
 
     Raises:
-        CheckpointError: if it cannot be read, or its weights are of another network.
+        CheckpointError: if the file cannot be read, or its weights are of another network.
     """
     state = read_state(file)
     saved = Saved(
@@ -55,14 +55,14 @@ def import_pipeline(importer: Importer, file: Path, registry: Registry) -> Pipel
     pipeline = Pipeline.from_saved(saved, registry, file)
     try:
         importer.fill(pipeline.denoiser, state)
-    except Exception as error:  # ValueError says what is wrong; anything else comes of what the file holds
+    except Exception as error:  # a ValueError explains itself; anything else comes from the file's content
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{file}: {' '.join(reason.split())}") from error
     return pipeline
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """The tensors of a torch file by name, on the CPU; code in it is never executed.
+    """The tensors of a torch file by name, on the CPU; code in the file is never executed.
 
     Raises:
         CheckpointError: if there is no such file, or it holds anything but tensors.
@@ -76,9 +76,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, ValueError) as error:  # a damaged or truncated archive
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: cannot be read: {reason}") from None
-    except (
-        Exception
-    ) as error:  # torch's unpickler obeys whatever bytes it is given: KeyError, IndexError, ...
+    except Exception as error:  # bad bytes make torch's unpickler raise anything: KeyError, IndexError, ...
         raise CheckpointError(f"{file}: is no file of torch's ({type(error).__name__})") from None
     tensors = isinstance(state, dict) and all(isinstance(tensor, Tensor) for tensor in state.values())
     if not tensors or not all(isinstance(name, str) for name in state):

@@ -1,4 +1,4 @@
-"""A trained model that samples: `Pipeline.from_pretrained(folder)`, `pipeline(batch_size=16).images`."""
+"""Pipelines, trained models that sample: `Pipeline.from_pretrained(folder)(batch_size=16).images`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -39,8 +39,8 @@ class PipelineOutput:
     """Samples of a pipeline.
 
     Attributes:
-        images: PIL images; or an array (n, H, W, C) or tensor (n, C, H, W), float32 in [0, 1]. Data that is
-            not pictures, e.g. points (n, 2), comes as it is.
+        images: PIL images; or an array (n, H, W, C) or a tensor (n, C, H, W), float32 in [0, 1]. Data other
+            than pictures, e.g. points (n, 2), is left unscaled.
     """
 
     images: Any
@@ -50,9 +50,12 @@ class Pipeline:
     """A denoiser, its noise schedule, a sampler and a start, with diffusers' calling conventions.
 
     Attributes:
-        saved: what it is made of, as its folder says it.
-        times: at which its network is called, descending, the path's `clean` the last.
-        readme: the README.md of the folder that it was loaded from; saved along.
+        saved: its description, as in its folder.
+        times: the times of its walk, descending, the path's `clean` the last.
+        readme: the README.md of the folder that it was loaded from, which is saved with it.
+
+    Raises:
+        RecipeError: if the sampler or the guidance does not fit the schedule or the network.
     """
 
     def __init__(
@@ -90,15 +93,15 @@ class Pipeline:
 
     @classmethod
     def from_saved(cls, saved: Saved, registry: Registry, where: object) -> Self:
-        """Build all parts by the registry; the denoiser has fresh weights and is frozen.
+        """Build all parts from their tables; the denoiser has fresh weights, is in eval mode and frozen.
 
         Raises:
-            PluginError: if a component is of no installed plugin.
+            PluginError: if a component belongs to no installed plugin.
             RecipeError: if a component refuses its options.
         """
         schedule = saved.build("schedule", registry, saved.supplied(), where)
         supplied = saved.supplied(schedule)
-        # Frozen, as a run's average is: kernels may round otherwise for weights that want a gradient.
+        # Frozen, like a run's average: kernels may round differently for weights that require a gradient.
         denoiser = saved.build("network", registry, supplied, where).eval().requires_grad_(False)
         sampler, start = (saved.build(name, registry, supplied, where) for name in ("sampler", "start"))
         guidance = saved.build("guidance", registry, supplied, where) if saved.guidance else None
@@ -107,19 +110,20 @@ class Pipeline:
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
-        """Load a pipeline folder, a run folder, a foreign diffusers folder, or any of them from the Hub.
+        """Load a pipeline folder, a run folder, a folder of diffusers' own, or one of them from the Hub.
 
         Classes are looked up among installed, registered components; nothing in the folder is executed.
 
         Args:
-            path: a folder, or a hub id such as "google/ddpm-cifar10-32".
+            path: a folder, or a Hub id such as "google/ddpm-cifar10-32".
 
         Returns:
             A pipeline on the CPU.
 
         Raises:
             CheckpointError: if there is no pipeline, or it is damaged.
-            PluginError: naming the plugin that is missing.
+            PluginError: naming a plugin that is missing.
+            RecipeError: if a component refuses its options.
         """
         plugins = load()
         saved, folder, state = read_pipeline(path, plugins)
@@ -134,13 +138,13 @@ class Pipeline:
         return pipeline
 
     def save_pretrained(self, path: str | Path, *, run: Path | None = None) -> None:
-        """Write a pipeline folder; an earlier one at that place is replaced as a whole.
+        """Write a pipeline folder; an earlier one there is replaced as a whole, except for its README.md.
 
-        Plugins are told of it (`toolkit_pipeline_saved`).
+        Plugins are notified (`toolkit_pipeline_saved`).
 
         Args:
             path: the folder.
-            run: the run folder that it is the result of.
+            run: the run folder whose result it is, if any.
 
         Raises:
             RunError: if the folder holds other files, or cannot be written.
@@ -166,41 +170,41 @@ class Pipeline:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """The shape of one sample as it is given out, e.g. (3, 32, 32)."""
+        """The shape of one sample as returned, e.g. (3, 32, 32)."""
         return self.saved.image_shape or self.saved.sample_shape
 
     @property
     def identity(self) -> str:
-        """A hash of all that samples depend on, the seed aside: weights, their meaning, how they are sampled.
+        """A hash of everything samples depend on but the seed: weights, architecture and sampling.
 
-        A pipeline in it, that its start samples for example, counts by its own identity, wherever it lies.
+        A pipeline inside it, e.g. one that its start samples, counts by its own identity, not by its folder.
         """
         names = [name for name in self.saved.tables if name != "encoder"]
         encoder = {} if self.encoder is None else self.encoder.state_dict()
         return digest({name: self.table(name) for name in names}, self.denoiser.state_dict(), encoder)
 
     def table(self, part: str) -> dict[str, object] | None:
-        """The table of "sampler", "start" or another part, with identities of pipelines instead of folders."""
+        """The table of a part, e.g. "sampler", with identities of pipelines instead of folders, or None."""
         inner = {name: pipeline.identity for name, pipeline in self._inner.get(part, {}).items()}
         table = self.saved.tables.get(part)
         return None if table is None else {**table, **inner}
 
     @property
     def plugins(self) -> list[object]:
-        """The plugins, with versions, of its components; then those of each pipeline in it."""
+        """The plugins of its components, with their distributions, then those of each pipeline inside it."""
         pipelines = [pipeline for several in self._inner.values() for pipeline in several.values()]
         own = plugins_of(self.saved.tables, self.registry)
         return [own, *(pipeline.plugins for pipeline in pipelines)]
 
     @property
     def _inner(self) -> dict[str, Mapping[str, Sampled]]:
-        """The pipelines that parts have, by part and option."""
+        """The pipelines inside its parts, by part and option."""
         guiding = {} if self.guidance is None else {"guidance": self.guidance.pipelines()}
         return {"start": self.start.pipelines(), **guiding}
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes can be asked for; None for a model that is not conditional."""
+        """The number of classes that can be asked for; None for a model that is not conditional."""
         return self.saved.num_classes if self.denoiser.conditional else None
 
     @property
@@ -216,20 +220,21 @@ class Pipeline:
         return self
 
     def with_sampler(self, type: str | None = None, **options: Any) -> "Pipeline":
-        """The same weights under another sampler, or under the same with other options.
+        """The same weights with another sampler, or with other options of the same one.
 
         Args:
             type: a registered sampler's name, e.g. "ddim"; None keeps the present one.
-            options: of that sampler, e.g. num_inference_steps=50; others that both have keep their values.
+            options: of that sampler, e.g. num_inference_steps=50. All other options that both samplers have
+                keep their values.
 
         Raises:
-            RecipeError: if there is no such sampler or option.
+            RecipeError: if there is no such sampler or option, or it does not fit the schedule.
         """
         sampler, saved = self._other("sampler", type, options)
         return self._with(sampler=sampler, saved=saved)
 
     def with_start(self, type: str | None = None, **options: Any) -> "Pipeline":
-        """The same weights from another start, or from the same with other options.
+        """The same weights with another start, or with other options of the same one.
 
         Args:
             type: a registered start's name, e.g. "noise"; None keeps the present one and its options.
@@ -242,14 +247,14 @@ class Pipeline:
         return self._with(start=start, saved=saved)
 
     def with_guidance(self, type: str | None = None, **options: Any) -> "Pipeline":
-        """The same weights under guidance, or under the same with other options.
+        """The same weights with another guidance, or with other options of the same one.
 
         Args:
             type: a registered guidance's name, e.g. "cfg"; None keeps the present one and its options.
             options: of that guidance, e.g. scale=2.
 
         Raises:
-            RecipeError: if there is no such guidance or option, or the network cannot be guided so.
+            RecipeError: if there is no such guidance or option, or it cannot guide this network.
         """
         if type is None and self.guidance is None:
             raise RecipeError("[guidance] this pipeline has none: name a type, such as cfg")
@@ -273,7 +278,7 @@ class Pipeline:
         return Pipeline(**{**own, **parts})
 
     def _other(self, name: str, chosen: str | None, options: Any) -> tuple[Any, Saved]:
-        """Another part of that name, and what is saved of the pipeline with it."""
+        """A part built from other options, and the description of the pipeline that has it."""
         kind, present = PARTS[name], self.saved.tables.get(name, {"type": chosen})
         another = chosen not in (None, present["type"])
         component = self.registry.components(kind).get(str(chosen)) if another else None
@@ -290,12 +295,12 @@ class Pipeline:
         return part, self.saved.model_copy(update={name: table.plain})
 
     def without_refining(self) -> "Pipeline":
-        """What its samples start from, for the same seeds: the x_0 of its start, before any network call."""
+        """A pipeline whose samples are what those of this one start from: the x_0 of its start."""
         return self._with(start=Clean(self.start))
 
     @cached_property
     def calls(self) -> int:
-        """Network calls of one sample, guidance included, besides those that the start makes."""
+        """Network calls of one sample, those of guidance included, those of the start not."""
         return count_calls(self.sampler, self.schedule, self.times, len(self.sample_shape), self.guidance)
 
     def draw(
@@ -311,14 +316,17 @@ class Pipeline:
         """n samples (n, *image_shape) float32 on the pipeline's device; pictures are clamped to [-1, 1].
 
         Args:
-            generators: one a sample, on the pipeline's device; None draws from torch's own.
+            generators: one per sample, on the pipeline's device; None draws from torch's own.
             n: how many.
             label: (n,) int64, the classes to sample.
-            noise: (n, *sample_shape), where to start instead of what the start draws.
-            latents: what the denoiser would draw, one tensor a network call.
+            noise: (n, *sample_shape), replaces the x that the start draws.
+            latents: replace what the denoiser would draw: one tensor (n, ...) per network call.
             progress: called with the number of network calls done.
+
+        Raises:
+            ValueError: if noise has another shape, or there is not one of `latents` per network call.
         """
-        self.denoiser.eval()  # it may be in training: then the trainer's next step undoes this
+        self.denoiser.eval()  # a run's network may be in training mode: the trainer's next step restores that
         shape, t = (n, *self.sample_shape), self.times[0] if self.times else self.schedule.clean
         if noise is not None and noise.shape != shape:
             raise ValueError(f"noise must be {shape}, as the samples are, not {tuple(noise.shape)}")
@@ -331,17 +339,17 @@ class Pipeline:
             )  # fmt: skip
             x = self.decode(x)
             x = x.clamp(-1, 1) if len(self.image_shape) == 3 else x
-        return x.clone()  # a network may be trained on it, which inference mode's own tensors refuse
+        return x.clone()  # tensors made in inference mode cannot be trained on
 
     def encode(self, images: Tensor) -> Tensor:
-        """What the network denoises, (n, *sample_shape) float32, of images (n, *image_shape) in [-1, 1]."""
+        """Encode images (n, *image_shape) in [-1, 1]; (n, *sample_shape) float32, as the network denoises."""
         if self.encoder is None:
             return images
         with torch.inference_mode():
             return self.encoder.encode(images.to(self.device)).clone()
 
     def decode(self, x: Tensor) -> Tensor:
-        """Images (n, *image_shape) float32, near [-1, 1], of what the network denoises (n, *sample_shape)."""
+        """Decode x (n, *sample_shape) to images (n, *image_shape), float32 near [-1, 1]."""
         if self.encoder is None:
             return x
         with torch.inference_mode():
@@ -357,16 +365,19 @@ class Pipeline:
         labels: Sequence[int | str] | None = None,
         progress: Callable[[int, int, int], None] | None = None,
     ) -> Iterator[Tensor]:
-        """Samples first..first+num-1 in batches; sample i depends on seed + i alone, not on the batch.
+        """Samples first..first+num-1 in batches (n, *image_shape); sample i depends on seed + i alone.
 
         Args:
             num: how many samples.
             seed: of sample 0.
-            first: number of the first one.
-            batch_size: how many at once.
-            labels: the class of each, by number or name; by default they take turns.
-            progress: called with the first and the number of the images in work, and the network calls done
-                for them.
+            first: number of the first sample.
+            batch_size: samples at once.
+            labels: the class of each, by number or name; None takes the classes in turn.
+            progress: called with the offset and the size of the current batch, and the network calls done
+                for it.
+
+        Raises:
+            ValueError: if labels are not one per sample, or not classes of the model.
         """
         chosen = None if labels is None else self._each(labels, num)
         for done in range(0, num, batch_size):
@@ -379,7 +390,7 @@ class Pipeline:
             )
 
     def _turns(self, first: int, n: int) -> Tensor | None:
-        """Labels that go through the classes in turn."""
+        """Labels (n,) that take the classes in turn, beginning with class `first` modulo their number."""
         classes = self.saved.num_classes
         return None if classes is None else (first + torch.arange(n, device=self.device)) % classes
 
@@ -423,14 +434,18 @@ class Pipeline:
         Args:
             batch_size: how many images.
             generator: one for each image, or one that seeds them all; None uses torch's own.
-            num_inference_steps: network calls, or a list of those in each of as many sections of the chain;
-                None for as many as the pipeline's sampler states.
+            num_inference_steps: steps, or a list of the steps in each of as many sections of a chain; None
+                keeps those of the pipeline's sampler.
             output_type: "pil", "np" (n, H, W, C) or "pt" (n, C, H, W), the last two in [0, 1].
-            labels: the class of each image, by number or name, for a conditional model; by default they take
-                turns.
-            guidance_scale: of classifier-free guidance; None for the guidance that the pipeline has, if any.
-            noise: (batch_size, *sample_shape), the start of the chain instead of a drawn one.
-            latents: what the denoiser would draw, one tensor a network call.
+            labels: the class of each image, by number or name, for a conditional model; None takes the
+                classes in turn.
+            guidance_scale: of classifier-free guidance; None keeps the pipeline's guidance, if any.
+            noise: (batch_size, *sample_shape), replaces the x that the start draws.
+            latents: replace what the denoiser would draw: one tensor per network call.
+
+        Raises:
+            ValueError: if an argument has the wrong shape, length or value.
+            RecipeError: if the sampler or the guidance refuses its options.
         """
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type must be one of {get_args(OutputType)}, not {output_type!r}")
