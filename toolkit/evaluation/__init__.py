@@ -1,4 +1,4 @@
-"""Scores of trained models and of images; metrics themselves come with plugins."""
+"""Scores of trained models and of images; the metrics themselves come from plugins."""
 
 from toolkit.evaluation.features import FeatureExtractor
 from toolkit.evaluation.metric import Metric

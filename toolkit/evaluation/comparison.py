@@ -1,7 +1,7 @@
-"""The two sets of a comparison, generated and real, and their features; all of it kept on disk.
+"""The generated and the real examples of a comparison, and their features; both stay on disk.
 
-Work is cut into chunks of examples. What is there is not made again, so an evaluation that was stopped goes
-on, one with more images adds to those it has, and processes share the chunks out.
+Work is cut into chunks of examples. A chunk on disk is not made again: an evaluation that was stopped goes
+on, one of more images adds to what there is, and several processes divide the chunks among them.
 """
 
 import importlib.metadata
@@ -35,7 +35,7 @@ class EvaluationOptions:
 
     Args:
         num: generated images.
-        real: real images, the first ones of their split; None for all.
+        real: real images, the first ones of their split; None takes all.
         seed: image i is seeded seed + i.
         batch_size: images sampled at once.
     """
@@ -46,17 +46,19 @@ class EvaluationOptions:
     batch_size: Positive = 64
 
 
-CHUNK = 500
+CHUNK = 500  # examples
 Progress = Callable[[str, int, int], None]
 Read = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which of the chunks are this process's.
+    """This process's share of the chunks: every `count`-th, from number `rank` on.
 
     Attributes:
-        together: does work on every process and waits for all; what stops one of them stops all.
+        rank: of this process, 0..count-1.
+        count: of processes.
+        together: does work on every process and waits for all; a failure on one stops all.
     """
 
     rank: int = 0
@@ -70,13 +72,14 @@ class Comparison:
 
     Attributes:
         generator: a model, which is sampled, or a folder of images, whose first `options.num` are taken.
-        identity: of the model and what samples it (`sampled_by`); "" for a folder.
+        identity: of the model and the code that samples it (`sampled_by`); "" for a folder.
         source: the real examples.
         options: how many of each, and the seed.
         extractor: None if no metric compares features.
+        device: of the extractor.
         folder: where samples are kept.
-        progress: is told what is being done, and how many of how many images are.
-        share: of several processes.
+        progress: called with what is being done, how many images are done, and of how many.
+        share: this process's part of the work.
         cache: where features are kept, by the content of the images and the extractor's identity.
     """
 
@@ -93,7 +96,7 @@ class Comparison:
 
     @property
     def num_generated(self) -> int:
-        """How many are compared: a folder may have fewer than were asked for."""
+        """How many generated examples are compared; a folder may have fewer than were asked for."""
         sampled = isinstance(self.generator, Pipeline)
         return self.options.num if sampled else min(self.options.num, len(self.generator))  # type: ignore[arg-type]
 
@@ -102,13 +105,13 @@ class Comparison:
         return min(self.options.real or len(self.source), len(self.source))
 
     def generated(self) -> Iterator[Tensor]:
-        """Chunks of generated examples: uint8 (n, C, H, W) as a picture file would have them, or float32."""
+        """Chunks of generated examples: pictures uint8 (n, C, H, W), rounded; other data float32."""
         read = self._reader()
         for first, n in chunks(self.num_generated):
             yield read(first, n)
 
     def real(self) -> Iterator[Tensor]:
-        """Chunks of real examples, as `generated`."""
+        """Chunks of real examples, in the form of `generated`."""
         return read_in_chunks(self.source, self.num_real)
 
     def features(self) -> tuple[Features, Features]:
@@ -127,7 +130,7 @@ class Comparison:
         return generated, self._all_features("real", reader(self.source), self.num_real)
 
     def _reader(self) -> Read:
-        """What reads a chunk of generated examples, all of which are there then."""
+        """A function that reads chunks of generated examples, once all are made."""
         if isinstance(self.generator, DataSource):
             return reader(self.generator)
         pipeline = self.generator
@@ -156,7 +159,7 @@ class Comparison:
         return self.folder / f"samples-{digest(drawn_by)[:16]}" / f"{first:06d}.safetensors"
 
     def _sample(self, pipeline: Pipeline) -> None:
-        """Make those of this process's samples that are not there; whatever stops it loses one batch."""
+        """Make the missing samples of this process's share; an interruption loses at most one batch."""
         total = self.num_generated
         for first, n in itertools.islice(chunks(total), self.share.rank, None, self.share.count):
             path = self._sampled(first)
@@ -179,7 +182,7 @@ class Comparison:
                 write_tensors(path, {"samples": torch.cat(kept)})
 
     def _features(self, images: Tensor) -> Features:
-        """Features of a chunk, kept by its content: another set of the same name finds nothing."""
+        """Features of a chunk, cached by its content, not by the name of the set."""
         assert self.extractor is not None
         computed_by = (
             f"{self.extractor.name} {self.extractor.identity} {platform.machine()} {self.device.type}"
@@ -188,7 +191,7 @@ class Comparison:
         try:
             kept = read_tensors(path, CheckpointError) if path.exists() else None
         except (CheckpointError, OSError):
-            kept = None  # damaged, or not ours to read: it is only a cache
+            kept = None  # damaged or unreadable: only a cache
         if kept is None:
             found = self.extractor.extract(images, self.device)
             logits = {} if found.logits is None else {"logits": found.logits.cpu()}
@@ -201,13 +204,13 @@ class Comparison:
 
 
 def chunks(total: int) -> Iterator[tuple[int, int]]:
-    """The first example and the size of every chunk."""
+    """The first example and the size of each chunk of `total` examples."""
     for first in range(0, total, CHUNK):
         yield first, min(CHUNK, total - first)
 
 
 def reader(source: DataSource) -> Read:
-    """What reads a chunk of a source."""
+    """A function (first, n) -> examples that reads chunks of a source."""
     return lambda first, n: source.read(torch.arange(first, first + n))[0]
 
 
@@ -219,7 +222,7 @@ def read_in_chunks(source: DataSource, num: int) -> Iterator[Tensor]:
 
 
 def sampled_by(pipeline: Pipeline, identity: str) -> str:
-    """What finds a pipeline's samples again: its identity, its examples, and the code that makes them."""
+    """A key for a pipeline's samples: its identity, their shape and classes, and the code that makes them."""
     packages = {
         name: importlib.metadata.version(name) for name in ("diffusion-toolkit", "diffusers", "torch")
     }
@@ -239,7 +242,7 @@ def cache_folder() -> Path:
 
 
 def _kept(path: Path) -> list[Tensor]:
-    """The samples in a chunk's file; none in one that is absent or damaged."""
+    """The samples in a chunk's file, as one tensor; empty if it is absent or damaged."""
     try:
         return [read_tensors(path, CheckpointError)["samples"]] if path.exists() else []
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""Evaluating a trained pipeline: which data, which samples, which metrics, and where the scores go."""
+"""Evaluating a model or a folder of images: the protocol, the real examples, and the scores."""
 
 import dataclasses
 import importlib.metadata
@@ -42,17 +42,17 @@ def read_protocol(
 ) -> Recipe:
     """The [data] of a recipe, and a [metrics.<name>] for each metric, under `--set` overrides.
 
-    The overrides may also set what is in [images] (`EvaluationOptions`) and [features].
+    The overrides may also set [images] (`EvaluationOptions`) and [features].
 
     Raises:
-        RecipeError: if one of them is wrong, or sets anything else.
+        RecipeError: if an override is wrong, or sets anything else.
     """
     types = [f"metrics.{name}.type={name}" for name in metrics]
     layers = read_layers(data, [*types, *overrides])
     for name in metrics:
         layers.origins["metrics", name] = layers.origins["metrics", name, "type"] = f"--metrics {name}"
     flags = {path[0] for path, origin in layers.origins.items() if origin.startswith("--set")}
-    # A recipe's other sections are none of ours; those that a flag sets are mistakes.
+    # The recipe's other sections are ignored; any other that a flag sets is kept, and refused as a mistake.
     wanted = {section.name for section in PROTOCOL} | flags
     values = {name: table for name, table in layers.values.items() if name in wanted}
     return resolve(dataclasses.replace(layers, values=values), registry, PROTOCOL)
@@ -75,13 +75,13 @@ def evaluate(
         protocol: from `read_protocol`.
         folder: where samples are kept, so that those of a stopped evaluation are not made again.
         device: where features are computed.
-        split: "held_out" or "train" examples of the data; None takes those held out where there are any.
-        progress: is told what is being done, and how many of how many parts of it are.
-        share: of several processes; all of them have to see the same folders.
+        split: "held_out" or "train" examples of the data; None takes the held-out ones if there are any.
+        progress: called with what is being done, how many of its parts are done, and of how many.
+        share: this process's part of the work; all processes must see the same folders. None if alone.
 
     Raises:
-        RecipeError: if the data has no held-out examples, or other shapes than the subject.
-        ToolkitError: what a metric refuses.
+        RecipeError: if held-out examples are asked for and there are none, or if shapes differ.
+        ToolkitError: if a metric refuses the subject.
     """
     source, chosen = real_examples(protocol, split)
     if isinstance(subject, Pipeline):
@@ -121,7 +121,7 @@ def evaluate(
 
         asked = Subject(model, source, told, comparison)
         score = metric.measure(asked)
-        # What a metric did not ask for changes nothing, so it does not make another protocol.
+        # What a metric did not ask for cannot change its score, so it is not part of the protocol.
         compares, looks = bool(asked.used), "features" in asked.used
         real = {"data": protocol.component(("data",)), "split": chosen}
         others = _strangers(protocol, ("metrics", name), *[("features",)] * looks)
@@ -146,7 +146,7 @@ def evaluate(
 
 
 def _strangers(protocol: Recipe, *tables: tuple[str, ...]) -> dict[str, str]:
-    """The plugins of these tables that do not come with the toolkit, and so have versions of their own."""
+    """The plugins behind these tables that do not come with the toolkit, with their own versions."""
     kinds = {"metrics": Metric, "features": FeatureExtractor}
     owners = [
         protocol.registry.component(kinds[path[0]], protocol.component(path)["type"]).owner for path in tables
@@ -155,7 +155,7 @@ def _strangers(protocol: Recipe, *tables: tuple[str, ...]) -> dict[str, str]:
 
 
 def _sampling(model: Pipeline | None) -> dict[str, Any] | None:
-    """How samples were made of the model; None for images that were there."""
+    """How the model is sampled, for the protocol; None for a folder of images."""
     if model is None:
         return None
     return {
@@ -167,10 +167,10 @@ def _sampling(model: Pipeline | None) -> dict[str, Any] | None:
 
 
 def real_examples(protocol: Recipe, split: Split | None) -> tuple[DataSource, Split]:
-    """The examples to compare with, and which split they are.
+    """The real examples to compare with, and the split that they are from.
 
     Raises:
-        RecipeError: if there are no held-out ones, and they are asked for.
+        RecipeError: if held-out ones are asked for and there are none.
     """
     source: DataSource = protocol.create(("data",), {})
     held_out = None if split == "train" else source.held_out()

@@ -1,4 +1,4 @@
-"""Feature extractors: what image metrics compare images by."""
+"""Feature extractors, by which metrics compare images."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Features:
-    """What an extractor says of n images.
+    """An extractor's output for n images.
 
     Attributes:
         features: (n, d) float32, for distances between sets.
-        logits: (n, classes) float32 before a softmax, for scores by confidence; None if it has none.
+        logits: (n, classes) float32, before the softmax, for scores such as IS; None if it has none.
     """
 
     features: Tensor
@@ -24,8 +24,8 @@ class FeatureExtractor(ABC):
     """Turns images into features. Scores by different extractors cannot be compared.
 
     Attributes:
-        name: goes into the names of scores, so that nobody takes one extractor's FID for another's.
-        identity: a hash of the weights and of all else that changes features.
+        name: part of the names of scores, so that one extractor's FID is not taken for another's.
+        identity: a hash of the weights and of everything else that changes features.
     """
 
     name: str
@@ -33,8 +33,8 @@ class FeatureExtractor(ABC):
 
     @abstractmethod
     def extract(self, images: Tensor, device: torch.device) -> Features:
-        """Features of uint8 images (n, channels, height, width) of any size, computed on `device`.
+        """Features of uint8 images (n, C, H, W) of any size, computed on `device`.
 
         Raises:
-            DataError: if it cannot look at such images.
+            DataError: if it cannot handle such images.
         """

@@ -17,15 +17,15 @@ from toolkit.pipeline.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class Score:
-    """What a metric found.
+    """A metric's result.
 
     Attributes:
-        values: named numbers, the one that people quote first. `<name>_std` is the deviation of `<name>`, and
-            `standard_error` that of the first one; they are shown behind them, after a +-.
-        curves: named lists of numbers, e.g. one a timestep.
-        notes: what to know before the numbers are believed.
-        better: the values by which models can be ranked, and which of them is better: a deviation, say, is
-            not among them.
+        values: named numbers, the one to quote first. `<name>_std` is the deviation of `<name>`, and
+            `standard_error` that of the first value; both are shown after a +- behind the value.
+        curves: named lists of numbers, e.g. one number per timestep.
+        notes: caveats about the numbers.
+        better: for each value by which models can be ranked, whether higher or lower is better; others (a
+            deviation, say) are left out.
     """
 
     values: Mapping[str, float]
@@ -36,14 +36,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated, and against which real examples.
+    """The model or images under evaluation, and the real examples.
 
     Attributes:
-        model: in eval mode, on the device on which everything is computed; None for a folder of images.
+        model: in eval mode, on the device of the computation; None for a folder of images.
         source: the real examples; never mirrored.
-        progress: is told how many of how many parts of the metric's work are done.
-        comparison: samples and features, made when a metric first asks for them and shared by all.
-        used: what of those the metric asked for, "samples" or "features": it is part of the score's protocol.
+        progress: called with how many parts of the metric's work are done, and of how many.
+        comparison: samples and features, made when a metric first asks for them and shared by all metrics.
+        used: which of "samples" and "features" the metric asked for; part of the score's protocol.
     """
 
     model: Pipeline | None
@@ -64,13 +64,21 @@ class Subject:
         return self.model
 
     def real(self, num: int, batch_size: int) -> Iterator[Tensor]:
-        """The first `num` real examples (n, ...) in batches, in [-1, 1] if they are pictures."""
+        """The first `num` real examples, in batches (n, ...) on the model's device; pictures float in [-1, 1].
+
+        Raises:
+            RunError: if there is no model.
+        """
         for indices in torch.arange(min(num, len(self.source))).split(batch_size):
             examples = self.source.read(indices)[0].to(self.pipeline.device)
             yield to_float(examples)
 
     def samples(self) -> tuple[Tensor, Tensor]:
-        """All generated and all real examples of the protocol, uint8 if they are pictures, else float32."""
+        """All generated and all real examples of the protocol, (n, ...) each: pictures uint8, else float32.
+
+        Raises:
+            RunError: if the protocol compares no samples.
+        """
         compared = self._compared()
         self.used.add("samples")
         return torch.cat(list(compared.generated())), torch.cat(list(compared.real()))
@@ -87,7 +95,7 @@ class Subject:
 
     @property
     def extractor(self) -> str:
-        """The name of the protocol's feature extractor, for the names of scores."""
+        """The name of the protocol's feature extractor, for the names of scores; "" if there is none."""
         extractor = self._compared().extractor
         return extractor.name if extractor else ""
 
@@ -98,15 +106,15 @@ class Subject:
 
 
 class Metric(ABC):
-    """A number, or a few, that say how good a trained model is.
+    """One or a few numbers that say how good a trained model is.
 
-    Its options are part of what it measures: two scores can be compared if they have the same.
+    Its options are part of the protocol: only scores with the same options can be compared.
     """
 
     @abstractmethod
     def measure(self, subject: Subject) -> Score:
-        """Score the subject. All randomness is seeded: the same subject has the same score.
+        """Score the subject. All randomness is seeded: the same subject gets the same score.
 
         Raises:
-            ToolkitError: if the subject is nothing that this metric can score.
+            ToolkitError: if the metric cannot score this subject.
         """
