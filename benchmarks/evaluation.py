@@ -71,7 +71,7 @@ def main() -> None:
         for scored in scores:
             features, marks = max(marks.values(), default=last), {}
             print(f"{'features':<12} {features - last:6.1f} s") if features > last else None
-            name, value = next(iter(scored.score.values.items()))
+            name, value = next(iter(scored.values.items()))
             print(f"{scored.metric:<12} {time.perf_counter() - features:6.1f} s   {name} {value:.6g}")
             last = time.perf_counter()
     print(f"{'together':<12} {last - start:6.1f} s on {torch.get_num_threads()} threads")

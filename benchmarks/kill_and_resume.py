@@ -46,7 +46,7 @@ num_train_timesteps = 10
 beta_start = 1e-3
 beta_end = 0.5
 [objective]
-type = "ddpm"
+type = "denoising"
 [objective.timesteps]
 type = "second_moment"
 [networks.denoiser]

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/objectives.py [--turns 20] [--batch 16] [--train 100]
 
 Everything that a step of a run does is in the time: data, objective, backward passes, clipping, Adam, EMA.
-First the UNet learns a little by the objective `ddpm`; from its weights each objective gets a trainer of its
+First the UNet learns a little by plain `denoising`; from its weights each objective gets a trainer of its
 own, and a full history of losses where it has one. Then all take a step each, in turns and in one process.
 Limits are on processor time, which other programs disturb least; time on the clock is shown beside it.
 
@@ -47,7 +47,7 @@ num_train_timesteps = 1000
 beta_start = 1e-4
 beta_end = 0.02
 [objective]
-type = "ddpm"
+type = "denoising"
 [networks.denoiser]
 type = "unet"
 block_out_channels = [32, 64, 64]
@@ -120,7 +120,9 @@ def losses_of_all_timesteps(trainer: Trainer) -> tuple[Tensor, Tensor]:
     losses = []
     for t in torch.arange(1000).split(50):
         images = trainer.batches.get(0, len(t)).images
-        losses.append(objective.loss(network, images, t, torch.randn_like(images)))  # type: ignore[operator]
+        noise = torch.randn_like(images)
+        prediction = network(objective.schedule.diffuse(images, t, noise), t)  # type: ignore[union-attr]
+        losses.append(objective.loss(prediction, images, noise))  # type: ignore[operator]
     return torch.arange(1000).repeat(10), torch.cat(losses).repeat(10)
 
 
@@ -155,9 +157,9 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=100, help="steps that the network learns first")
     chosen = parser.parse_args()
 
-    loaded = plugins.load()
-    loaded.registry.add(DataSource, "smooth", Smooth)
-    trainers = {name: trainer_of(loaded.registry, chosen.batch, stated) for name, stated, _ in VARIANTS}
+    registry = plugins.load().registry.copy()
+    registry.add(DataSource, "smooth", Smooth)
+    trainers = {name: trainer_of(registry, chosen.batch, stated) for name, stated, _ in VARIANTS}
     network = trainers["ddpm"].training.networks["denoiser"]
     size = sum(p.numel() for p in network.parameters())
     print(f"UNet of {size:,} parameters, {chosen.batch} pictures of 3 x 32 x 32 a step, T = 1000")

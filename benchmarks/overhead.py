@@ -87,35 +87,34 @@ def main() -> None:
         path = Path(folder) / "overhead.toml"
         path.write_text(RECIPE.replace('unset = ["ema"]\n', "") if chosen.ema else RECIPE)
         recipe = resolve(read_layers(path), plugins.load().registry)
-    processes = Processes("cpu")
-    built = build(recipe, processes.device)
-    twin = build(recipe, processes.device).training.networks["denoiser"].model
-    batches = Batches(built.source, DataOptions(), seed=0, device=processes.device)
-    trainer = Trainer(built.training, batches, processes, recipe.common(("run",)))
+    with Processes("cpu") as processes:
+        built = build(recipe, processes.device)
+        twin = build(recipe, processes.device).training.networks["denoiser"].model
+        batches = Batches(built.source, DataOptions(), seed=0, device=processes.device)
+        trainer = Trainer(built.training, batches, processes, recipe.common(("run",)))
 
-    device = processes.device
-    bare = bare_step(twin, batches.get(0, 64).images)
-    compare("training step", trainer.step, bare, chosen.steps, device)
+        device = processes.device
+        bare = bare_step(twin, batches.get(0, 64).images)
+        compare("training step", trainer.step, bare, chosen.steps, device)
 
-    pipeline = Previews(recipe, built, recipe.registry, processes).pipeline(0, average=False)
-    assert pipeline is not None
-    network = pipeline.denoiser
-    x, t = (
-        torch.randn(64, 1, 8, 8, device=processes.device),
-        torch.zeros(64, dtype=torch.int64, device=processes.device),
-    )
+        pipeline = Previews(recipe, built, recipe.registry, processes).pipeline(0, average=False)
+        assert pipeline is not None
+        network = pipeline.denoiser
+        x, t = (
+            torch.randn(64, 1, 8, 8, device=processes.device),
+            torch.zeros(64, dtype=torch.int64, device=processes.device),
+        )
 
-    @torch.inference_mode()
-    def calls() -> None:
-        for _ in range(pipeline.calls):
-            network.model(x, t, return_dict=False)
+        @torch.inference_mode()
+        def calls() -> None:
+            for _ in range(pipeline.calls):
+                network.model(x, t, return_dict=False)
 
-    def sample() -> None:
-        pipeline.draw(generators_for(0, 0, 64, processes.device), 64)
+        def sample() -> None:
+            pipeline.draw(generators_for(0, 0, 64, processes.device), 64)
 
-    what = f"sampling 64 images by {pipeline.calls} network calls"
-    compare(what, sample, calls, chosen.samplings, device)
-    processes.__exit__(None)
+        what = f"sampling 64 images by {pipeline.calls} network calls"
+        compare(what, sample, calls, chosen.samplings, device)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python benchmarks/same_bits.py OUT.json --against OTHER.json
 
 Small recipes of five methods train 20 steps on scikit-learn's digits and sample 8 images. Digests are of the
-tensors, so files that lie elsewhere or are written otherwise are the same if the weights are. Bits depend on the
-machine and its number of threads: compare on one.
+tensors, so files that lie elsewhere or are written otherwise are the same if the weights are. Bits depend on
+the machine and its number of threads: compare on one.
 """
 
 import argparse

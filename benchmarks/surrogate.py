@@ -50,7 +50,7 @@ def measure(pipeline: Pipeline, reference: Pipeline, chosen: argparse.Namespace)
     values = {"calls": float(pipeline.calls), "calls_before": float(pipeline.start.calls)}
     values["samples_per_second"], values["relative_speed"] = speed(pipeline, reference)
     for scored in evaluate(pipeline, protocol, Path(chosen.out), device=torch.device("cpu")):
-        values |= {name.split("_")[0]: value for name, value in scored.score.values.items()}
+        values |= {name.split("_")[0]: value for name, value in scored.values.items()}
     return values
 
 

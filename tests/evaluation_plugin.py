@@ -25,9 +25,7 @@ class Written(toolkit.Sampler):
         self.schedule, self.scale = schedule, scale
 
     def stepper(self) -> toolkit.SamplerStep:
-        def step(
-            denoise: toolkit.Denoise, x_t: Tensor, t: float, s: float, noise: toolkit.Noise
-        ) -> Tensor:
+        def step(denoise: toolkit.Denoise, x_t: Tensor, t: float, s: float, noise: toolkit.Noise) -> Tensor:
             counting = x_t[0].numel() == 1  # the walk on one pixel by which calls are counted
             if s != self.schedule.clean or counting:
                 return x_t

@@ -1,7 +1,6 @@
 """Tiny runs through the command line in this process, and plugins for a test."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 

@@ -205,6 +205,7 @@ def is_refused(code: int, output: str, where: str) -> None:
     assert all(len(line) < 12_000 and line.isprintable() for line in errors), output
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mistake=mistakes)
 def test_any_mistake_in_a_recipe_is_refused_with_its_place(mistake: Mistake) -> None:

@@ -6,7 +6,7 @@ import datasets
 import pytest
 from click.testing import CliRunner
 
-from toolkit import PluginError, TimestepSampler, testing
+from toolkit import Objective, PluginError, TimestepSampler, testing
 from toolkit.cli import main
 from toolkit.registry import load as plugins
 from toolkit.registry.discover import OWN, discover
@@ -25,8 +25,14 @@ def _a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-@testing.parametrize_with_checks(CASES)
+@testing.parametrize_with_checks([case for case in CASES if case.kind is not Objective])
 def test_conformance(case: testing.Case, check: testing.Check) -> None:
+    check(case)
+
+
+@pytest.mark.slow  # each check is a few small runs
+@testing.parametrize_with_checks([case for case in CASES if case.kind is Objective])
+def test_conformance_of_objectives(case: testing.Case, check: testing.Check) -> None:
     check(case)
 
 

@@ -85,6 +85,7 @@ def torchrun(site: Path, *arguments: object) -> "subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_two_processes_share_samples_and_features_and_find_the_score_of_one(run: Path, site: Path) -> None:
     stated = ("evaluate", run, "--metrics", "distance,alone", *FLAGS, "--num", "1100")
     two = torchrun(site, *stated, "--out", "two")
@@ -104,6 +105,7 @@ def test_two_processes_share_samples_and_features_and_find_the_score_of_one(run:
     assert len(list(Path("one").glob("*.json"))) == 2
 
 
+@pytest.mark.slow
 def test_what_one_process_refuses_stops_all(run: Path, site: Path) -> None:
     done = torchrun(site, "evaluate", run, "--metrics", "breaks", *FLAGS, "--num", "100")
     assert done.returncode != 0 and "error: this process has had enough" in done.stderr

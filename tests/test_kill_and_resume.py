@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 COMMAND = Path(__file__).parent.parent / "benchmarks" / "kill_and_resume.py"
 
 
+@pytest.mark.slow
 def test_five_runs_that_are_killed_end_with_the_bits_of_an_unbroken_one() -> None:
     """The command of docs/results.md with fewer trials; it forks, which this process may be too busy for."""
     done = subprocess.run(

@@ -36,6 +36,7 @@ PARAMETERS = {
     "quickstart": {"denoiser": 701_345},
     "ddpm_mnist": {"denoiser": 1_112_801},
     "ddpm_mnist_t200": {"denoiser": 1_112_801},
+    "ddpm_mnist_conditional": {"denoiser": 1_112_801 + 11 * 128},  # ten classes and none, embedded
     "ddpm_25gaussians": {"denoiser": 35_714},
     "ddpm_small": {"denoiser": 453_793},
     "ddpm_t1000_small": {"denoiser": 453_793},
@@ -202,6 +203,7 @@ def test_a_recipe_builds_with_the_sizes_that_are_stated_here(name: str, data: Pa
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_small_recipe_passes_its_check(name: str, data: Path) -> None:
     said: list[str] = []

@@ -15,6 +15,7 @@ from toolkit.sources.digits import Digits
 from toolkit.training.loop import train
 
 Array = NDArray[np.float64]
+pytestmark = pytest.mark.slow
 
 
 def flat(images: torch.Tensor) -> Array:

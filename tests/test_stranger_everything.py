@@ -1,4 +1,4 @@
-"""A plugin from outside brings every part of a method: it trains, resumes, samples, is scored like ours."""
+"""A plugin from outside brings every part of a method: it trains, samples, is scored like ours."""
 
 import ast
 import json
@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
-from small_runs import content, finished, metrics, resumed
+from small_runs import finished
 from stranger_conformance import RECIPE
 
 from toolkit.cli import main
@@ -102,17 +102,6 @@ def test_both_networks_and_its_timesteps_learn(run: Path) -> None:
     assert bias.abs().item() > 1e-3  # it starts at 0
 
 
-def test_a_run_that_was_stopped_and_resumed_ends_at_the_bits_of_one_that_was_not(
-    run: Path, recipe: Path, tmp_path: Path
-) -> None:
-    parts = (*SIZES, f"run.out={tmp_path / 'parts'}")
-    finished(recipe, *parts, "run.steps=3")
-    resumed(recipe, *parts, "run.steps=6")
-    last = "checkpoints/step-0000006"
-    assert content(tmp_path / "parts" / last) == content(run / last)
-    assert [line["step"] for line in metrics(tmp_path / "parts")] == [line["step"] for line in metrics(run)]
-
-
 def test_sample_draws_a_grid_by_its_sampler(run: Path) -> None:
     said = call("sample", run, "--num", 4, "--device", "cpu")
     assert "4 samples, 5 network calls each" in said
@@ -145,6 +134,7 @@ def test_plugins_lists_it_and_the_doctor_finds_nothing_wrong_with_it() -> None:
     assert not lines[at + 1].startswith(" ")  # where a note or an ailment would be
 
 
+@pytest.mark.slow
 def test_all_its_components_pass_the_conformance_kit() -> None:
     said = call("plugin", "test", "stranger", "-v")
     checked = set(re.findall(r"^passed: \w+ (\w+), check_", said, re.MULTILINE))

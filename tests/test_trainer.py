@@ -152,7 +152,7 @@ def test_trained_networks_are_in_training_mode_also_after_a_sampling_call() -> N
         assert modes == [True] * 8
 
 
-def test_repetitions_see_batches_of_their_own_and_the_first_ones_of_all_turns_the_same() -> None:
+def test_each_repetition_sees_a_batch_of_its_own_and_those_of_all_turns_begin_with_the_same() -> None:
     positions: dict[str, list[int]] = {"three": [], "two": []}
 
     def note(name: str) -> Callable[[Batch, Step], Loss]:
@@ -169,8 +169,8 @@ def test_repetitions_see_batches_of_their_own_and_the_first_ones_of_all_turns_th
     with trainer(Recorded(*turns)) as t:
         t.step()
         t.step()
-        assert positions == {"fresh": [0, 8, 16, 24, 32, 40], "same": [0, 0, 24, 24]}
-        assert [p for p, _ in t.requests(3)] == [48, 56, 64, 48, 48]
+        assert positions == {"three": [0, 8, 16, 24, 32, 40], "two": [0, 8, 24, 32]}
+        assert [p for p, _ in t.requests(3)] == [48, 56, 64, 48, 56]
 
 
 def test_draws_differ_between_turns_repetitions_and_steps_but_not_between_runs() -> None:

@@ -38,16 +38,16 @@ def toolkit(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
 
 
-def train(folder: Path, *stated: str, resume: bool = False) -> Result:
+def train(folder: Path, *changes: str) -> Result:
     """`toolkit train` of that recipe, in `folder`."""
     recipe = folder.parent / "digits.toml"
     recipe.write_text(DIGITS)
-    values = [f"--set={value}" for value in (f"run.out={folder}", *stated)]
-    return toolkit("train", str(recipe), *values, *(["--resume"] if resume else []))
+    values = [f"--set={value}" for value in (f"run.out={folder}", *changes)]
+    return toolkit("train", str(recipe), *values)
 
 
-def trained(folder: Path, *stated: str, resume: bool = False) -> Path:
+def trained(folder: Path, *changes: str) -> Path:
     """The run folder, after a run that must go well."""
-    result = train(folder, *stated, resume=resume)
+    result = train(folder, *changes)
     assert result.exit_code == 0, result.output
     return folder

@@ -21,23 +21,12 @@ def records(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def content(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
-
-
+@pytest.mark.slow
 def test_digits_are_learnt_in_seconds(classifier_run):
     measured = records(classifier_run)[-1]
-    assert measured["held_out/classifier/accuracy"] > 0.95
-    assert measured["held_out/classifier/loss"] < 0.3
+    assert measured["held_out/classifier/accuracy"] > 0.9  # 0.953 to 0.981
+    assert measured["held_out/classifier/loss"] < 0.3  # 0.11 to 0.17
     assert records(classifier_run)[0]["classifier/accuracy"] < 0.7
-
-
-def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
-    whole = trained(tmp_path / "whole", "run.steps=4")
-    parts = trained(tmp_path / "parts", "run.steps=2")
-    trained(parts, "run.steps=4", resume=True)
-    assert content(whole / "checkpoints" / "step-0000004") == content(parts / "checkpoints" / "step-0000004")
-    assert content(whole / "networks") == content(parts / "networks")
 
 
 def test_a_run_leaves_its_averaged_network_and_neither_pipeline_nor_samples(classifier_run):
@@ -63,7 +52,7 @@ def test_a_classifier_is_not_sampled(classifier_run, inner):
 def test_a_run_starts_from_the_weights_of_another(classifier_run, tmp_path):
     start = f"networks.classifier.init_from={classifier_run}"
     again = trained(tmp_path / "again", start, "run.steps=1", "optimizers.classifier.lr=0", "run.log_every=1")
-    assert records(again)[0]["classifier/accuracy"] > 0.9
+    assert records(again)[0]["classifier/accuracy"] > 0.8  # 0.94 to 0.98
 
 
 @pytest.mark.parametrize("kind", ["objective", "network"])
