@@ -41,7 +41,7 @@ def test_no_component_of_a_covered_kind_is_left_without_a_case() -> None:
     assert left == []
     kinds = {component.kind.__name__ for component, _ in WITHOUT}
     assert kinds == {
-        "Optimizer", "LRSchedule", "Importer", "FeatureExtractor", "Layout", "Weighting", "Guidance",
+        "Optimizer", "LRSchedule", "ScalarSchedule", "Importer", "FeatureExtractor", "Layout", "Weighting", "Guidance",
     }  # fmt: skip
 
 

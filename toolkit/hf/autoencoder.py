@@ -19,15 +19,15 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 @final
 class DiffusersAutoencoder(Encoder):
-    """An AutoencoderKL or AutoencoderTiny that diffusers saved; the mean of what it encodes to, times a scale.
+    """An AutoencoderKL or AutoencoderTiny saved by diffusers; latents are the mean of its code times a scale.
 
     Args:
         path: its folder, with config.json and safetensors.
-        scale: what latents are multiplied by, to a standard deviation of 1; by default the folder's
-            scaling_factor.
+        scale: multiplies latents, to give them a standard deviation near 1; None takes the scaling_factor in
+            config.json, or 1.
 
     Raises:
-        CheckpointError: if there is no such model in the folder.
+        CheckpointError: if there is no such model in the folder, or it is damaged.
     """
 
     def __init__(self, path: Path, scale: Annotated[float, Field(gt=0)] | None = None) -> None:
@@ -73,3 +73,14 @@ class DiffusersAutoencoder(Encoder):
 
     def folders(self) -> Mapping[str, Saveable]:
         return {"path": self.model}
+
+
+def write_untrained(folder: Path) -> None:
+    """Write the smallest autoencoder, for checks of encoders: an AutoencoderTiny of one channel, as drawn."""
+    import diffusers
+
+    model = diffusers.AutoencoderTiny(
+        in_channels=1, out_channels=1, latent_channels=2, encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1),
+    )  # fmt: skip
+    model.save_pretrained(folder)

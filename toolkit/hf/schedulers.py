@@ -20,12 +20,12 @@ from toolkit.registry.signature import Positive, is_plain
 
 STATELESS = ("DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler")
 
-# Options of schedulers that follow from the schedule and the network, and are none of the recipe's.
+# Options of schedulers that follow from the schedule and the network, so a recipe must not set them.
 OF_THE_SCHEDULE = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
     "rescale_betas_zero_snr",
 )  # fmt: skip
-# What their own types leave open, and they notice too late or never.
+# Limits that their own types do not express, and that they check too late or never.
 LIMITS: Mapping[str, Any] = {
     "solver_order": Annotated[int, Field(ge=1, le=3)],
     "original_inference_steps": Positive,
@@ -41,11 +41,14 @@ TRIAL_STEPS = 20  # enough to leave the warm-up of every solver
 
 @builds_foreign
 class DiffusersSampler(Sampler):
-    """Any diffusers scheduler, by its class name; those called FlowMatch... on rectified flow.
+    """Any diffusers scheduler, by class name, on a chain; on rectified flow those named FlowMatch...
 
     Args:
         scheduler: the class, e.g. DPMSolverMultistepScheduler or UniPCMultistepScheduler.
         options: further arguments of the scheduler's constructor.
+
+    Raises:
+        ValueError: if there is no such scheduler or option, or it does not fit the path.
     """
 
     def __init__(
@@ -71,15 +74,15 @@ class DiffusersSampler(Sampler):
         if spacing is not None:
             if spacing not in ("leading", "linspace", "trailing"):
                 raise ValueError(f"{self._name} has no spacing {spacing!r}, but leading, linspace, trailing")
-            spaced = {**self._options, "timestep_spacing": spacing}
-            self._scheduler = self._made(spaced)
+        spaced = {} if spacing is None else {"timestep_spacing": spacing}
+        self._scheduler = self._made({**self._options, **spaced})
         if isinstance(schedule, Chain) and n > (total := schedule.num_train_timesteps):
             raise ValueError(
                 f"num_inference_steps must be from 1 to {total}, the length of the chain, not {n}"
             )
         try:
             self._scheduler.set_timesteps(n)
-        except Exception as error:  # whatever a scheduler raises that cannot do this number
+        except Exception as error:  # a scheduler may raise anything on a number it does not support
             reason = " ".join(str(error).split())
             raise ValueError(f"{self._name} cannot take num_inference_steps = {n}: {reason}") from error
         if not schedule.discrete:
@@ -99,17 +102,17 @@ class DiffusersSampler(Sampler):
         return (*(int(t) for t in visited), schedule.clean)
 
     def stepper(self) -> Step:
-        scheduler = copy.deepcopy(self._scheduler)  # which has the history of one walk
+        scheduler = copy.deepcopy(self._scheduler)  # a scheduler keeps the history of one walk
         takes = inspect.signature(scheduler.step).parameters
         visited = [float(t) for t in scheduler.timesteps]
-        done: int | None = None  # steps of the scheduler, once it has begun
+        done: int | None = None  # the scheduler's current step, once the walk has begun
 
         def step(denoise: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> Tensor:
             nonlocal done
             if done is None:
                 done = self._begin(scheduler, visited, t)
                 if float(getattr(scheduler, "init_noise_sigma", 1.0)) != 1.0:
-                    # Such a scheduler works on x_t / alpha_t = x_0 + sigma noise.
+                    # Such a scheduler works on x_t / alpha_t = x_0 + (sigma_t / alpha_t) noise.
                     x_t = x_t * float((scheduler.sigmas[done] ** 2 + 1).sqrt())
             timestep = scheduler.timesteps[done]
             random = {"generator": noise.generators} if "generator" in takes else {}
@@ -124,7 +127,7 @@ class DiffusersSampler(Sampler):
         return step
 
     def _begin(self, scheduler: Any, visited: list[float], t: float) -> int:
-        """The scheduler's step at which a walk begins at t: a lower one leaves out the first."""
+        """The scheduler's step at which a walk from t begins; one below the top skips the first steps."""
         first = visited.index(t) if self._schedule.discrete else [float(x) for x in scheduler.sigmas].index(t)
         if first:
             start_at(scheduler, first)
@@ -132,10 +135,10 @@ class DiffusersSampler(Sampler):
 
 
 def start_at(scheduler: Any, first: int) -> None:
-    """Have a scheduler begin at a later one of its steps.
+    """Make a scheduler begin at step `first`.
 
     Raises:
-        RunError: if it cannot: its samples would be wrong without a word.
+        RunError: if it cannot; its samples would silently be wrong.
     """
     name = type(scheduler).__name__
     if name in STATELESS:
@@ -148,10 +151,10 @@ def start_at(scheduler: Any, first: int) -> None:
 
 
 def make_flow_scheduler(name: str, options: dict[str, bool | int | float | str]) -> Any:
-    """The flow-matching scheduler of that class, whose sigma is the time of rectified flow.
+    """A flow-matching scheduler of class `name`, whose sigma is the time of rectified flow.
 
     Raises:
-        ValueError: if diffusers has no such class, or the class no such option.
+        ValueError: if diffusers has no such class, or the class has no such option or value.
     """
     import diffusers
 
@@ -168,10 +171,10 @@ def make_flow_scheduler(name: str, options: dict[str, bool | int | float | str])
 
 
 def make_scheduler(schedule: Chain, name: str, options: dict[str, bool | int | float | str]) -> Any:
-    """The scheduler of that class on the betas of `schedule`, fed with predictions of the noise.
+    """A scheduler of class `name` on the betas of `schedule`, for predictions of the noise.
 
     Raises:
-        ValueError: if diffusers has no such class, or the class takes no betas or no such option.
+        ValueError: if diffusers has no such class, or the class takes no betas or refuses an option.
     """
     import diffusers
     from diffusers import SchedulerMixin
@@ -191,16 +194,16 @@ def make_scheduler(schedule: Chain, name: str, options: dict[str, bool | int | f
     _check_options(found, options)
     given: dict[str, object] = {"num_train_timesteps": schedule.num_train_timesteps, "clip_sample": False}
     given |= {"prediction_type": "epsilon", "timestep_spacing": "leading", "steps_offset": 0, **options}
-    betas = schedule.betas.numpy()  # schedulers that build on lists or arrays both take it
+    betas = schedule.betas.numpy()  # schedulers that want lists and those that want arrays both take it
     taken = {key: value for key, value in given.items() if key in takes}
-    # Half the chain at most: some cannot visit all of it, and are asked for fewer steps.
+    # At most half the chain: some schedulers cannot visit all of it.
     steps = min(TRIAL_STEPS, max(1, schedule.num_train_timesteps // 2))
     _try(found(trained_betas=betas, **taken), steps, options)
     return found(trained_betas=betas, **taken)
 
 
 def _check_options(scheduler: Any, options: Mapping[str, bool | int | float | str]) -> None:
-    """Refuse values that are not of the options' types: diffusers would fail on them much later, if at all.
+    """Refuse values of the wrong type: diffusers would fail on them much later, if at all.
 
     Raises:
         ValueError: naming the option.
@@ -221,7 +224,7 @@ def _check_options(scheduler: Any, options: Mapping[str, bool | int | float | st
 
 
 def _try(scheduler: Any, steps: int, options: Mapping[str, bool | int | float | str]) -> None:
-    """Walk a small chain, since a scheduler may fail no sooner than in a step, after hours of training.
+    """Take a few steps now: some schedulers fail only in a step, which would be after hours of training.
 
     Raises:
         ValueError: if it walks towards noise, or computes values that are not finite.

@@ -1,6 +1,6 @@
-"""Does a component keep what its interface promises? Checks for every kind that can be checked.
+"""Conformance checks: does a component keep the promises of its interface?
 
-`parametrize_with_checks` is the kit for a plugin's tests; `toolkit plugin test` runs the same checks.
+`parametrize_with_checks` turns them into a plugin's tests; `toolkit plugin test` runs the same checks.
 """
 
 from toolkit.testing.case import Case

@@ -1,4 +1,4 @@
-"""Cases: in which setting a component is checked."""
+"""Cases: the settings in which components are checked."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,19 +26,19 @@ class Case:
 
     Attributes:
         kind: its interface, as in `registry.add`.
-        name: its name there.
-        options: those that have no default, and whatever makes it small. A function is given an empty folder
-            and returns them, for a component that reads files.
-        sample_shape: of an example, for constructors that ask for it.
+        name: its registered name.
+        options: those without a default, and any that make it small. For a component that reads files, a
+            function that gets an empty folder, may fill it, and returns the options.
+        sample_shape: of one example, for constructors that ask for it.
         num_classes: of the data; None without labels.
-        schedule: the table of the path, for constructors that ask for it.
-        steps: of a sampler's walk; None for as many as its path has.
-        recipe: of a small run, for an objective: TOML text, or its tables, or a function of an empty folder
-            that returns them. Needs no [run]; `extends` works.
-        inputs: n to the tensors (n, ...) that a network which is no Denoiser takes; without, only its weights
-            are checked.
-        declares: checks that it does not pass, by name, and why it need not; they are not run.
-        registry: where it is looked up; None takes all that is installed.
+        schedule: the table of the noise schedule, for constructors that ask for it.
+        steps: of a sampler's walk; None takes the path's own number.
+        recipe: of a small run, for an objective: TOML text, or tables, or a function that gets an empty folder
+            and returns either. Needs no [run]; `extends` works.
+        inputs: maps n to the input tensors (n, ...) of a network that is not a Denoiser; without it, only its
+            weights are checked.
+        declares: checks that it does not pass, by name, each with the reason why it need not; they are skipped.
+        registry: where it is looked up; None takes everything installed.
     """
 
     kind: type
@@ -58,7 +58,7 @@ class Case:
 
     @property
     def known(self) -> Registry:
-        """Where components are looked up."""
+        """The registry in which components are looked up."""
         return self.registry or plugins.load().registry
 
     @property
@@ -81,10 +81,10 @@ class Case:
         return found
 
     def build(self, seed: int = 0) -> Any:
-        """The component, new; torch's generators are seeded before.
+        """Build the component anew, with torch's generators seeded.
 
         Raises:
-            RecipeError: if the case leaves out an option, or the component refuses those that it states.
+            RecipeError: if the case lacks a required option, or the component refuses one.
         """
         supplied = {
             "schedule": None if issubclass(self.kind, NoiseSchedule) else self.path(),
@@ -95,7 +95,7 @@ class Case:
         return self.known.create(self.kind, self._stated(), supplied=supplied, where=self._where)
 
     def read_recipe(self, rows: int, micro: int, steps: int) -> Recipe:
-        """The recipe, for runs of so many steps and rows a step."""
+        """The case's recipe, for runs on the CPU of `steps` steps of `rows` rows, in micro-batches of `micro`."""
         assert self.recipe is not None and not callable(self.recipe), "an objective's case states a recipe"
         text = self.recipe if isinstance(self.recipe, str) else write_toml(dict(self.recipe))
         sizes = {"batch_size": rows, "micro_batch_size": micro, "steps": steps, "device": "cpu"}
@@ -108,7 +108,7 @@ class Case:
 
 @contextmanager
 def prepared(case: Case) -> Iterator[Case]:
-    """The case with a registry, and with its options and recipe read from a temporary folder if need be."""
+    """The case with a registry, and with functions for options and recipe called on temporary folders."""
     with tempfile.TemporaryDirectory() as folder:
         options = case.options(Path(folder)) if callable(case.options) else case.options
         recipe = case.recipe(Path(folder)) if callable(case.recipe) else case.recipe

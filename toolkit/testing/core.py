@@ -1,4 +1,4 @@
-"""The smallest settings of the core's own components, for `toolkit plugin test toolkit`."""
+"""Cases for the core's own components, run by `toolkit plugin test toolkit`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +8,12 @@ import torch
 
 from toolkit.data.source import DataSource
 from toolkit.diffusion.denoiser import Denoiser
+from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.sampler import Sampler
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Start
 from toolkit.diffusion.timesteps import TimestepSampler
+from toolkit.hf.autoencoder import write_untrained
 from toolkit.testing.case import CHAIN, Case
 from toolkit.training.objective import DenoisingLoss, Objective
 
@@ -25,7 +27,7 @@ TINY_UNET = {
 PATHS: dict[str, dict[str, Any]] = {
     name: {"type": name} for name in ("rectified_flow", "edm", "vp", "cosine")
 }
-# By name, options and steps: at few steps each has an error of its own.
+# Name, options and steps: each needs its own number of steps for a small enough error.
 ON_ANY_PATH: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("ancestral", {}, 200),
     ("ancestral", {"variance": "fixed_large"}, 200),
@@ -34,7 +36,7 @@ ON_ANY_PATH: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("dpm_solver", {}, 60),
 )
 SHIFTED = "never reaches sigma = 1 / num_train_timesteps: its last step is longer than its others"
-MAPS = "is right for denoisers that lead to x_0 in one step, not for those that say its mean"
+MAPS = "is for denoisers that lead to x_0 in one step, not for those that estimate its mean"
 RECIPE = """
 [data]
 type = "digits"
@@ -66,6 +68,11 @@ decay = 0.9
 type = "euler"
 num_inference_steps = 5
 """
+
+
+def _autoencoder(folder: Path) -> dict[str, Any]:
+    write_untrained(folder / "autoencoder")
+    return {"path": str(folder / "autoencoder")}
 
 
 def cases() -> list[Case]:
@@ -102,6 +109,7 @@ def cases() -> list[Case]:
             schedule=PATHS["edm"],
         ),
         Case(Objective, "denoising", recipe=RECIPE),
+        Case(Encoder, "diffusers_autoencoder", _autoencoder),
         *(
             Case(Sampler, name, options, schedule=path, steps=steps)
             for name, options, steps in ON_ANY_PATH
@@ -130,7 +138,7 @@ def cases() -> list[Case]:
 
 
 def pictures(table: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
-    """The same table, of a folder in which there are pictures: two classes of four."""
+    """Options of a source that reads a folder, which is filled with pictures: two classes of four."""
 
     def options(folder: Path) -> dict[str, Any]:
         from PIL import Image

@@ -1,4 +1,4 @@
-"""Which checks there are for a case, and running them: one by one, or as pytest's parameters."""
+"""The checks for a case, and running them: one by one, or as parameters of a pytest test."""
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 from toolkit.data.source import DataSource
+from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.sampler import Sampler
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Start
@@ -45,13 +46,14 @@ CHECKS: dict[type, tuple[Check, ...]] = {
     Sampler: samplers.CHECKS,
     Start: starts.CHECKS,
     Metric: metrics.CHECKS,
-    nn.Module: networks.CHECKS,  # whatever else is a module
+    Encoder: networks.ENCODER_CHECKS,
+    nn.Module: networks.CHECKS,  # any other module
 }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a check: `message` says what is wrong, or why the case declares it."""
+    """The outcome of a check; `message` says what is wrong, or why the case declares the check."""
 
     case: Case
     check: str
@@ -60,10 +62,10 @@ class Outcome:
 
 
 def checks_for(case: Case) -> tuple[Check, ...]:
-    """The checks of the case's kind, first those that a plugin's own kind brings; none for a kind without.
+    """The checks for the case's kind, those that a plugin brings with its own kind first; possibly none.
 
     Raises:
-        PluginError: if the case declares one that there is not.
+        PluginError: if the case declares a check that does not exist.
     """
     brought = [check for base in case.kind.__mro__ for check in _brought(base)]
     checks = (*brought, *next((CHECKS[base] for base in case.kind.__mro__ if base in CHECKS), ()))
@@ -76,7 +78,7 @@ def checks_for(case: Case) -> tuple[Check, ...]:
 
 
 def run(cases: Sequence[Case]) -> Iterator[Outcome]:
-    """Every check of every case, one after the other."""
+    """Run every check of every case, one after the other."""
     for case in cases:
         for check in checks_for(case):
             name = check.__name__
@@ -95,9 +97,9 @@ def run(cases: Sequence[Case]) -> Iterator[Outcome]:
 
 
 def stated_cases(module: str) -> list[Case]:
-    """What `cases()` in the plugin's own `conformance` module gives; nothing without such a module.
+    """The result of `cases()` in the plugin's `conformance` module; empty without such a module.
 
-    It lies in the package that the entry point names, or beside the module that it names.
+    The module is in the package that the entry point names, or beside the module that it names.
     """
     conformance = _conformance(module)
     found: list[Case] = list(conformance.cases()) if conformance else []
@@ -105,7 +107,7 @@ def stated_cases(module: str) -> list[Case]:
 
 
 def _brought(kind: type) -> tuple[Check, ...]:
-    """The checks that a plugin's `conformance` module has for a kind of its own, in `CHECKS`."""
+    """The checks in `CHECKS` of a plugin's `conformance` module for a kind of its own."""
     module = _conformance(kind.__module__.partition(".")[0])
     own: Mapping[type, tuple[Check, ...]] = getattr(module, "CHECKS", {})
     return tuple(own.get(kind, ()))
@@ -125,10 +127,10 @@ def _is_package(module: str) -> bool:
 
 
 def default_case(component: Component, registry: Registry) -> Case:
-    """The case of a component that its plugin says nothing about: all defaults.
+    """A case with all defaults, for a component that its plugin has no case for.
 
     Raises:
-        PluginError: saying why there is none.
+        PluginError: if there can be none; the message says why.
     """
     case = Case(component.interface, component.name, registry=registry)
     if not checks_for(case):

@@ -1,4 +1,4 @@
-"""What every denoising loss keeps."""
+"""Checks of denoising losses."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What every metric keeps, on a small model and pictures of noise."""
+"""Checks of metrics, on a small model and pictures of noise."""
 
 import json
 import math
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 class Noise(DataSource):
-    """Noise of a case's shape: pictures if it has three dimensions."""
+    """Noise of a case's shape: uint8 pictures if it has three dimensions, else float32."""
 
     def __init__(self, case: Case) -> None:
         self.image_shape, self.num_classes = case.sample_shape, case.num_classes
@@ -60,7 +60,7 @@ class Projection(FeatureExtractor):
 
 @contextmanager
 def _subject(case: Case) -> Iterator[Subject]:
-    """A model that was never trained, its samples, and noise to compare them with."""
+    """An untrained model, its samples, and noise to compare them with."""
     chain, source, registry = case.path(), Noise(case), case.known
     tables: dict[str, Any] = {"schedule": dict(case.schedule), "network": {"type": "shrinking"}}
 
@@ -89,7 +89,7 @@ def _score(case: Case, seed: int = 0) -> Score:
 
 
 def check_score(case: Case) -> None:
-    """Named finite numbers, which JSON can hold."""
+    """A score is named finite numbers that JSON can hold."""
     score = _score(case)
     require(score.values, "gives no values: the first one is what people quote")
     named = {**{name: [value] for name, value in score.values.items()}, **dict(score.curves)}
@@ -106,8 +106,7 @@ def check_same_score_twice(case: Case) -> None:
     first, again = _score(case, seed=0), _score(case, seed=1)
     require(
         first == again,
-        "the same subject has another score: seed what it draws by an option, with a torch.Generator of its "
-        "own",
+        "the same subject has another score: draw from a torch.Generator of its own, seeded by an option",
     )
 
 

@@ -1,4 +1,4 @@
-"""What every network keeps; denoisers are asked for predictions, others for what their case feeds them."""
+"""Checks of networks: of a denoiser's predictions, and of other networks' outputs for their case's inputs."""
 
 import tempfile
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ ROWS = 4
 
 
 def _inputs(case: Case, network: nn.Module) -> tuple[Tensor | None, ...] | None:
-    """What its forward takes, (ROWS, ...) each; None if the case does not say."""
+    """The inputs of its forward, (ROWS, ...) each; None if the case has none."""
     torch.manual_seed(5)
     if not isinstance(network, Denoiser):
         return None if case.inputs is None else case.inputs(ROWS)
@@ -36,13 +36,13 @@ def _inputs(case: Case, network: nn.Module) -> tuple[Tensor | None, ...] | None:
 
 @torch.no_grad()
 def _ask(network: nn.Module, inputs: tuple[Tensor | None, ...], rows: slice = slice(None)) -> Tensor:
-    """What it says of these rows: what a denoiser computes, x_0 or noise, or the output of another one."""
+    """Its output for these rows: of a denoiser x_0 + noise, of another network all it returns."""
     given = [tensor if tensor is None else tensor[rows] for tensor in inputs]
     if not isinstance(network, Denoiser):
         out = network.eval()(*given)
         return torch.cat([part.flatten(1) for part in out], 1) if isinstance(out, (tuple, list)) else out
     out = _predict(network, given)
-    # Of x_0 and noise one is divided by a number near 0 at each end of the chain: their sum shows both.
+    # At each end of the chain one of the two is divided by a number near 0; the sum shows errors of both.
     return out.x0 + out.noise
 
 
@@ -81,7 +81,7 @@ def check_output(case: Case) -> None:
 
 
 def check_rows_do_not_leak(case: Case) -> None:
-    """In eval mode, what it says of a row depends on that row alone."""
+    """In eval mode, the output for a row depends on that row alone."""
     network = case.build()
     inputs = _inputs(case, network)
     if inputs is None:
@@ -96,7 +96,7 @@ def check_rows_do_not_leak(case: Case) -> None:
 
 
 def check_eval_draws_nothing(case: Case) -> None:
-    """In eval mode it draws nothing but its latent, and that row by row from the generators."""
+    """In eval mode it draws nothing but its latent, row by row from the generators."""
     network = case.build()
     inputs = _inputs(case, network)
     if inputs is None:
@@ -139,17 +139,17 @@ def check_folder_round_trip(case: Case) -> None:
         require(
             close(_ask(again, inputs), _ask(network, inputs), 1e-5),
             "a saved and loaded network gives another output: what it draws or learns must be a parameter or "
-            "a buffer (register_buffer), what it is told an option",
+            "a buffer (register_buffer), and what it is given an option",
         )
 
 
 def check_conditional(case: Case) -> None:
-    """`conditional` says whether labels change what a denoiser predicts; `null_class`, whether "no class" may."""
+    """Labels change a denoiser's predictions if and only if it is `conditional`."""
     network = case.build()
     if not isinstance(network, Denoiser) or case.num_classes is None:
         return
     with torch.no_grad():
-        for parameter in network.parameters():  # what begins as zero would hide the label
+        for parameter in network.parameters():  # weights that begin at zero would hide the label
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
     labels = [torch.full((ROWS,), i) for i in range(min(2, case.num_classes))]
     labels += [torch.full((ROWS,), case.num_classes)] if network.null_class else []
@@ -168,6 +168,22 @@ def check_conditional(case: Case) -> None:
     )
 
 
+def check_latents(case: Case) -> None:
+    """Images become latents of the shape that it says, and images again; rows are apart, and nothing is drawn."""
+    encoder = case.build().eval()
+    images = torch.rand(ROWS, *case.sample_shape) * 2 - 1
+    shape = (ROWS, *encoder.latent_shape(case.sample_shape))
+    with torch.no_grad(), without_draws("an encoder", "take the mean of what it encodes to"):
+        latents = encoder.encode(images)
+        alone, back = encoder.encode(images[:1]), encoder.decode(latents)
+    for name, found, wanted in (("encode", latents, shape), ("decode", back, tuple(images.shape))):
+        require(tuple(found.shape) == wanted, f"{name} gives {tuple(found.shape)} and not {wanted}")
+        require(found.dtype == torch.float32, f"{name} gives {found.dtype}, and not float32")
+        require(bool(found.isfinite().all()), f"{name} gives values that are not finite")
+    require(close(alone, latents[:1], 1e-4), "an image's latent depends on the images beside it")
+
+
+ENCODER_CHECKS = (check_latents,)
 CHECKS = (
     check_output,
     check_rows_do_not_leak,

@@ -1,4 +1,4 @@
-"""What every objective keeps, found out by the trainer itself on its case's recipe."""
+"""Checks of objectives, by running the trainer itself on the recipe of their case."""
 
 import tempfile
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ from toolkit.training.trainer import RunOptions, Trainer
 
 ROWS, MICRO = 8, 4
 STEPS = 4
-ROUNDING = 1e-4  # of a gradient, relative to its norm, when rows are added up in another order
+ROUNDING = 1e-4  # error of a gradient relative to its norm, when rows are summed in another order
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A small run of the case's recipe that has not begun."""
+    """A small run of the case's recipe, not begun."""
 
     built: Built
     batches: Batches
@@ -50,7 +50,7 @@ class _Run:
         return self.built.training.networks
 
     def step(self, rows: range = range(ROWS)) -> Step:
-        """The step that turns see outside a trainer, for those rows of the global batch."""
+        """A step for calling turns without a trainer, on these rows of the global batch."""
         networks, processes = self.networks, self.processes
         contexts = processes.float32, processes.no_grad
         return Step(0, 0, processes.device, networks, networks, *contexts, rows=rows, total=ROWS)
@@ -70,7 +70,7 @@ def _run(case: Case) -> Iterator[_Run]:
 
 
 def _weights(trainer: Trainer) -> dict[str, Tensor]:
-    """All that training has made: networks and averages."""
+    """All weights and buffers that training changes: networks and averages."""
     training = trainer.training
     modules = {**training.networks, **{f"ema/{role}": e.network for role, e in training.ema.items()}}
     return {f"{r}.{k}": v.clone() for r, module in modules.items() for k, v in module.state_dict().items()}
@@ -128,7 +128,7 @@ def check_draws_from_torch_alone(case: Case) -> None:
 
 
 def check_turns_train_their_own_networks(case: Case) -> None:
-    """A turn's loss has gradients for the networks that it trains, and leaves all others as they are."""
+    """A turn's loss has gradients for the networks that it trains, and leaves all others alone."""
     with _run(case) as run:
         objective = run.built.training.objective
         wanted = {role: [p for p in n.parameters() if p.requires_grad] for role, n in run.networks.items()}
@@ -169,7 +169,7 @@ def _backward(loss: Loss) -> None:
 def check_micro_batches(case: Case) -> None:
     """A batch in two halves has the loss, the gradient and the records of the whole.
 
-    Every row draws the same here, so that cutting the batch otherwise gives no row another noise.
+    Every row draws the same here, so that no row gets other noise when the batch is cut differently.
     """
     with _run(case) as run:
         run.trainer()  # freezes what is never trained
@@ -186,7 +186,7 @@ def check_micro_batches(case: Case) -> None:
 
 
 def _taken(run: _Run, turn: Turn, size: int) -> dict[str, Tensor]:
-    """The loss, the gradients by role and the records of the first rows, in micro-batches of that size."""
+    """The loss, gradients by role and records of the first ROWS rows, in micro-batches of `size`."""
     parameters = {role: list(run.networks[role].parameters()) for role in turn.trains}
     for role, network in run.networks.items():
         network.requires_grad_(role in turn.trains).zero_grad(set_to_none=True)
@@ -208,7 +208,7 @@ def _taken(run: _Run, turn: Turn, size: int) -> dict[str, Tensor]:
 
 
 def check_state_round_trips(case: Case) -> None:
-    """What the objective has learned comes back from a file into a new one."""
+    """The objective's state can be saved to a file and loaded into a new one."""
     with _run(case) as run, tempfile.TemporaryDirectory() as folder:
         learned = run.trained().training.objective.state_dict()
         path = Path(folder) / "objective.safetensors"
@@ -228,7 +228,7 @@ def check_state_round_trips(case: Case) -> None:
 
 
 def check_exact_resume(case: Case) -> None:
-    """A run that goes on from a checkpoint ends at the bits of one that was never stopped."""
+    """A run resumed from a checkpoint ends at the same bits as one that was never stopped."""
     with foreign_seed(0), _run(case) as run:
         whole = _weights(run.trained())
     half = STEPS // 2

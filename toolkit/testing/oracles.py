@@ -1,4 +1,4 @@
-"""Denoisers of which everything is known."""
+"""Denoisers that are known in closed form."""
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,11 @@ COVARIANCE = torch.tensor([[0.5, 0.2], [0.2, 0.3]])  # wide enough that a walk's
 
 
 class Gaussian(Denoiser):
-    """The exact mean of p(x_0 | x_t) for points x_0 ~ N(MEAN, COVARIANCE).
+    """The exact mean of p(x_0 | x_t) for points x_0 (B, 2) ~ N(MEAN, COVARIANCE), C = COVARIANCE:
 
-    It is MEAN + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha MEAN). As a flow map it answers with the x_0
-    that leads from x_t at t straight to the exact x_s on the path of the probability flow.
+        MEAN + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha MEAN)
+
+    As a flow map it predicts the x_0 of the straight line from x_t to the exact x_s of the probability flow.
     """
 
     def __init__(self, schedule: NoiseSchedule, *, flow_map: bool = False) -> None:
@@ -49,7 +50,7 @@ class Gaussian(Denoiser):
 
 
 class Shrinking(Denoiser):
-    """Noise in proportion to x_t and a variance between its bounds: two parameters, row by row."""
+    """Predicts noise (on a chain; else x_0) proportional to x_t, and a variance: two parameters, row by row."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The checks of all that an installed plugin registers."""
+"""Runs the checks of everything that an installed plugin registers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,14 +15,14 @@ from toolkit.testing.kit import Outcome, default_case, run, stated_cases
 
 @dataclass(frozen=True)
 class Examined:
-    """What became of every check; and the components that could not be checked, each with the reason."""
+    """The outcome of every check, and the components that could not be checked, each with the reason."""
 
     outcomes: tuple[Outcome, ...]
     without: tuple[tuple[Component, str], ...]
 
 
 def examine(package: str, progress: Callable[[str], None] | None = None) -> Examined:
-    """Run all checks of the plugins that `package` names; `progress` is told of each.
+    """Run all checks of the plugins that `package` names; `progress` gets a line for each.
 
     Raises:
         PluginError: if nothing of that name is installed, or it cannot be loaded.
@@ -43,7 +43,7 @@ def examine(package: str, progress: Callable[[str], None] | None = None) -> Exam
 
 
 def _named(package: str) -> list[tuple[Owner, str]]:
-    """The plugins of that name, module or distribution, each with the module of its entry point."""
+    """The plugins with `package` as name, module or distribution, each with its entry point's module."""
     installed = [(CORE, "toolkit.testing.core"), *((one.owner, one.module) for one in switched()[0])]
     found = [one for one in installed if package in (one[0].name, one[1], one[0].distribution)]
     if not found:
@@ -54,7 +54,7 @@ def _named(package: str) -> list[tuple[Owner, str]]:
 
 
 def cases_of(owner: Owner, module: str, registry: Registry) -> tuple[list[Case], list[tuple[Component, str]]]:
-    """The cases that a plugin states, default ones for what else it registers, and what has none and why."""
+    """A plugin's own cases with default ones for its other components, and the components without, and why."""
     stated = core.cases() if owner == CORE else stated_cases(module)
     cases = [replace(case, registry=registry) for case in stated]
     without = []

@@ -1,4 +1,4 @@
-"""Whose randomness a component uses, and a world in which every draw is the same."""
+"""Checks of which generators a component uses, and a mode in which every draw is the same."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from toolkit.testing.requirement import require
 
 @contextmanager
 def foreign_seed(seed: int) -> Iterator[None]:
-    """numpy's and Python's global generators, seeded; put back afterwards."""
+    """Seed numpy's and Python's global generators inside; restore them afterwards."""
     before = np.random.get_state(), random.getstate()
     np.random.seed(seed)
     random.seed(seed)
@@ -28,7 +28,7 @@ def foreign_seed(seed: int) -> Iterator[None]:
 
 @contextmanager
 def without_draws(what: str, help: str, *, torchs: bool = True) -> Iterator[None]:
-    """Fail if a global generator was used inside: numpy's, Python's, and also torch's if asked."""
+    """Fail if a global generator is used inside: numpy's, Python's or, with `torchs`, torch's."""
     of_numpy, of_python, of_torch = np.random.get_state(), random.getstate(), torch.get_rng_state()
     yield
     after: Any = np.random.get_state()
@@ -42,7 +42,7 @@ def without_draws(what: str, help: str, *, torchs: bool = True) -> Iterator[None
 
 
 def row_generators(n: int, first: int = 0) -> list[torch.Generator]:
-    """One generator a row, row i seeded by its number."""
+    """One generator per row, seeded by the row's number, `first` the first."""
     return [torch.Generator().manual_seed(1000 + first + i) for i in range(n)]
 
 

@@ -1,10 +1,10 @@
-"""What a check says when it fails."""
+"""How a check fails."""
 
 from torch import Tensor
 
 
 class Nonconformance(AssertionError):
-    """A component does not keep a promise of its interface; the message says which, and what would help."""
+    """A component breaks a promise of its interface; the message says which, and what would help."""
 
 
 def require(holds: object, message: str) -> None:
@@ -14,7 +14,7 @@ def require(holds: object, message: str) -> None:
 
 
 def close(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> bool:
-    """Whether two tensors are the same but for rounding, relative to the largest value."""
+    """Whether two tensors agree in shape, and in values to `tolerance` times the largest |b|."""
     if a.shape != b.shape:
         return False
     scale = max(float(b.abs().max()), 1e-6) if b.numel() else 1.0

@@ -1,4 +1,4 @@
-"""What every sampler keeps, on the path of its case."""
+"""Checks of samplers, on the path of their case."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from toolkit.testing.oracles import COVARIANCE, MEAN, Gaussian
 from toolkit.testing.randomness import row_generators, without_draws
 from toolkit.testing.requirement import close, require
 
-ROWS = 20_000  # at which chance moves a covariance by 1 %
+ROWS = 20_000  # chance then moves a covariance by about 1 %
 
 
 def _times(case: Case, sampler: Sampler) -> tuple[float, ...]:
@@ -47,8 +47,8 @@ def check_gaussian_is_recovered(case: Case) -> None:
     mean, covariance = images.mean(0), images.T.cov()
     require(
         float((mean - MEAN).norm()) < 0.05,
-        f"samples of a Gaussian with mean {_text(MEAN)} have mean {_text(mean)}: compare the step's mean with "
-        "that of schedule.posterior(x0, x_t, s, t)",
+        f"samples of a Gaussian with mean {_text(MEAN)} have mean {_text(mean)}: compare the mean of a step "
+        "with that of schedule.posterior(x0, x_t, s, t)",
     )
     error = float((covariance - COVARIANCE).norm() / COVARIANCE.norm())
     require(
@@ -66,25 +66,25 @@ def check_seed_stable(case: Case) -> None:
         first, again = (_sample(case, x, row_generators(4), sampler, times) for _ in range(2))
     require(
         torch.equal(first, again),
-        "the same x and generators gave other samples: keep nothing between walks, state lives in the closure "
-        "of stepper(), and draw by noise()",
+        "the same x and generators gave other samples: keep nothing between walks (state belongs in the "
+        "closure of stepper()), and draw by noise()",
     )
 
 
 def check_batch_invariant(case: Case) -> None:
-    """Row i depends on x[i] and generators[i], whatever batch it is in."""
+    """Row i depends on x[i] and generators[i] alone, whatever batch it is in."""
     x = _noise(case, 4)
     together = _sample(case, x, row_generators(4))
     alone = torch.cat([_sample(case, x[i : i + 1], row_generators(1, first=i)) for i in range(4)])
     require(
         close(alone, together),
-        "a row sampled alone is another image than in its batch: draw by noise(), and take no statistic over "
+        "a row sampled alone differs from the same row in its batch: draw by noise(), and take no statistic over "
         "rows",
     )
 
 
 def check_calls(case: Case) -> None:
-    """It calls the network on the path, at its grid's times or between them; none where nothing is left."""
+    """It calls the network at times on the path, always equally often, and not at all on an empty walk."""
     sampler: Sampler = case.build()
     path, x, times = case.path(), _noise(case, 2), _times(case, sampler)
     require(times[-1] == path.clean, f"its grid ends with {times[-1]}, not with clean = {path.clean}")
@@ -102,7 +102,7 @@ def check_calls(case: Case) -> None:
         f"a walk on an image of one pixel takes {calls} calls, and one on points {len(denoiser.seen)}: the "
         "number of calls may not depend on the image",
     )
-    require(torch.equal(_sample(case, x, row_generators(2), sampler, ()), x), "an empty walk gives x back")
+    require(torch.equal(_sample(case, x, row_generators(2), sampler, ()), x), "an empty walk must return x")
 
 
 CHECKS = (check_gaussian_is_recovered, check_seed_stable, check_batch_invariant, check_calls)

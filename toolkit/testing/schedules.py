@@ -1,4 +1,4 @@
-"""What every noise schedule keeps."""
+"""Checks of noise schedules."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from toolkit.testing.case import Case
 from toolkit.testing.requirement import close, require
 
 LEAST_NOISE = 0.99  # of the last sigma, relative to prior_std: samplers start from noise alone
-POINTS = 33  # of a continuous path that are looked at
+POINTS = 33  # times at which a continuous path is checked
 
 
 def _times(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,7 @@ def check_limits(case: Case) -> None:
     )
     number = schedule.diffuse(one[:1], float(times[0]), one[:1])
     require(
-        close(number, schedule.diffuse(one[:1], times[:1], one[:1])), "a number is another time than a tensor"
+        close(number, schedule.diffuse(one[:1], times[:1], one[:1])), "a time given as a number must mean the same as in a tensor"
     )
 
 
@@ -74,7 +74,7 @@ def check_snr_falls(case: Case) -> None:
 
 
 def check_steps_give_the_marginal(case: Case) -> None:
-    """Single steps, one after the other, have the distribution that `diffuse` draws from at once."""
+    """Single steps, one after the other, lead to the distribution that `diffuse` draws from at once."""
     schedule: NoiseSchedule = case.build()
     times, one = _times(schedule)
     zero = torch.zeros_like(one)
@@ -91,12 +91,12 @@ def check_steps_give_the_marginal(case: Case) -> None:
     spread = schedule.diffuse(zero, times, one).double().flatten() ** 2
     require(
         close(torch.stack(means), marginal) and close(torch.stack(variances), spread),
-        "steps by `advance` do not add up to `diffuse`: a path says alpha and sigma alone, the rest follows",
+        "steps by `advance` do not add up to `diffuse`: a path defines alpha and sigma only, the rest follows",
     )
 
 
 def check_posterior_is_bayes(case: Case) -> None:
-    """The posterior q(x_s | x_t, x_0) is what Bayes' rule makes of a step and the marginal."""
+    """The posterior q(x_s | x_t, x_0) follows by Bayes' rule from a step and the marginal."""
     schedule: NoiseSchedule = case.build()
     times, one = _times(schedule)
     zero = torch.zeros_like(one)
@@ -113,16 +113,16 @@ def check_posterior_is_bayes(case: Case) -> None:
     mean_xt, _ = schedule.posterior(zero[1:], one[1:], s, t)
     require(
         close(mean_x0.double().flatten(), of_x0) and close(mean_xt.double().flatten(), of_xt),
-        "the posterior's mean is not that of Bayes' rule: a path says alpha and sigma alone",
+        "the posterior's mean is not that of Bayes' rule: a path defines alpha and sigma only",
     )
     require(
         close(torch.as_tensor(std).double().flatten() ** 2, spread * noise / total, 1e-3),
-        "the posterior's variance is not that of Bayes' rule: a path says alpha and sigma alone",
+        "the posterior's variance is not that of Bayes' rule: a path defines alpha and sigma only",
     )
 
 
 def check_derivatives(case: Case) -> None:
-    """On a continuous path, `derivatives` are those of alpha and sigma."""
+    """On a continuous path, `derivatives` gives those of alpha and sigma."""
     schedule: NoiseSchedule = case.build()
     if not isinstance(schedule, Continuous):
         return

@@ -1,4 +1,4 @@
-"""What every data source keeps."""
+"""Checks of data sources."""
 
 import pickle
 
@@ -24,7 +24,7 @@ def _same(a: tuple[Tensor, Tensor | None], b: tuple[Tensor, Tensor | None]) -> b
 
 
 def check_examples(case: Case) -> None:
-    """Pictures are uint8, other data finite float32, of the stated shape, with labels below num_classes."""
+    """Pictures are uint8 (or float32), other data finite float32, of image_shape; labels below num_classes."""
     source: DataSource = case.build()
     require(len(source) > 0, "is empty")
     indices = _indices(source)
@@ -51,7 +51,7 @@ def check_examples(case: Case) -> None:
 
 
 def check_any_order(case: Case) -> None:
-    """An example is the same in whatever order and company it is read."""
+    """An example is the same in whatever order and batch it is read."""
     source: DataSource = case.build()
     indices = _indices(source)
     images, labels = source.read(indices)
@@ -59,13 +59,13 @@ def check_any_order(case: Case) -> None:
     shuffled = source.read(indices[order])
     require(
         _same(shuffled, (images[order], None if labels is None else labels[order])),
-        "read in another order, examples are others: row i of read(indices) must be example indices[i]",
+        "examples change with the order of reading: row i of read(indices) must be example indices[i]",
     )
     for i in order[:4].tolist():
         one = source.read(indices[i : i + 1])
         require(
             _same(one, (images[i : i + 1], None if labels is None else labels[i : i + 1])),
-            f"example {i} read alone is another than in a batch: it may depend on its index only",
+            f"example {i} read alone differs from the same one in a batch: it may depend on its index only",
         )
 
 
@@ -96,7 +96,7 @@ def check_draws_nothing(case: Case) -> None:
 
 
 def check_held_out(case: Case) -> None:
-    """What is kept for measuring is of the same form, and not trained on."""
+    """Held-out examples have the same form, and are not trained on."""
     source: DataSource = case.build()
     held_out = source.held_out()
     if held_out is None:

@@ -1,4 +1,4 @@
-"""What every start keeps."""
+"""Checks of starts."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def _draw(case: Case, start: Start, rows: range, t: float) -> Tensor:
 
 
 def _first(case: Case, start: Start) -> float:
-    """The time at which a sampler of the whole path begins; `clean` if it has nothing to do."""
+    """The time at which a walk over the whole path begins; `clean` if there is no step to take."""
     path = case.path()
     return next((t for t in path.grid(None, None) if t <= start.time), path.clean)
 
@@ -36,7 +36,7 @@ def check_start(case: Case) -> None:
 
 
 def check_draw(case: Case) -> None:
-    """x_t is finite float32 of the shape that was asked for; at t -1 it is an x_0."""
+    """x_t is finite float32 of the requested shape, at the first time and at `clean`."""
     start: Start = case.build()
     for t in (_first(case, start), case.path().clean):
         x = _draw(case, start, range(ROWS), t)
@@ -47,7 +47,7 @@ def check_draw(case: Case) -> None:
 
 
 def check_rows_follow_their_generators(case: Case) -> None:
-    """Row i depends on generators[i] alone, and comes again for the same one."""
+    """Row i depends on generators[i] alone, and is the same again for an equal generator."""
     start: Start = case.build()
     t = _first(case, start)
     with without_draws("draw", "given generators, draw row i from generators[i]: toolkit.randn"):
@@ -55,7 +55,7 @@ def check_rows_follow_their_generators(case: Case) -> None:
     alone = torch.cat([_draw(case, start, range(i, i + 1), t) for i in range(ROWS)])
     require(
         close(alone, together),
-        "a row drawn alone is another than in its batch: draw row i from generators[i] (toolkit.randn)",
+        "a row drawn alone differs from the same row in its batch: draw row i from generators[i] (toolkit.randn)",
     )
 
 

@@ -1,4 +1,4 @@
-"""What every choice of timesteps keeps."""
+"""Checks of timestep samplers."""
 
 from math import sqrt
 
@@ -12,7 +12,7 @@ from toolkit.testing.randomness import foreign_seed, without_draws
 from toolkit.testing.requirement import require
 
 DRAWS = 200_000
-DEVIATIONS = 5.0  # standard errors; chance goes so far once in two million times, for each of T timesteps
+DEVIATIONS = 5.0  # standard errors; by chance one in two million draws of a normal variable is farther off
 CPU = torch.device("cpu")
 
 
@@ -54,7 +54,7 @@ def _require_unbiased(timesteps: TimestepSampler, chain: Chain, when: str) -> No
         for p in (1, 2)
     )
     error = ((second - first**2).clamp(min=0) / DRAWS).sqrt()
-    # A timestep that is hardly ever drawn tells nothing of its own error: chance alone explains as much.
+    # A timestep that is hardly ever drawn has no usable estimate of its own error: use a floor instead.
     error = error.clamp(min=wanted / sqrt(DRAWS * wanted) * 0.5)
     worst = int(((first - wanted) / error).abs().argmax())
     off = float((first[worst] - wanted) / error[worst])
@@ -77,7 +77,7 @@ def check_unbiased(case: Case) -> None:
 
 
 def check_seed_stable(case: Case) -> None:
-    """Draws are torch's own generator's: seeded alike they are alike, whatever numpy and Python do."""
+    """Draws depend on torch's default generator alone, whatever the state of numpy's and Python's."""
     drawn = []
     for seed in (1, 2):
         timesteps = case.build()

@@ -77,7 +77,8 @@ class FirstRows(DataSource):
 def round_trip(pipeline: Pipeline, folder: Path, say: Callable[[str], None]) -> None:
     """Sample a few images with the last few network calls, save, load, and sample the same ones again."""
     shortened = pipeline.times[-CALLS - 1 :]
-    calls = count_calls(pipeline.sampler, pipeline.schedule, shortened, len(pipeline.sample_shape))
+    dimensions, guidance = len(pipeline.sample_shape), pipeline.guidance
+    calls = count_calls(pipeline.sampler, pipeline.schedule, shortened, dimensions, guidance)
     images = few(pipeline, shortened)
     if not bool(images.isfinite().all()):
         raise CheckpointError("the sampler gives values that are not finite")
