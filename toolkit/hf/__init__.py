@@ -1,4 +1,4 @@
-"""All of the toolkit that knows diffusers: its UNet and schedulers as components, and its saved folders."""
+"""Everything that depends on diffusers: its UNet, schedulers and autoencoders, and its saved folders."""
 
 from toolkit.diffusion.denoiser import Denoiser
 from toolkit.diffusion.encoder import Encoder

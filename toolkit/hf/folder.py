@@ -1,7 +1,7 @@
-"""diffusers' layout of unconditional pipelines, e.g. google/ddpm-cifar10-32: read as ours, and written too.
+"""diffusers' layout of unconditional pipelines, e.g. google/ddpm-cifar10-32, read and written.
 
-unet/                          a UNet2DModel in diffusers' own format, for a denoiser that is one
-scheduler/, model_index.json   only if diffusers.DDPMPipeline would sample it right
+unet/                          a UNet2DModel in diffusers' own format, if the denoiser is one
+scheduler/, model_index.json   only if diffusers.DDPMPipeline would sample it correctly
 """
 
 import re
@@ -38,15 +38,15 @@ PARTS = {
     "unet": (["diffusers", "UNet2DModel"],),
     "scheduler": tuple(["diffusers", name] for name in SCHEDULERS),
 }
-# What these options do to a sample, ours do not; keys, and the values that leave them without effect.
+# Options whose effect on samples ours do not have, and the values at which they have none.
 UNSUPPORTED_UNET = {"center_input_sample": False, "class_embed_type": None, "num_class_embeds": None}
 UNSUPPORTED_DDPM = {"thresholding": False, "clip_sample_range": 1.0, "steps_offset": 0}
 DDIM_OPTIONS = (
     "clip_sample", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "set_alpha_to_one",
     "steps_offset", "thresholding", "timestep_spacing",
 )  # fmt: skip
-# Types of the keys that are read of unet/config.json, besides UNET_LIMITS, and of scheduler_config.json.
-Side = Annotated[int, Field(ge=1, le=2**14)]  # of an image; larger ones are a slip, and take all the memory
+# Types of the keys that are read from unet/config.json, besides UNET_LIMITS, and scheduler_config.json.
+Side = Annotated[int, Field(ge=1, le=2**14)]  # of an image; a larger one is a slip, and takes all the memory
 UNET_KEYS = {"sample_size": Side | tuple[Side, Side], "in_channels": Positive, "out_channels": Positive}
 Beta = Annotated[float, Field(gt=0, le=1)]
 SCHEDULER_KEYS = {
@@ -63,7 +63,7 @@ SCHEDULER_KEYS = {
     "set_alpha_to_one": bool,
     **{key: limit for key, limit in LIMITS.items() if key in (*DDIM_OPTIONS, "timestep_spacing")},
 }
-DDIM_STEPS = 50  # what DDIMPipeline takes unless told otherwise
+DDIM_STEPS = 50  # the default of DDIMPipeline
 ATTENTION = {
     "query": "to_q",
     "key": "to_k",
@@ -82,11 +82,11 @@ class DiffusersLayout(Layout):
         return (folder / INDEX).is_file()
 
     def read(self, folder: Path, registry: Registry) -> tuple[Saved, dict[str, Tensor]]:
-        """Nothing but JSON and safetensors is opened.
+        """As `Layout.read`; opens nothing but JSON and safetensors.
 
         Raises:
             CheckpointError: if it is another pipeline, has another network, or only pickled weights; if a
-                value in its files cannot be read, or the weights are of another network.
+                value in its files is not supported, or the weights do not fit the network.
         """
         index = read_json(folder / INDEX)
         name, unet = index.get("_class_name"), index.get("unet")
@@ -170,16 +170,16 @@ def _unet(network: nn.Module) -> Any:
 
 
 def _prefix(network: nn.Module) -> str:
-    """Where the UNet that diffusers knows lies in the network's state."""
+    """The prefix of the UNet2DModel's names in the network's state."""
     unet = _unet(network)
     return next(f"{name}." if name else "" for name, module in network.named_modules() if module is unet)
 
 
 def to_scheduler(schedule: Chain, **config: Any) -> "DDPMScheduler":
-    """diffusers' DDPMScheduler of the whole chain; `config` is passed on (`variance_type`, ...).
+    """diffusers' DDPMScheduler for a whole chain; `config` holds its other arguments (`variance_type`, ...).
 
     Raises:
-        ValueError: for a respaced chain: there the scheduler's `set_timesteps` says what is kept.
+        ValueError: for a respaced chain; in diffusers the scheduler's `set_timesteps` chooses timesteps.
     """
     if len(schedule.timesteps) != schedule.num_train_timesteps:
         raise ValueError("a respaced schedule has no scheduler: take that of the whole chain")
@@ -190,13 +190,13 @@ def to_scheduler(schedule: Chain, **config: Any) -> "DDPMScheduler":
 
 
 def scheduler_of(sampler: Sampler, saved: Saved) -> "DDPMScheduler | None":
-    """The diffusers scheduler that samples alike; None if there is none."""
+    """The diffusers scheduler that samples as `sampler` does; None if there is none."""
     if not isinstance(sampler, Ancestral):
         return None
     chain, table = sampler.schedule, saved.sampler or {}
     steps, spacing = table.get("num_inference_steps"), table.get("spacing") or "leading"
     if not isinstance(chain, Chain) or len(chain.timesteps) != chain.num_train_timesteps:
-        return None  # a chain with gaps has no betas that diffusers could be told
+        return None  # a respaced chain cannot be described to diffusers by betas
     if isinstance(steps, list) or spacing in ("strided", "ddim"):
         return None  # diffusers would visit other timesteps
     if spacing == "trailing" and sampler.variance == "fixed_large":
@@ -206,7 +206,7 @@ def scheduler_of(sampler: Sampler, saved: Saved) -> "DDPMScheduler | None":
 
 
 def _today(key: str) -> str:
-    """The name that a weight has today; older folders name those of attention differently."""
+    """A weight's name in current diffusers; older folders name those of attention differently."""
     return re.sub(
         r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda found: ATTENTION[found[1]], key
     )
@@ -215,7 +215,7 @@ def _today(key: str) -> str:
 def _check(
     config: dict[str, Any], types: Mapping[str, Any], path: Path, optional: tuple[str, ...] = ()
 ) -> None:
-    """Refuse values that diffusers' own files do not have: it would fail on them in many ways.
+    """Refuse values that diffusers never writes: it would fail on them in obscure ways.
 
     Raises:
         CheckpointError: naming the file and the key.
@@ -232,10 +232,10 @@ def _check(
 def _refuse_misfit(
     saved: Saved, state: Mapping[str, Tensor], registry: Registry, files: Mapping[str, Path]
 ) -> None:
-    """Build all parts once, the network without memory for its weights, before any is spent on them.
+    """Build all parts once, the network without memory for weights, before memory is spent on them.
 
     Raises:
-        CheckpointError: naming the file, if a part cannot be built, or the weights are of another network.
+        CheckpointError: naming the file, if a part cannot be built, or the weights do not fit the network.
     """
     try:
         path = files["scheduler"]
@@ -251,7 +251,11 @@ def _refuse_misfit(
 
 
 def betas_of(config: dict[str, Any], path: Path) -> list[float]:
-    """The betas of a scheduler's configuration, as diffusers itself computes them."""
+    """The betas of a scheduler's configuration, as diffusers itself computes them.
+
+    Raises:
+        CheckpointError: naming the file at `path`, if it is of another scheduler or diffusers refuses it.
+    """
     import diffusers
 
     name = config.get("_class_name", "DDPMScheduler")
@@ -268,7 +272,7 @@ def betas_of(config: dict[str, Any], path: Path) -> list[float]:
             "rescale_betas_zero_snr")  # fmt: skip
     try:
         scheduler = getattr(diffusers, name)(**{key: config[key] for key in keys if key in config})
-    except Exception as error:  # whatever diffusers raises on what the file says
+    except Exception as error:  # diffusers may raise anything on a damaged file
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: no {name} can be made of it: {reason}") from error
     return [float(beta) for beta in scheduler.betas.double()]
@@ -284,7 +288,7 @@ def _sampler(pipeline: str, stated: dict[str, Any], path: Path) -> dict[str, Any
     """DDIM by diffusers' own scheduler, whose clip_sample leaves the estimate of the noise as it was."""
     if pipeline == "DDIMPipeline" or stated.get("_class_name") == "DDIMScheduler":
         total = stated.get("num_train_timesteps", 1000)
-        # With an offset as many steps as the chain is long would lead beyond it.
+        # With an offset, T steps on a chain of length T would lead beyond its end.
         most = max(1, total - stated.get("steps_offset", 0))
         steps = min(DDIM_STEPS, most) if pipeline == "DDIMPipeline" else most
         given = {key: stated[key] for key in DDIM_OPTIONS if stated.get(key) is not None}

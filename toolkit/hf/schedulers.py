@@ -71,9 +71,8 @@ class DiffusersSampler(Sampler):
     def grid(self, schedule: NoiseSchedule, n: Steps | None, spacing: str | None) -> tuple[float, ...]:
         if not isinstance(n, int):
             raise ValueError(f"{self._name} needs num_inference_steps, one number")
-        if spacing is not None:
-            if spacing not in ("leading", "linspace", "trailing"):
-                raise ValueError(f"{self._name} has no spacing {spacing!r}, but leading, linspace, trailing")
+        if spacing not in (None, "leading", "linspace", "trailing"):
+            raise ValueError(f"{self._name} has no spacing {spacing!r}, but leading, linspace, trailing")
         spaced = {} if spacing is None else {"timestep_spacing": spacing}
         self._scheduler = self._made({**self._options, **spaced})
         if isinstance(schedule, Chain) and n > (total := schedule.num_train_timesteps):

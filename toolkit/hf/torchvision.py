@@ -1,7 +1,8 @@
-"""torch-fidelity, an extra, needs torchvision, of which some platforms have only builds for GPUs.
+"""A workaround for GPU builds of torchvision beside a CPU build of torch.
 
-Such a build dies when it is imported beside a CPU build of torch ("operator torchvision::nms does not
-exist"), and diffusers, which imports it where it is installed, with it. Two schemas are all that it lacks.
+torch-fidelity, an optional extra, needs torchvision, and some platforms have only its GPU builds. Importing
+one beside a CPU build of torch fails ("operator torchvision::nms does not exist"), and so does diffusers,
+which imports it if it is installed. All it lacks are two operator schemas.
 """
 
 import importlib.util
@@ -14,7 +15,7 @@ _libraries: list[torch.library.Library] = []  # a schema lasts as long as the li
 
 
 def define_missing_operators() -> bool:
-    """Define what an installed torchvision would miss; whether that was necessary. Imports nothing."""
+    """Define the operators that an installed torchvision lacks; returns whether any were. Imports nothing."""
     spec = importlib.util.find_spec("torchvision")
     if _libraries or spec is None or spec.origin is None or torch.version.cuda is not None:
         return False

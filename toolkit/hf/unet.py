@@ -35,8 +35,8 @@ SUPPLIED_BY_US = (
     "num_train_timesteps",
 )
 
-# Blocks that a UNet2DModel can be sampled with, tried by diffusers 0.42.1: its others want text, or return
-# something else than it expects.
+# Blocks that work in a UNet2DModel, tried with diffusers 0.42.1: the others need text, or return something
+# other than it expects.
 DownBlock = Literal[
     "DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"
 ]
@@ -53,7 +53,7 @@ UNET_LIMITS: Mapping[str, Any] = {
     "up_block_types": tuple[UpBlock, ...],
     "block_out_channels": tuple[Positive, ...],
     "layers_per_block": Annotated[int, Field(ge=1, le=64)],  # 64 take seconds to build, 10**6 hours
-    "mid_block_scale_factor": Annotated[float, Field(gt=0)],  # divides
+    "mid_block_scale_factor": Annotated[float, Field(gt=0)],  # a divisor
     "downsample_padding": Annotated[int, Field(ge=0, le=1)],  # with more, sides are no longer halved
     "downsample_type": Resampling,
     "upsample_type": Resampling,
@@ -69,16 +69,16 @@ UNET_LIMITS: Mapping[str, Any] = {
 
 
 class UNetDenoiser(Denoiser, ABC):
-    """A denoiser that may be a UNet2DModel alone, whose weights are then saved in diffusers' own format."""
+    """A denoiser that may be a plain UNet2DModel, whose weights are then saved in diffusers' own format."""
 
     prediction: PredictionType
 
     @abstractmethod
     def unet(self) -> "UNet2DModel | None":
-        """The UNet2DModel that alone does what this denoiser does, if plain diffusers can sample from it.
+        """The UNet2DModel that computes all that this denoiser does, if plain diffusers can sample with it.
 
         None for every other denoiser: a model that plain diffusers would sample wrongly must not look as if
-        it could.
+        it could be sampled there.
         """
 
 
@@ -87,17 +87,18 @@ class UNet(UNetDenoiser):
 
     Args:
         prediction: what the network computes.
-        learned_variance: twice the output channels; the second half, as (v + 1) / 2, places the log variance
-            between its bounds (Nichol & Dhariwal 2021).
+        learned_variance: doubles the output channels; the second half v, as (v + 1) / 2, places the log
+            variance between its bounds (Nichol & Dhariwal 2021).
         conditional: learn an embedding of the labels.
-        null_class: also of "no class", which `label_dropout` of the objective trains, for guidance.
-        time_scale: the network sees this times t; by default 1 on a chain, 1000 on a continuous path. The
+        null_class: also learn an embedding of "no class", for guidance; the objective's `label_dropout`
+            trains it.
+        time_scale: the network gets time_scale x t; by default 1 on a chain, 1000 on a continuous path. The
             `rescale_timesteps` of improved DDPM is 1000 / T.
-        precondition: "edm" scales what goes in and comes out as Karras et al. (2022, table 1) do, on their
-            path; the network then sees ln(sigma) / 4, and `prediction` has no meaning.
+        precondition: "edm" scales input and output as Karras et al. (2022, table 1) do, on their path; the
+            network then gets ln(sigma) / 4, and `prediction` has no effect.
         sigma_data: the standard deviation of the data, for "edm".
-        init: "xavier" draws weights as Ho et al. (2020) do: Xavier-uniform, biases zero, and nearly zero
-            where a residual branch or the network ends; "torch" is torch's default.
+        init: "torch" keeps torch's default; "xavier" draws weights as Ho et al. (2020) do: Xavier-uniform,
+            biases zero, and weights nearly zero at the end of each residual branch and of the network.
     """
 
     @options_from("diffusers.models.unets.unet_2d:UNet2DModel", omit=SUPPLIED_BY_US, limits=UNET_LIMITS)
@@ -162,13 +163,13 @@ class UNet(UNetDenoiser):
 
 
 def refuse_misfit(schedule: NoiseSchedule, target: Target, precondition: str | None = None) -> None:
-    """Refuse what a network cannot compute on a path.
+    """Refuse what a network cannot predict on a path.
 
     Raises:
-        ValueError: for a flow on a chain, for noise on a path that ends in nothing but noise (x_0 would be
-            0 / 0 there), for EDM's preconditioning on another path than its own.
+        ValueError: for a flow on a chain; for noise on a path that ends in pure noise, where x_0 would be
+            0 / 0; for EDM's preconditioning on a path whose time is not sigma.
     """
-    # On the CPU, also of a network that is built without memory.
+    # On the CPU, even if the network is being built on the meta device.
     ones = torch.ones(1, dtype=torch.int64 if schedule.discrete else torch.float64, device="cpu")
     coefficients(schedule, target, ones * 0, torch.empty(1, device="cpu"))
     end = (ones * schedule.noisiest).to(ones.dtype)
@@ -193,8 +194,8 @@ def unet_shapes(
     """The arguments of a UNet2DModel that follow from what it denoises.
 
     Raises:
-        ValueError: for data that is no images, or none that can be halved between so many levels; for no
-            level; for a conditional network without classes.
+        ValueError: if the data is not images, or the images cannot be halved between so many levels; if
+            there is no level; for a conditional network without classes; for null_class without conditional.
     """
     if levels < 1:
         raise ValueError("block_out_channels = [] has no level: a UNet needs at least one")
@@ -219,16 +220,16 @@ def unet_shapes(
 
 
 def check_unet(unet: Mapping[str, Any], schedule: NoiseSchedule) -> None:
-    """Check options of a UNet2DModel against each other, as `UNET_LIMITS` does each by itself.
+    """Check options of a UNet2DModel against each other; `UNET_LIMITS` checks each by itself.
 
-    diffusers accepts some of what is refused here, and fails in the first forward pass, or computes NaN.
+    diffusers accepts some of what is refused here, and then fails in the first forward pass, or computes NaN.
 
     Args:
-        unet: arguments of a UNet2DModel; rules about others than these are left out.
-        schedule: whose times it is given.
+        unet: arguments of a UNet2DModel; rules about missing ones are skipped.
+        schedule: the path whose times it gets.
 
     Raises:
-        ValueError: naming the options that contradict each other, and their values.
+        ValueError: naming the options that contradict each other, with their values.
     """
     channels = list(unet["block_out_channels"])
     down, up = list(unet.get("down_block_types", ())), list(unet.get("up_block_types", ()))
@@ -254,7 +255,7 @@ def check_unet(unet: Mapping[str, Any], schedule: NoiseSchedule) -> None:
     embedding = unet.get("time_embedding_type", "positional")
     if embedding == "fourier" and schedule.discrete:
         raise ValueError('time_embedding_type = "fourier" takes the logarithm of t, which is 0 on a chain')
-    # Exponents of the frequencies are divided by the difference; and with one channel there is no frequency.
+    # Exponents of the frequencies are divided by half - shift; and with one channel there is no frequency.
     shift, half = unet.get("freq_shift", 0), channels[0] // 2
     if embedding == "positional" and shift >= half:
         raise ValueError(
@@ -265,7 +266,7 @@ def check_unet(unet: Mapping[str, Any], schedule: NoiseSchedule) -> None:
 
 
 def _check_skips(down: list[str], up: list[str], channels: set[int]) -> None:
-    """Blocks with "Skip" carry an image of three channels along, which others do not resample."""
+    """Check blocks with "Skip": they carry an image of 3 channels, which other blocks do not resample."""
     skips = {
         "down_block_types": ["Skip" in block for block in down[:-1]],  # the last one does not resample
         "up_block_types": ["Skip" in block for block in reversed(up)],
@@ -285,10 +286,10 @@ def _check_skips(down: list[str], up: list[str], channels: set[int]) -> None:
 
 @torch.no_grad()
 def initialise_xavier(modules: Iterable[nn.Module], ends: Iterable[nn.Module]) -> None:
-    """Xavier-uniform weights and zero biases of convolutions and linear layers, as Ho et al. (2020) begin.
+    """Xavier-uniform weights and zero biases for convolutions and linear layers (Ho et al. 2020).
 
-    `ends`, the layers with which a residual branch or the network ends, get the gain 1e-5: each branch
-    begins as nearly nothing.
+    `ends`, the last layers of residual branches and of the network, get the gain 1e-5, so that each branch
+    contributes almost nothing at first.
     """
     for module in modules:
         if isinstance(module, nn.Conv2d | nn.Linear):
