@@ -33,11 +33,11 @@ class Case:
         num_classes: of the data; None without labels.
         schedule: the table of the noise schedule, for constructors that ask for it.
         steps: of a sampler's walk; None takes the path's own number.
-        recipe: of a small run, for an objective: TOML text, or tables, or a function that gets an empty folder
-            and returns either. Needs no [run]; `extends` works.
+        recipe: of a small run, for an objective: TOML text, or tables, or a function that gets an empty
+            folder and returns either. Needs no [run]; `extends` works.
         inputs: maps n to the input tensors (n, ...) of a network that is not a Denoiser; without it, only its
             weights are checked.
-        declares: checks that it does not pass, by name, each with the reason why it need not; they are skipped.
+        declares: checks that it does not pass, by name, with the reason why it need not; they are skipped.
         registry: where it is looked up; None takes everything installed.
     """
 
@@ -95,7 +95,7 @@ class Case:
         return self.known.create(self.kind, self._stated(), supplied=supplied, where=self._where)
 
     def read_recipe(self, rows: int, micro: int, steps: int) -> Recipe:
-        """The case's recipe, for runs on the CPU of `steps` steps of `rows` rows, in micro-batches of `micro`."""
+        """The recipe for runs on the CPU: `steps` steps of `rows` rows in micro-batches of `micro`."""
         assert self.recipe is not None and not callable(self.recipe), "an objective's case states a recipe"
         text = self.recipe if isinstance(self.recipe, str) else write_toml(dict(self.recipe))
         sizes = {"batch_size": rows, "micro_batch_size": micro, "steps": steps, "device": "cpu"}

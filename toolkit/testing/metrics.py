@@ -106,7 +106,7 @@ def check_same_score_twice(case: Case) -> None:
     first, again = _score(case, seed=0), _score(case, seed=1)
     require(
         first == again,
-        "the same subject has another score: draw from a torch.Generator of its own, seeded by an option",
+        "the same subject has another score: seed what it draws by an option, with its own torch.Generator",
     )
 
 

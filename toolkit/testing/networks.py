@@ -169,7 +169,7 @@ def check_conditional(case: Case) -> None:
 
 
 def check_latents(case: Case) -> None:
-    """Images become latents of the shape that it says, and images again; rows are apart, and nothing is drawn."""
+    """Images become latents of `latent_shape`, and images again, row by row; nothing is drawn."""
     encoder = case.build().eval()
     images = torch.rand(ROWS, *case.sample_shape) * 2 - 1
     shape = (ROWS, *encoder.latent_shape(case.sample_shape))

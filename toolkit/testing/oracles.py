@@ -50,7 +50,7 @@ class Gaussian(Denoiser):
 
 
 class Shrinking(Denoiser):
-    """Predicts noise (on a chain; else x_0) proportional to x_t, and a variance: two parameters, row by row."""
+    """Predicts noise (on a chain, else x_0) proportional to x_t, and a variance, by two parameters."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         super().__init__()

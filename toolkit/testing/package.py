@@ -54,7 +54,7 @@ def _named(package: str) -> list[tuple[Owner, str]]:
 
 
 def cases_of(owner: Owner, module: str, registry: Registry) -> tuple[list[Case], list[tuple[Component, str]]]:
-    """A plugin's own cases with default ones for its other components, and the components without, and why."""
+    """A plugin's cases, default ones for its other components, and the components without one, with why."""
     stated = core.cases() if owner == CORE else stated_cases(module)
     cases = [replace(case, registry=registry) for case in stated]
     without = []

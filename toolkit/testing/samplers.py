@@ -78,8 +78,8 @@ def check_batch_invariant(case: Case) -> None:
     alone = torch.cat([_sample(case, x[i : i + 1], row_generators(1, first=i)) for i in range(4)])
     require(
         close(alone, together),
-        "a row sampled alone differs from the same row in its batch: draw by noise(), and take no statistic over "
-        "rows",
+        "a row sampled alone differs from the same row in its batch: draw by noise(), and take no "
+        "statistic over rows",
     )
 
 

@@ -56,7 +56,8 @@ def check_limits(case: Case) -> None:
     )
     number = schedule.diffuse(one[:1], float(times[0]), one[:1])
     require(
-        close(number, schedule.diffuse(one[:1], times[:1], one[:1])), "a time given as a number must mean the same as in a tensor"
+        close(number, schedule.diffuse(one[:1], times[:1], one[:1])),
+        "a number must mean the same time as a tensor",
     )
 
 
@@ -91,7 +92,7 @@ def check_steps_give_the_marginal(case: Case) -> None:
     spread = schedule.diffuse(zero, times, one).double().flatten() ** 2
     require(
         close(torch.stack(means), marginal) and close(torch.stack(variances), spread),
-        "steps by `advance` do not add up to `diffuse`: a path defines alpha and sigma only, the rest follows",
+        "steps by `advance` do not add up to `diffuse`: a path defines alpha and sigma, the rest follows",
     )
 
 

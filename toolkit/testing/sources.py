@@ -24,7 +24,7 @@ def _same(a: tuple[Tensor, Tensor | None], b: tuple[Tensor, Tensor | None]) -> b
 
 
 def check_examples(case: Case) -> None:
-    """Pictures are uint8 (or float32), other data finite float32, of image_shape; labels below num_classes."""
+    """Pictures are uint8 or float32, other data finite float32, of image_shape; labels fit num_classes."""
     source: DataSource = case.build()
     require(len(source) > 0, "is empty")
     indices = _indices(source)

@@ -55,7 +55,7 @@ def check_rows_follow_their_generators(case: Case) -> None:
     alone = torch.cat([_draw(case, start, range(i, i + 1), t) for i in range(ROWS)])
     require(
         close(alone, together),
-        "a row drawn alone differs from the same row in its batch: draw row i from generators[i] (toolkit.randn)",
+        "a row drawn alone differs from its row in a batch: draw row i from generators[i] (toolkit.randn)",
     )
 
 

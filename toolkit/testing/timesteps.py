@@ -12,7 +12,7 @@ from toolkit.testing.randomness import foreign_seed, without_draws
 from toolkit.testing.requirement import require
 
 DRAWS = 200_000
-DEVIATIONS = 5.0  # standard errors; by chance one in two million draws of a normal variable is farther off
+DEVIATIONS = 5.0  # standard errors; chance exceeds them once in two million times, for each timestep
 CPU = torch.device("cpu")
 
 
