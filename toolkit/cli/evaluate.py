@@ -13,16 +13,16 @@ from toolkit.runs.layout import holds_images, run_of
 
 @click.command(short_help="Score a trained model, or images.")
 @click.argument("source", metavar="RUN")
-@click.option("--metrics", required=True, help="Names of metrics, with commas between them.")
-@click.option("--data", help="A recipe whose [data] to compare with; by default the run's own.")
+@click.option("--metrics", required=True, help="Metrics, separated by commas.")
+@click.option("--data", help="A recipe with the [data] to compare with; by default the run's own.")
 @click.option(
     "--split",
     type=click.Choice(["held_out", "train"]),
-    help="By default the held-out examples, or the training examples where none are kept.",
+    help="Real examples; by default the held-out ones, or the training examples if there are none.",
 )
-@click.option("--num", type=click.IntRange(min=1), help="Generated images; 10,000 by default.")
+@click.option("--num", type=click.IntRange(min=1), help="Number of generated images; 10,000 by default.")
 @click.option(
-    "--features", help="A feature extractor, e.g. classifier; its options by --set features.path=..."
+    "--features", help="A feature extractor, e.g. classifier. Set its options by --set features.path=..."
 )
 @sampler_options
 @click.option(
@@ -41,8 +41,8 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score RUN: a run folder, a pipeline folder, a diffusers folder, a Hub id, or a folder of images.
 
-    A score is written with the protocol that it was measured by; a score by another protocol stays beside it.
-    Samples are kept beside the scores, and an evaluation that was stopped goes on with them.
+    Each score is written with its protocol; scores by other protocols are kept beside it. Samples are kept
+    beside the scores too, so an evaluation that was stopped goes on from them.
 
     On several GPUs: accelerate launch -m toolkit evaluate RUN ... On two CPU processes: torchrun
     --nproc_per_node 2 -m -- toolkit evaluate RUN ...
@@ -100,7 +100,7 @@ def evaluate(
 
 
 def lines(values: Mapping[str, float]) -> list[str]:
-    """A line for each number, with its deviation if there is one."""
+    """One line per value, with its deviation if there is one."""
     first = next(iter(values), "")
     of = {name: "standard_error" if name == first else "" for name in values}
     of |= {name: f"{name}_std" for name in values if f"{name}_std" in values}
@@ -113,10 +113,10 @@ def lines(values: Mapping[str, float]) -> list[str]:
 
 
 def places(source: str, data: str | None, out: str | None) -> tuple[Path, str]:
-    """The folder for scores, and the recipe whose data to compare with.
+    """The folder for scores, and the recipe with the data to compare with.
 
     Raises:
-        RunError: if one has to be stated.
+        RunError: if RUN is not in a run folder and a flag has to name one of them.
     """
     run = run_of(source)
     if run is None and data is None:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @sampler_options
 @click.option(
     "--start",
-    help="A registered start: where the chain starts. Its options are flags too: --start NAME --help.",
+    help="A registered start, from which the walk begins. Its options are flags too: --start NAME --help.",
 )
-@click.option("--show-start", is_flag=True, help="On the left of each image, what its chain started from.")
+@click.option("--show-start", is_flag=True, help="Show left of each image what it started from.")
 @click.option(
     "--seed",
     default=0,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--label",
     metavar="A[,B...]",
-    help="Classes, by number or name, that the images take turns in; of a conditional model.",
+    help="Classes, by number or name, which the images take in turn. For a conditional model.",
 )
 @click.option(
     "--guidance", type=click.FloatRange(min=0), help="Scale of classifier-free guidance; 1 is none."
@@ -49,12 +49,13 @@ if TYPE_CHECKING:
 )
 @device_option
 @click.option("--out", default="samples.png", show_default=True, help="A .png for one grid, or a folder.")
-@click.option("--save", help="A folder in which to keep the pipeline as it samples here.")
+@click.option("--save", help="Also save the pipeline, with these settings, to this folder.")
 @click.option("--overwrite", is_flag=True, help="Replace what is at --out and --save.")
 def sample(
     source: str, num: int, steps: int | list[int] | None, spacing: str | None, sampler: str | None,
     start: str | None, show_start: bool, seed: int, batch_size: int, label: str | None,
-    guidance: float | None, overrides: tuple[str, ...], device: str | None, out: str, save: str | None, overwrite: bool, **options: str | None,
+    guidance: float | None, overrides: tuple[str, ...], device: str | None, out: str, save: str | None,
+    overwrite: bool, **options: str | None,
 ) -> None:  # fmt: skip
     """Sample images from RUN: a run folder, a pipeline folder, a diffusers folder or a Hub id."""
     target = Path(out)
@@ -71,7 +72,7 @@ def sample(
 
     pipeline = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing)
     if target.suffix == ".png" and len(pipeline.image_shape) != 3:
-        refuse_taken(target.with_suffix(".npy"), overwrite, "--out")  # where what is no picture goes
+        refuse_taken(target.with_suffix(".npy"), overwrite, "--out")  # where other data than pictures goes
     if start is not None:
         pipeline = pipeline.with_start(start, **read_flags(options))
     if guidance is not None:
@@ -95,7 +96,7 @@ def sample(
 
 
 def classes(pipeline: "Pipeline", label: str, num: int) -> list[int]:
-    """The classes that `--label` names, in turn, for each of the images.
+    """The class number of each of `num` images, which take the classes of `--label` in turn.
 
     Raises:
         ToolkitError: if the model is not conditional, or has no such class.
@@ -108,7 +109,11 @@ def classes(pipeline: "Pipeline", label: str, num: int) -> list[int]:
 
 
 def refuse_to_replace(target: Path, overwrite: bool, flag: str = "--out") -> None:
-    """Find out before sampling whether the result may be written."""
+    """Refuse, before sampling, a target that is taken or of the wrong kind.
+
+    Raises:
+        RunError: naming the target and the flags that help.
+    """
     from toolkit.files import refuse_taken
 
     if flag == "--out" and target.suffix not in ("", ".png") and not target.is_dir():
