@@ -64,7 +64,7 @@ class Subject:
         return self.model
 
     def real(self, num: int, batch_size: int) -> Iterator[Tensor]:
-        """The first `num` real examples, in batches (n, ...) on the model's device; pictures float in [-1, 1].
+        """The first `num` real examples in batches (n, ...) on the model's device, pictures in [-1, 1].
 
         Raises:
             RunError: if there is no model.
