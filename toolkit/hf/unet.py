@@ -121,6 +121,11 @@ class UNet(UNetDenoiser):
         levels = len(unet["block_out_channels"])
         shapes = unet_shapes(sample_shape, levels, num_classes, learned_variance, conditional, null_class)
         check_unet(shapes | unet, schedule)
+        if precondition == "edm" and unet.get("time_embedding_type") == "fourier":
+            raise ValueError(
+                'time_embedding_type = "fourier" takes a logarithm, and precondition = "edm" gives it '
+                "ln(sigma) / 4, which is below 0 for small sigma"
+            )
         from diffusers import UNet2DModel
 
         self.model = UNet2DModel(**shapes, **unet)

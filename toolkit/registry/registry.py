@@ -196,6 +196,8 @@ class Registry:
         if elsewhere:
             what = " and ".join(dict.fromkeys(f"a {c.interface.__name__}" for c in elsewhere))
             return f"{label} is {what}, not a {interface.__name__}.{self._listed(named)}"
+        if name in self.switched_off:
+            return f"{label} is not installed: the plugin {name!r} is switched off."
         off = f" Switched off: {', '.join(self.switched_off)}." if self.switched_off else ""
         usable = [name for name, component in named.items() if component.error is None]
         return f"{label} is not installed.{nearest(name, usable) or self._listed(named)}{off}"
