@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import TINY_DDGAN, TINY_DDPM
 
 from toolkit.hf.torchvision import define_missing_operators
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask the network for anything
 define_missing_operators()
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: threads that wait for each other cost time
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,6 +13,7 @@ from toolkit import (
     Denoise,
     Denoiser,
     DenoisingLoss,
+    Encoder,
     Metric,
     Noise,
     NoiseSchedule,
@@ -149,6 +150,19 @@ class Relative(Squared):
 class Drawing(Squared):
     def alter(self, rows: Tensor) -> Tensor:
         return rows + 0 * torch.rand(())
+
+
+class OfItsBatch(Encoder):
+    """Latents that are images less the mean of the batch."""
+
+    def latent_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(image_shape)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images - images.mean(0)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents
 
 
 class Weighted(TimestepSampler):

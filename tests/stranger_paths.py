@@ -1,4 +1,4 @@
-"""A stranger's package `toolkit_bow`: a path of its own, its sampler, a flow map, guidance; public names alone.
+"""A stranger's package `toolkit_bow`: a path, a sampler, a flow map, guidance; by public names alone.
 
 `test_stranger_paths.py` installs this file as the package itself.
 """
@@ -65,9 +65,7 @@ class FlowMap(Denoiser):
         self.enter, self.leave = nn.Linear(size, width), nn.Linear(width, size)
         self.times = nn.Sequential(nn.Linear(4 * len(FREQUENCIES), width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
-            )
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
             for _ in range(3)
         )
 

@@ -112,6 +112,7 @@ def test_a_run_folder_that_may_not_be_written(write: Write, tmp_path: Path) -> N
     assert "cannot write" in refused(train(write(), "run.out=out/run"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(write: Write) -> None:
     """In a process of its own: the limit would hit whatever else this one writes to, such as a log."""
     recipe = write()

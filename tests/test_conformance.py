@@ -25,6 +25,7 @@ def _a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
+@pytest.mark.slow  # all components together
 @testing.parametrize_with_checks([case for case in CASES if case.kind is not Objective])
 def test_conformance(case: testing.Case, check: testing.Check) -> None:
     check(case)
@@ -41,7 +42,8 @@ def test_no_component_of_a_covered_kind_is_left_without_a_case() -> None:
     assert left == []
     kinds = {component.kind.__name__ for component, _ in WITHOUT}
     assert kinds == {
-        "Optimizer", "LRSchedule", "ScalarSchedule", "Importer", "FeatureExtractor", "Layout", "Weighting", "Guidance",
+        "Optimizer", "LRSchedule", "ScalarSchedule", "Importer", "FeatureExtractor", "Layout", "Weighting",
+        "Guidance",
     }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ class Mirror(Augmentation):
 def toolkit_components(registry: toolkit.Registry) -> None:
     registry.add(Augmentation, "mirror", Mirror)
 '''
-CHECKS = '''
+CHECKS = """
 import torch
 
 from toolkit import testing
@@ -50,8 +50,8 @@ CHECKS = {Augmentation: (check_shape,)}
 
 def cases() -> list[testing.Case]:
     return []
-'''
-STRANGER = '''
+"""
+STRANGER = """
 import toolkit
 from torch import Tensor
 from toolkit_augment import Augmentation
@@ -65,7 +65,7 @@ class Crop(Augmentation):
 @toolkit.hookimpl
 def toolkit_components(registry: toolkit.Registry) -> None:
     registry.add(Augmentation, "crop", Crop)
-'''
+"""
 
 
 @pytest.fixture(autouse=True)

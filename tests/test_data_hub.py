@@ -233,6 +233,7 @@ def test_a_folder_of_image_files_serves_too(tmp_path: Path):
     assert source.held_out() is not None
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason="no real data beside the repository")
 def test_mnist_fits_in_memory_with_every_image_and_label():

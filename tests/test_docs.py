@@ -104,6 +104,7 @@ def test_the_tutorials_method_has_no_more_than_40_lines() -> None:
     assert len(block("python", "class InputPerturbation").splitlines()) <= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
 def test_a_how_to_runs_as_it_stands_but_for_the_length_of_training(
     page: Path, site: Path, tmp_path: Path

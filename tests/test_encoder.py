@@ -8,9 +8,9 @@ import diffusers
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from tiny import TINY_DDPM
 
 import toolkit
-from tiny import TINY_DDPM
 from toolkit.cli import main
 from toolkit.hf.autoencoder import DiffusersAutoencoder
 

@@ -178,6 +178,7 @@ def digits(folder: Path, n: int, size: int = 8, first: int = 0) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_is_scored_by_how_many_it_has_and_which(tmp_path: Path) -> None:
     """Asked for 10,000, it is 30; two folders leave two scores."""
     (tmp_path / "digits.toml").write_text('[data]\ntype = "digits"\n')

@@ -14,6 +14,8 @@ from toolkit.registry import load as plugins
 from toolkit.registry.registry import Registry
 from toolkit.registry.signature import read_signature
 
+pytestmark = pytest.mark.slow  # every option with every value
+
 UNET = {
     "type": "unet", "block_out_channels": [8, 16], "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "layers_per_block": 1, "norm_num_groups": 4,

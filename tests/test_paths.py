@@ -107,9 +107,7 @@ def test_the_error_falls_as_the_order_of_the_method(
     """Measured on the standard deviation of the samples, halving the steps' length twice."""
     path = CONTINUOUS[name]
     # The cosine path turns by the same angle in each step, where Euler's error cancels but for its square.
-    errors = [
-        abs(sampled(sampler(path), path, n)[1] - exact_std(path)) for n in (64, 128, 256)
-    ]
+    errors = [abs(sampled(sampler(path), path, n)[1] - exact_std(path)) for n in (64, 128, 256)]
     measured = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
     assert measured[-1] > order - 0.25, (errors, measured)
 

@@ -93,7 +93,11 @@ def test_a_component_of_a_plugin_that_is_switched_off_is_answered_as_such():
     assert result.exit_code == 2
     off = [plugin.owner.name for plugin in installed.discover() if plugin.owner.name != "gan"]
     assert (
-        "[objective] type 'classifier' is not installed. Installed: 'denoising', 'gan'. "
+        "[objective] type 'classifier' is not installed: the plugin 'classifier' is switched off.\n"
+    ) in result.stderr
+    result = run("--plugins", "gan", "recipe", "show", "quickstart", "--set", "objective.type=perturbed")
+    assert (
+        "[objective] type 'perturbed' is not installed. Installed: 'denoising', 'gan'. "
         f"Switched off: {', '.join(off)}.\n"
     ) in result.stderr
 

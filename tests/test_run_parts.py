@@ -90,7 +90,7 @@ def test_a_run_does_not_go_on_with_another_teacher(taught: Path, write: Write) -
 
 
 def test_from_run_takes_architecture_and_weights(taught: Path, write: Write) -> None:
-    """The same teacher in one line, and the same run, to the bit; it goes on, too, from its complete recipe."""
+    """The same teacher in one line, and the same run to the bit, after a stop too."""
     start = TEACHER.index("[networks.teacher]")
     line = '[networks.teacher]\nfrom_run = "teacher"\n'
     one_line = write(TEACHER[:start] + line, "one_line.toml")

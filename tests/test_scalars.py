@@ -46,7 +46,7 @@ def test_the_penalty_of_a_run_follows_its_schedule(write: Write) -> None:
     ("value", "message"),
     [
         ("-1", "must be a number of at least 0, or a table with a type (ScalarSchedule), not -1"),
-        ("high", "must be a number of at least 0, or a table with a type (ScalarSchedule), not \"high\""),
+        ("high", 'must be a number of at least 0, or a table with a type (ScalarSchedule), not "high"'),
         ('{type="linar", start=1, end=0, steps=2}', "Did you mean 'linear'?"),
         ('{type="linear", start=1, end=0}', "'linear' needs 'steps'"),
         ('{type="linear", start=1, end=-1, steps=2}', "'end' must be a number of at least 0"),

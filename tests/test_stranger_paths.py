@@ -1,4 +1,4 @@
-"""A path in continuous time from outside, with sampler, flow map and guidance: no line of the core knows it."""
+"""A path from outside, with sampler, flow map and guidance: no line of the core knows it."""
 
 import json
 import re
@@ -16,6 +16,7 @@ import toolkit
 from toolkit import Pipeline, RecipeError
 from toolkit.cli import main
 
+pytestmark = pytest.mark.slow  # trains for 800 steps
 SOURCE = Path(__file__).parent / "stranger_paths.py"
 RECIPE = """
 [run]
@@ -98,10 +99,8 @@ def test_its_path_stays_of_its_class(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("sampler", FITTING)
-def test_every_sampler_that_fits_draws_digits(
-    pipeline: Pipeline, digits: torch.Tensor, sampler: str
-) -> None:
-    """In 8 steps, nearer to the data than noise is by a factor of two; calls are counted where they happen."""
+def test_every_sampler_that_fits_draws_digits(pipeline: Pipeline, digits: torch.Tensor, sampler: str) -> None:
+    """In 8 steps, twice as near to the data as noise is; calls are counted where they happen."""
     chosen = pipeline.with_sampler(sampler, num_inference_steps=8)
     assert chosen.calls == FITTING[sampler]
     images = torch.cat(list(chosen.sample(32, seed=0)))
@@ -127,7 +126,10 @@ def test_the_map_reads_s(pipeline: Pipeline) -> None:
     ("options", "message"),
     [
         ({"type": "diffusers", "scheduler": "DDPMScheduler"}, "chain"),
-        ({"type": "diffusers", "scheduler": "FlowMatchEulerDiscreteScheduler"}, "follow chains and rectified flow, not a Bow"),
+        (
+            {"type": "diffusers", "scheduler": "FlowMatchEulerDiscreteScheduler"},
+            "follow chains and rectified flow, not a Bow",
+        ),
         ({"type": "ddim", "spacing": "trailing"}, 'spacing must be "uniform" on this path'),
         ({"type": "ddim", "num_inference_steps": [2, 3]}, "must be one number on a continuous path"),
     ],
@@ -144,7 +146,9 @@ def test_objectives_of_chains_are_refused(run: Path, objective: str) -> None:
     recipe = run.parent / "bow.toml"
     table = {"ddgan": '{type="ddgan", r1_gamma=1}', "iwdiff": '{type="iwdiff"}'}[objective]
     refused = CliRunner().invoke(
-        main, ["recipe", "check", str(recipe), "--set", f"objective={table}"], env={"TOOLKIT_PLUGINS": f"bow,{objective}"}
+        main,
+        ["recipe", "check", str(recipe), "--set", f"objective={table}"],
+        env={"TOOLKIT_PLUGINS": f"bow,{objective}"},
     )
     assert refused.exit_code == 2
     assert "Chain" in refused.output or "chain" in refused.output

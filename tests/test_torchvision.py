@@ -22,6 +22,7 @@ import torchvision
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.version.cuda is not None, reason="a torch for GPUs, where nothing is missing")
 @pytest.mark.parametrize(("version", "imported"), [("0.28.0+cu130", True), ("0.28.0+cpu", False)])
 def test_only_a_build_for_gpus_is_given_the_operators_that_it_misses(
