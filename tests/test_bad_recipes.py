@@ -216,6 +216,7 @@ def test_any_mistake_in_a_recipe_is_refused_with_its_place(mistake: Mistake) -> 
     assert not list(Path("runs").glob("*/metrics.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", [
     changed(VALUES[0], "batch_size = nan"),
     changed(VALUES[-1], "mun = 4"),

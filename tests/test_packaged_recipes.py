@@ -193,6 +193,7 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, data: Path, tmp_path: P
     assert resolve(read_layers(folder.recipe), recipe.registry).tables == recipe.tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_builds_with_the_sizes_that_are_stated_here(name: str, data: Path) -> None:
     recipe = load(name, data)

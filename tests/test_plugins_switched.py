@@ -67,6 +67,7 @@ def test_the_option_wins_over_the_variable_and_ends_with_the_command(monkeypatch
     assert "TOOLKIT_PLUGINS" not in os.environ
 
 
+@pytest.mark.slow
 def test_the_option_reaches_processes_that_a_verb_starts(monkeypatch):
     import click
 
