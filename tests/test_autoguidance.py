@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_runs import finished
+from tiny import TINY_DDPM
 
 import toolkit
 from toolkit import Pipeline, RecipeError
@@ -15,10 +16,19 @@ from toolkit import Pipeline, RecipeError
 Write = Callable[..., Path]
 
 
+@pytest.fixture(scope="module")
+def weaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny recipe with other weights than `runs` has."""
+    folder = tmp_path_factory.mktemp("weaker")
+    (folder / "tiny.toml").write_text(TINY_DDPM)
+    finished(folder / "tiny.toml", f"run.out={folder / 'run'}", "run.seed=1")
+    return folder / "run"
+
+
 @pytest.fixture
-def strong(write: Write, runs: Path) -> Pipeline:
+def strong(weaker: Path, runs: Path) -> Pipeline:
     """A pipeline of the tiny recipe; ./weak is a run of it with other weights."""
-    finished(write(), "run.out=weak", "run.seed=1")
+    shutil.copytree(weaker, "weak")
     return toolkit.load(runs / "ddpm")
 
 

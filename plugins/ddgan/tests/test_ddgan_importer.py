@@ -134,6 +134,7 @@ def test_unknown_files_presets_and_importers_are_named(tmp_path):
     assert "Did you mean 'ddgan'?" in CliRunner().invoke(main, command).output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 def test_tensors_that_are_no_weights_are_named(dtype, state, tmp_path):
     name = "module.all_modules.2.weight"
@@ -141,6 +142,7 @@ def test_tensors_that_are_no_weights_are_named(dtype, state, tmp_path):
     assert "'all_modules.2.weight' is of" in said and len(said.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_names_that_no_weights_have_are_refused(state, tmp_path):
     twice = {**state, "all_modules.2.weight": state["module.all_modules.2.weight"]}
     for content in ({**state, "x\n\x1b[2J": torch.zeros(1)}, {**state, 3: torch.zeros(1)}, {}, twice):
