@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,14 @@ def test_a_damaged_foreign_folder_is_refused_by_the_name_of_the_file() -> None:
         assert "unet" in message and expected in message
     shutil.rmtree(folder / "scheduler")
     assert "scheduler_config.json: cannot be read" in refusal(folder)
+
+
+def test_the_unet_comes_alone_and_is_diffusers_own() -> None:
+    """Its packages import all transformers, scipy and torchvision: a second of each command's start."""
+    script = (
+        "import sys; from toolkit.hf.lean import unet_class; UNet = unet_class();"
+        "assert 'diffusers.models.transformers.transformer_cosmos' not in sys.modules;"
+        "from toolkit.hf.torchvision import define_missing_operators; define_missing_operators();"
+        "from diffusers import DDPMPipeline, UNet2DConditionModel, UNet2DModel; assert UNet2DModel is UNet"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -20,6 +20,7 @@ from toolkit.diffusion.samplers import Ancestral
 from toolkit.diffusion.start import Noise, Start
 from toolkit.errors import CheckpointError, RecipeError, printable
 from toolkit.files import mismatch, read_json, read_tensors, write_json, write_tensors
+from toolkit.hf.lean import unet_class
 from toolkit.hf.schedulers import LIMITS
 from toolkit.hf.unet import UNET_LIMITS, UNetDenoiser
 from toolkit.pipeline.folder import Layout, Saved
@@ -137,7 +138,7 @@ class DiffusersLayout(Layout):
         unet.save_config(folder / "unet")
         write_tensors(folder / "unet" / UNET_WEIGHTS, unet.state_dict())
         scheduler = None if saved.guidance or saved.encoder else scheduler_of(sampler, saved)
-        if scheduler is None or not isinstance(start, Noise) or type(unet) is not diffusers.UNet2DModel:
+        if scheduler is None or not isinstance(start, Noise) or type(unet) is not unet_class():
             return  # diffusers could open it, and would sample something else
         assert isinstance(denoiser, UNetDenoiser)
         scheduler.register_to_config(prediction_type=denoiser.prediction)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toolkit.diffusion.denoiser import Denoiser
 from toolkit.diffusion.prediction import Prediction, Target, coefficients
 from toolkit.diffusion.schedule import NoiseSchedule
+from toolkit.hf.lean import unet_class
 from toolkit.registry.foreign import options_from
 from toolkit.registry.signature import Positive
 
@@ -126,9 +127,7 @@ class UNet(UNetDenoiser):
                 'time_embedding_type = "fourier" takes a logarithm, and precondition = "edm" gives it '
                 "ln(sigma) / 4, which is below 0 for small sigma"
             )
-        from diffusers import UNet2DModel
-
-        self.model = UNet2DModel(**shapes, **unet)
+        self.model: UNet2DModel = unet_class()(**shapes, **unet)
         self._schedule, self.prediction = schedule, prediction
         self._learned_variance, self.conditional, self.null_class = learned_variance, conditional, null_class
         self._time_scale = time_scale or (1.0 if schedule.discrete else 1000.0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, final
+from typing import TYPE_CHECKING, Annotated, final
 
 import torch
 from pydantic import Field
@@ -13,7 +13,9 @@ from toolkit.diffusion.guidance import Ask, Guidance
 from toolkit.diffusion.prediction import Prediction
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.errors import CheckpointError
-from toolkit.pipeline.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from toolkit.pipeline.pipeline import Pipeline
 
 
 @final
@@ -41,6 +43,8 @@ class Autoguidance(Guidance):
         scale: Annotated[float, Field(ge=0)],
         interval: tuple[float, float] | None = None,
     ) -> None:
+        from toolkit.pipeline.pipeline import Pipeline  # when a recipe asks for it: commands start without
+
         try:
             self._weak = Pipeline.from_pretrained(weak)
         except CheckpointError as error:
@@ -56,7 +60,7 @@ class Autoguidance(Guidance):
                 f"weak: {weak} has {self._weak.num_classes} classes, not {num_classes or 'none'}"
             )
 
-    def pipelines(self) -> Mapping[str, Pipeline]:
+    def pipelines(self) -> "Mapping[str, Pipeline]":
         return {"weak": self._weak}
 
     def refuse(self, denoiser: Denoiser) -> None:
