@@ -20,7 +20,7 @@ class _Toolkit(Group):
     outermost = True
 
     def invoke(self, ctx: click.Context) -> Any:
-        # Imports make many objects and hardly any garbage: looking for it so often takes a tenth of the start.
+        # Imports make many objects and hardly any garbage: looking for it so often costs a command its start.
         gc.set_threshold(50_000, *gc.get_threshold()[1:])
         try:
             return super().invoke(ctx)

@@ -138,18 +138,18 @@ class Comparison:
         return lambda first, n: read_tensors(self._sampled(first), RunError)["samples"][:n]
 
     def _all_features(self, what: str, read: Read, total: int) -> Features:
-        found: dict[int, Features] = {}
+        result: dict[int, Features] = {}
 
         def extract() -> None:
             for first, n in itertools.islice(chunks(total), self.share.rank, None, self.share.count):
-                found[first] = self._features(read(first, n))
+                result[first] = self._features(read(first, n))
                 self.progress(f"features of {what} images", first + n, total)
 
         self.share.together(extract)
         for first, n in chunks(total):
-            if first not in found:  # another process has left it in the cache
-                found[first] = self._features(read(first, n))
-        parts = [found[first] for first, _ in chunks(total)]
+            if first not in result:  # another process has left it in the cache
+                result[first] = self._features(read(first, n))
+        parts = [result[first] for first, _ in chunks(total)]
         logits = [part.logits for part in parts if part.logits is not None]
         return Features(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
 
@@ -167,7 +167,7 @@ class Comparison:
             if (have := sum(map(len, kept))) >= n:
                 continue
 
-            def told(done: int, batch: int, calls: int, first: int = first + have) -> None:
+            def report(done: int, batch: int, calls: int, first: int = first + have) -> None:
                 share = calls / max(pipeline.calls, 1)
                 self.progress("sampling", first + done + int(batch * share), total)
 
@@ -176,7 +176,7 @@ class Comparison:
                 seed=self.options.seed,
                 first=first + have,
                 batch_size=self.options.batch_size,
-                progress=told,
+                progress=report,
             ):
                 kept.append(to_uint8(batch).cpu() if batch.ndim == 4 else batch.cpu())
                 write_tensors(path, {"samples": torch.cat(kept)})
@@ -193,9 +193,9 @@ class Comparison:
         except (CheckpointError, OSError):
             kept = None  # damaged or unreadable: only a cache
         if kept is None:
-            found = self.extractor.extract(images, self.device)
-            logits = {} if found.logits is None else {"logits": found.logits.cpu()}
-            kept = {"features": found.features.cpu(), **logits}
+            result = self.extractor.extract(images, self.device)
+            logits = {} if result.logits is None else {"logits": result.logits.cpu()}
+            kept = {"features": result.features.cpu(), **logits}
             try:
                 write_tensors(path, kept)
             except RunError:

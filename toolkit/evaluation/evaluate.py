@@ -116,10 +116,10 @@ def evaluate(
     pictures = len(shape) == 3
     for name, metric in metrics.items():
 
-        def told(done: int, total: int, name: str = name) -> None:
+        def report(done: int, total: int, name: str = name) -> None:
             progress(name, done, total)
 
-        asked = Subject(model, source, told, comparison)
+        asked = Subject(model, source, report, comparison)
         score = metric.measure(asked)
         # What a metric did not ask for cannot change its score, so it is not part of the protocol.
         compares, looks = bool(asked.used), "features" in asked.used

@@ -209,7 +209,7 @@ def scheduler_of(sampler: Sampler, saved: Saved) -> "DDPMScheduler | None":
 def _today(key: str) -> str:
     """A weight's name in current diffusers; older folders name those of attention differently."""
     return re.sub(
-        r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda found: ATTENTION[found[1]], key
+        r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda result: ATTENTION[result[1]], key
     )
 
 
@@ -279,42 +279,42 @@ def betas_of(config: dict[str, Any], path: Path) -> list[float]:
     return [float(beta) for beta in scheduler.betas.double()]
 
 
-def _network(config: dict[str, Any], stated: dict[str, Any], path: Path) -> dict[str, Any]:
+def _network(config: dict[str, Any], declared: dict[str, Any], path: Path) -> dict[str, Any]:
     _refuse(config, UNSUPPORTED_UNET, f"{path}: its UNet2DModel")
     table = {key: value for key, value in config.items() if key in UNET_LIMITS}
-    return {"type": "unet", **table, "prediction": stated.get("prediction_type", "epsilon")}
+    return {"type": "unet", **table, "prediction": declared.get("prediction_type", "epsilon")}
 
 
-def _sampler(pipeline: str, stated: dict[str, Any], path: Path) -> dict[str, Any]:
+def _sampler(pipeline: str, declared: dict[str, Any], path: Path) -> dict[str, Any]:
     """DDIM by diffusers' own scheduler, whose clip_sample leaves the estimate of the noise as it was."""
-    if pipeline == "DDIMPipeline" or stated.get("_class_name") == "DDIMScheduler":
-        total = stated.get("num_train_timesteps", 1000)
+    if pipeline == "DDIMPipeline" or declared.get("_class_name") == "DDIMScheduler":
+        total = declared.get("num_train_timesteps", 1000)
         # With an offset, T steps on a chain of length T would lead beyond its end.
-        most = max(1, total - stated.get("steps_offset", 0))
+        most = max(1, total - declared.get("steps_offset", 0))
         steps = min(DDIM_STEPS, most) if pipeline == "DDIMPipeline" else most
-        given = {key: stated[key] for key in DDIM_OPTIONS if stated.get(key) is not None}
+        given = {key: declared[key] for key in DDIM_OPTIONS if declared.get(key) is not None}
         return {
             "type": "diffusers",
             "scheduler": "DDIMScheduler",
             "num_inference_steps": steps,
             "options": {"clip_sample": True, **given},
         }
-    _refuse(stated, UNSUPPORTED_DDPM, f"{path}: its DDPMScheduler")
-    variance = stated.get("variance_type", "fixed_small")
+    _refuse(declared, UNSUPPORTED_DDPM, f"{path}: its DDPMScheduler")
+    variance = declared.get("variance_type", "fixed_small")
     if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):
         raise CheckpointError(f"{path}: its DDPMScheduler has variance_type {variance!r}, which is not read")
     return {
         "type": "ancestral",
-        "clip": stated.get("clip_sample", True),
+        "clip": declared.get("clip_sample", True),
         "variance": variance.removesuffix("_log"),
-        "spacing": stated.get("timestep_spacing", "leading"),
+        "spacing": declared.get("timestep_spacing", "leading"),
     }
 
 
-def _refuse(stated: dict[str, Any], neutral: dict[str, Any], whose: str) -> None:
+def _refuse(declared: dict[str, Any], neutral: dict[str, Any], whose: str) -> None:
     for key, value in neutral.items():
-        if stated.get(key, value) != value:
-            raise CheckpointError(f"{whose} has {key} = {stated[key]!r}, which is not read")
+        if declared.get(key, value) != value:
+            raise CheckpointError(f"{whose} has {key} = {declared[key]!r}, which is not read")
 
 
 def _shape(config: dict[str, Any], path: Path) -> tuple[int, ...]:

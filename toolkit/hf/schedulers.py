@@ -179,26 +179,26 @@ def make_scheduler(schedule: Chain, name: str, options: dict[str, bool | int | f
     from diffusers import SchedulerMixin
 
     known = [n for n in dir(diffusers) if n.endswith("Scheduler") and not n.startswith("Flax")]
-    found = getattr(diffusers, name, None) if name in known else None
-    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+    result = getattr(diffusers, name, None) if name in known else None
+    if not (isinstance(result, type) and issubclass(result, SchedulerMixin)):
         hint = " It lacks a package here." if name in known else nearest(name, known)
         raise ValueError(f"diffusers has no scheduler {name!r}.{hint}")
-    takes = set(inspect.signature(found).parameters)
+    takes = set(inspect.signature(result).parameters)
     if "trained_betas" not in takes:
         raise ValueError(f"{name} takes no betas, so it cannot follow this schedule")
     if unknown := [key for key in options if key not in takes]:
         raise ValueError(f"{name} has no option {unknown[0]!r}.{nearest(unknown[0], takes)}")
     if reserved := [key for key in options if key in OF_THE_SCHEDULE]:
         raise ValueError(f"options.{reserved[0]} is not the recipe's to set: it follows from the [schedule]")
-    _check_options(found, options)
+    _check_options(result, options)
     given: dict[str, object] = {"num_train_timesteps": schedule.num_train_timesteps, "clip_sample": False}
     given |= {"prediction_type": "epsilon", "timestep_spacing": "leading", "steps_offset": 0, **options}
     betas = schedule.betas.numpy()  # schedulers that want lists and those that want arrays both take it
     taken = {key: value for key, value in given.items() if key in takes}
     # At most half the chain: some schedulers cannot visit all of it.
     steps = min(TRIAL_STEPS, max(1, schedule.num_train_timesteps // 2))
-    _try(found(trained_betas=betas, **taken), steps, options)
-    return found(trained_betas=betas, **taken)
+    _try(result(trained_betas=betas, **taken), steps, options)
+    return result(trained_betas=betas, **taken)
 
 
 def _check_options(scheduler: Any, options: Mapping[str, bool | int | float | str]) -> None:

@@ -158,11 +158,11 @@ def read_saved(path: Path, plugins: Plugins, *parts: str) -> Saved:
 
 def plugins_of(tables: Mapping[str, dict[str, Any]], registry: Registry) -> dict[str, str]:
     """The plugins whose components these tables name, nested ones included, with their distributions."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
 
     def visit(kind: type, table: Any) -> None:
         component = registry.component(kind, table["type"])
-        found[component.owner.name] = component.owner.source
+        result[component.owner.name] = component.owner.source
         for option in component.options:
             inner = table.get(option.name)
             if option.nested is not None and inner is not None:
@@ -173,8 +173,8 @@ def plugins_of(tables: Mapping[str, dict[str, Any]], registry: Registry) -> dict
 
     for name, table in tables.items():
         visit(PARTS[name], table)
-    found.pop("toolkit", None)  # it reads the folder, so it is there
-    return found
+    result.pop("toolkit", None)  # it reads the folder, so it is there
+    return result
 
 
 class Layout(ABC):
@@ -271,13 +271,13 @@ def locate_network(folder: Path) -> Path:
     """
     if (folder / "network.json").is_file():
         return folder
-    found = sorted(file.parent for file in folder.glob("networks/*/network.json"))
-    if len(found) > 1:
-        raise CheckpointError(f"{folder}: has several networks, choose one: {', '.join(map(str, found))}")
-    if not found:
+    result = sorted(file.parent for file in folder.glob("networks/*/network.json"))
+    if len(result) > 1:
+        raise CheckpointError(f"{folder}: has several networks, choose one: {', '.join(map(str, result))}")
+    if not result:
         what = "no network here, neither network.json nor networks/" if folder.exists() else "no such folder"
         raise CheckpointError(f"{folder}: {what}")
-    return found[0]
+    return result[0]
 
 
 def _write_saved(path: Path, saved: Saved, registry: Registry) -> None:
@@ -390,14 +390,14 @@ def inside(folder: Path, relative: str, key: str) -> Path:
     """
     whole = folder.resolve()
     try:
-        found = (whole / relative).resolve()
-        found.exists()  # raises if the system does not allow such a name
+        result = (whole / relative).resolve()
+        result.exists()  # raises if the system does not allow such a name
     except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a null byte
-        found = whole
-    if whole not in found.parents:
+        result = whole
+    if whole not in result.parents:
         file, shown = folder / "pipeline.json", printable(relative)
         raise CheckpointError(f"{file}: {key} must be a folder inside this one, not {shown!r}")
-    return found
+    return result
 
 
 def locate(path: str | Path, registry: Registry) -> Path:

@@ -75,10 +75,10 @@ class Case:
 
     def path(self) -> NoiseSchedule:
         """The noise schedule of the case."""
-        found: NoiseSchedule = self.known.create(
+        result: NoiseSchedule = self.known.create(
             NoiseSchedule, dict(self.schedule), supplied={}, where=self._where
         )
-        return found
+        return result
 
     def build(self, seed: int = 0) -> Any:
         """Build the component anew, with torch's generators seeded.

@@ -102,8 +102,8 @@ def stated_cases(module: str) -> list[Case]:
     The module is in the package that the entry point names, or beside the module that it names.
     """
     conformance = _conformance(module)
-    found: list[Case] = list(conformance.cases()) if conformance else []
-    return found
+    result: list[Case] = list(conformance.cases()) if conformance else []
+    return result
 
 
 def _brought(kind: type) -> tuple[Check, ...]:

@@ -22,8 +22,8 @@ class _Rows:
 
     def of(self, loss: DenoisingLoss, denoiser: Shrinking) -> Tensor:
         x_t = denoiser.schedule.diffuse(self.x0, self.t, self.noise)
-        found: Tensor = loss(denoiser(x_t, self.t), self.x0, self.noise)
-        return found
+        result: Tensor = loss(denoiser(x_t, self.t), self.x0, self.noise)
+        return result
 
 
 def _setting(case: Case) -> tuple[DenoisingLoss, Shrinking, _Rows]:

@@ -75,7 +75,7 @@ def _subject(case: Case) -> Iterator[Subject]:
     options = EvaluationOptions(num=IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         comparison = Comparison(
-            model, "shrinking", source, options, Projection(), CPU, Path(folder), lambda *told: None,
+            model, "shrinking", source, options, Projection(), CPU, Path(folder), lambda *report: None,
             Share(), Path(folder) / "cache",
         )  # fmt: skip
         yield Subject(model, source, lambda done, total: None, comparison)

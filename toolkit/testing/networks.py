@@ -122,8 +122,8 @@ def check_folder_round_trip(case: Case) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "network"
         save_network(SavedNetwork(network, saved), folder, registry)
-        stated = read_json(folder / "network.json")["network"]
-        again: nn.Module = registry.create(kind, stated, supplied=saved.supplied(case.path()), where=str)
+        declared = read_json(folder / "network.json")["network"]
+        again: nn.Module = registry.create(kind, declared, supplied=saved.supplied(case.path()), where=str)
         try:
             read_weights(folder, again, registry, CheckpointError)
         except CheckpointError as error:
@@ -176,10 +176,10 @@ def check_latents(case: Case) -> None:
     with torch.no_grad(), without_draws("an encoder", "take the mean of what it encodes to"):
         latents = encoder.encode(images)
         alone, back = encoder.encode(images[:1]), encoder.decode(latents)
-    for name, found, wanted in (("encode", latents, shape), ("decode", back, tuple(images.shape))):
-        require(tuple(found.shape) == wanted, f"{name} gives {tuple(found.shape)} and not {wanted}")
-        require(found.dtype == torch.float32, f"{name} gives {found.dtype}, and not float32")
-        require(bool(found.isfinite().all()), f"{name} gives values that are not finite")
+    for name, result, wanted in (("encode", latents, shape), ("decode", back, tuple(images.shape))):
+        require(tuple(result.shape) == wanted, f"{name} gives {tuple(result.shape)} and not {wanted}")
+        require(result.dtype == torch.float32, f"{name} gives {result.dtype}, and not float32")
+        require(bool(result.isfinite().all()), f"{name} gives values that are not finite")
     require(close(alone, latents[:1], 1e-4), "an image's latent depends on the images beside it")
 
 

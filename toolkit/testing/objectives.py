@@ -138,7 +138,7 @@ def check_turns_train_their_own_networks(case: Case) -> None:
                 for p in parameters:
                     p.requires_grad_(role in turn.trains)
                     p.grad = None
-            before = {role: [p.detach().clone() for p in found] for role, found in wanted.items()}
+            before = {role: [p.detach().clone() for p in result] for role, result in wanted.items()}
             _backward(turn.loss(run.batches.get(0, ROWS), run.step()))
             for role, parameters in wanted.items():
                 _require_own(turn, role, parameters, before[role])
@@ -196,15 +196,15 @@ def _taken(run: _Run, turn: Turn, size: int) -> dict[str, Tensor]:
             loss = turn.loss(run.batches.get(start, size), run.step(range(start, start + size)))
             _backward(loss)
             losses.append(loss)
-    found = {"the loss": torch.stack([loss.total.detach() for loss in losses]).mean()}
+    result = {"the loss": torch.stack([loss.total.detach() for loss in losses]).mean()}
     for role, held in parameters.items():
         grads = [p.grad.flatten() for p in held if p.grad is not None]
         if grads:
-            found[f"the gradient of {role!r}"] = torch.cat(grads).clone() * size / ROWS
+            result[f"the gradient of {role!r}"] = torch.cat(grads).clone() * size / ROWS
     for name in losses[0].records:
         rows = torch.cat([loss.records[name].detach() for loss in losses])
-        found[f"the record {name!r}"] = rows.double()
-    return found
+        result[f"the record {name!r}"] = rows.double()
+    return result
 
 
 def check_state_round_trips(case: Case) -> None:

@@ -45,18 +45,18 @@ def examine(package: str, progress: Callable[[str], None] | None = None) -> Exam
 def _named(package: str) -> list[tuple[Owner, str]]:
     """The plugins with `package` as name, module or distribution, each with its entry point's module."""
     installed = [(CORE, "toolkit.testing.core"), *((one.owner, one.module) for one in switched()[0])]
-    found = [one for one in installed if package in (one[0].name, one[1], one[0].distribution)]
-    if not found:
+    result = [one for one in installed if package in (one[0].name, one[1], one[0].distribution)]
+    if not result:
         names = [owner.name for owner, _ in installed]
         hint = nearest(package, names) or f" Installed: {', '.join(names)}."
         raise PluginError(f"no plugin {package!r} is installed.{hint}")
-    return found
+    return result
 
 
 def cases_of(owner: Owner, module: str, registry: Registry) -> tuple[list[Case], list[tuple[Component, str]]]:
     """A plugin's cases, default ones for its other components, and the components without one, with why."""
-    stated = core.cases() if owner == CORE else stated_cases(module)
-    cases = [replace(case, registry=registry) for case in stated]
+    given = core.cases() if owner == CORE else stated_cases(module)
+    cases = [replace(case, registry=registry) for case in given]
     without = []
     for component in registry.added():
         has_case = any(c.name == component.name and issubclass(c.kind, component.kind) for c in cases)

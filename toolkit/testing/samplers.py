@@ -88,9 +88,9 @@ def check_calls(case: Case) -> None:
     sampler: Sampler = case.build()
     path, x, times = case.path(), _noise(case, 2), _times(case, sampler)
     require(times[-1] == path.clean, f"its grid ends with {times[-1]}, not with clean = {path.clean}")
-    denoiser, told = Gaussian(path), list[int]()
+    denoiser, report = Gaussian(path), list[int]()
     with torch.no_grad():
-        walk(sampler, denoiser, path, x, times, generators=row_generators(2), progress=told.append)
+        walk(sampler, denoiser, path, x, times, generators=row_generators(2), progress=report.append)
     require(len(denoiser.seen) >= 1, "it calls no network")
     require(
         all(path.clean <= t <= path.noisiest * (1 + 1e-6) for t in denoiser.seen),
@@ -98,7 +98,7 @@ def check_calls(case: Case) -> None:
     )
     calls = count_calls(sampler, path, times, dimensions=1)
     require(
-        calls == len(denoiser.seen) == len(told),
+        calls == len(denoiser.seen) == len(report),
         f"a walk on an image of one pixel takes {calls} calls, and one on points {len(denoiser.seen)}: the "
         "number of calls may not depend on the image",
     )

@@ -138,16 +138,16 @@ def check_roles(recipe: Recipe, objective: Objective) -> list[str]:
 
 
 def _compare(recipe: Recipe, section: str, roles: Iterable[str], whose: str, *, required: bool) -> None:
-    stated, wanted = list(recipe.tables.get(section, {})), list(roles)
+    given, wanted = list(recipe.tables.get(section, {})), list(roles)
     listed = ", ".join(map(repr, wanted))
-    for role in stated:
+    for role in given:
         if role not in wanted:
             raise RecipeError(
                 f"{recipe.where((section, role))} there is no role {role!r}: {whose} {listed}. "
                 f'If it comes from a parent recipe, write unset = ["{section}.{role}"].'
             )
     for role in wanted:
-        if required and role not in stated:
+        if required and role not in given:
             where = recipe.where((section,))
             raise RecipeError(f"{where} {whose} {role!r}, but there is no [{section}.{role}].")
 

@@ -169,18 +169,18 @@ def verify(path: Path) -> None:
     manifest = read_json(path / "manifest.json")
     if "state.json" not in manifest:
         raise CheckpointError(f"{path}: manifest.json is not a checkpoint's, it does not list state.json")
-    for name, stated in manifest.items():
+    for name, given in manifest.items():
         file = path / name
         if ".." in PurePosixPath(name).parts or not file.is_relative_to(path):
             raise CheckpointError(f"{path}: manifest.json lists {printable(name)}, which is outside")
         if not file.is_file():
             raise CheckpointError(f"{path}: {name} is missing")
-        stated = stated if isinstance(stated, dict) else {}
-        if (size := file.stat().st_size) != stated.get("bytes"):
+        given = given if isinstance(given, dict) else {}
+        if (size := file.stat().st_size) != given.get("bytes"):
             raise CheckpointError(
-                f"{path}: {name} is truncated or foreign: {size} bytes and not {stated.get('bytes')}"
+                f"{path}: {name} is truncated or foreign: {size} bytes and not {given.get('bytes')}"
             )
-        if sha256_of(file) != stated.get("sha256"):
+        if sha256_of(file) != given.get("sha256"):
             raise CheckpointError(f"{path}: {name} was altered, its checksum is not the manifest's")
 
 
@@ -238,8 +238,8 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[int, dict[s
     # load_state_dict would also restore the saved learning rate, betas and decay; the recipe's count.
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for group, stated in zip(optimizer.param_groups, groups, strict=True):
-        group.update(stated)
+    for group, given in zip(optimizer.param_groups, groups, strict=True):
+        group.update(given)
     # Files keep no memory order; fused optimizers mix up elements where it is not the parameter's.
     for parameter, held in optimizer.state.items():
         for name, value in held.items():

@@ -34,10 +34,10 @@ def refuse_unsupported_launch(precision: str) -> None:
         raise RunError(
             f"launched with --mixed_precision {launched}, but run.precision is {precision!r}: set it there"
         )
-    stated, absent = int(os.environ.get("WORLD_SIZE", "1")), {"RANK", "MASTER_ADDR"} - set(os.environ)
-    if stated > 1 and absent:
+    given, absent = int(os.environ.get("WORLD_SIZE", "1")), {"RANK", "MASTER_ADDR"} - set(os.environ)
+    if given > 1 and absent:
         raise RunError(
-            f"the launcher states {stated} processes (WORLD_SIZE), but not how they find each other: "
+            f"the launcher states {given} processes (WORLD_SIZE), but not how they find each other: "
             f"{' and '.join(sorted(absent))} is not set. Launch with torchrun or accelerate launch"
         )
     if "ACCELERATE_USE_CPU" in yes and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:

@@ -286,10 +286,12 @@ def due(number: int, every: int | None) -> bool:
 
 def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as `a.b.c` keys, for trackers."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for key, value in tables.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
-    return found
+        flattened |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
+        )
+    return flattened
 
 
 AGAIN = 1.0  # seconds: torchrun repeats the Ctrl-C that the terminal has already sent to every process

@@ -68,10 +68,10 @@ class Processes:
         self.rank: int = self._accelerator.process_index
         self.count: int = self._accelerator.num_processes
         self.is_main = self.rank == 0
-        stated = int(os.environ.get("WORLD_SIZE", "1"))
-        if stated != self.count:
+        given = int(os.environ.get("WORLD_SIZE", "1"))
+        if given != self.count:
             raise RunError(
-                f"the launcher states {stated} processes (WORLD_SIZE), but they do not see each other: "
+                f"the launcher states {given} processes (WORLD_SIZE), but they do not see each other: "
                 f"Accelerate counts {self.count}. Launch with torchrun or accelerate launch --multi_gpu"
             )
 

@@ -109,13 +109,13 @@ class Previews:
     def _previewed(self, step: int) -> list[tuple[str, Pipeline]]:
         """The pipelines that grids are made with, each with the ending of its file's name."""
         role, calls = self._built.training.objective.samples, self.options.num_inference_steps
-        found = []
+        result = []
         for average in (False, True) if role in self._built.training.ema else (False,):
             pipeline = self.pipeline(step, average=average)
             if pipeline is not None and self.options.num:
                 chosen = pipeline if calls is None else pipeline.with_sampler(num_inference_steps=calls)
-                found.append(("-ema" if average else "", chosen))
-        return found
+                result.append(("-ema" if average else "", chosen))
+        return result
 
     def _draw(self, pipeline: Pipeline) -> Tensor:
         """All images of a grid; each process draws a share, and image i is the same whoever draws it."""

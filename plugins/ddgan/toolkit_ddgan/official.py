@@ -46,7 +46,7 @@ def official_modules(unet: Any) -> Iterator[tuple[str, nn.Module]]:
 
 def official_parameters(unet: Any) -> dict[str, Tensor]:
     """Its parameters by their official names and in the official layout: views, which can be written to."""
-    found: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     parameter: Tensor
     for block_name, block in official_modules(unet):
         parts = PARTS.get(type(block), {})
@@ -55,6 +55,6 @@ def official_parameters(unet: Any) -> dict[str, Tensor]:
             part = parts.get(part, "")
             if part.startswith("NIN"):
                 leaf, parameter = ("W", parameter.T) if leaf == "weight" else ("b", parameter)
-            found[".".join(filter(None, (block_name, part, leaf)))] = parameter
+            result[".".join(filter(None, (block_name, part, leaf)))] = parameter
     mapping = unet.class_embedding.module.named_parameters()
-    return found | {f"z_transform.{name}": parameter for name, parameter in mapping}
+    return result | {f"z_transform.{name}": parameter for name, parameter in mapping}

@@ -44,9 +44,9 @@ decay = 0.5
 
 
 def cases() -> list[testing.Case]:
-    found = []
+    result = []
     for family in ("dcgan", "sngan"):
-        found += [
+        result += [
             testing.Case(Denoiser, f"{family}_generator", {"latent_width": 4, "width": 4}, schedule=ONE_STEP),
             testing.Case(
                 Discriminator,
@@ -59,7 +59,7 @@ def cases() -> list[testing.Case]:
     # The losses themselves are means over rows, as a discriminator shows that keeps no statistics.
     plain, declares = "spectral_norm = false", {"check_micro_batches": STATISTICS}
     return [
-        *found,
+        *result,
         testing.Case(Objective, "gan", recipe=RECIPE.format(family="sngan", norm=plain)),
         testing.Case(Objective, "gan", recipe=RECIPE.format(family="sngan", norm=""), declares=declares),
     ]

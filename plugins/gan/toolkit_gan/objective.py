@@ -105,14 +105,14 @@ class GAN(Objective):
 
     def _penalties(self, real: Tensor, fake: Tensor, step: Step) -> dict[str, tuple[float, Tensor]]:
         """Those that are due in this update, with their weights."""
-        judge, found = step.networks["discriminator"], {}
+        judge, result = step.networks["discriminator"], {}
         if (step.number * self.n_dis + step.repetition) % self.penalty_every == 0:
             with step.float32():  # bf16 would spoil a gradient of a gradient
                 if self.gp_weight:
-                    found["gp"] = self.gp_weight * self.penalty_every, gradient_penalty(judge, real, fake)
+                    result["gp"] = self.gp_weight * self.penalty_every, gradient_penalty(judge, real, fake)
                 if self.r1_weight:
-                    found["r1"] = self.r1_weight * self.penalty_every, r1(judge, real)
-        return found
+                    result["r1"] = self.r1_weight * self.penalty_every, r1(judge, real)
+        return result
 
     def _discriminator_turn(self, batch: Batch, step: Step) -> Loss:
         real, fake = self._pair(batch.images, step)
