@@ -6,7 +6,7 @@ check:
 	mypy
 
 test:
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest
 
 docs:	# needs the extra "docs"; any warning is an error
 	sphinx-build -W --keep-going -b html docs docs/_build/html
