@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from tiny import TINY_DDPM
 
 import toolkit
+from toolkit import Objective, testing
 from toolkit.cli import main
 from toolkit.hf.autoencoder import DiffusersAutoencoder
 
@@ -114,3 +115,11 @@ def test_data_of_other_channels_is_refused(vae: Path) -> None:
     refused = run("recipe", "check", "latent.toml")
     assert refused.exit_code == 2
     assert "encodes images of 1 channels, not data of shape (2,)" in refused.output
+
+
+def test_the_kit_checks_an_objective_on_latents(vae: Path) -> None:
+    """It opens the same session as a run does: networks of latents are given latents."""
+    case = testing.Case(Objective, "denoising", recipe=TINY_DDPM + ENCODER)
+    outcomes = {outcome.check: outcome for outcome in testing.run([case])}
+    assert outcomes["check_finite"].status == "passed", outcomes["check_finite"]
+    assert outcomes["check_micro_batches"].status == "passed", outcomes["check_micro_batches"]

@@ -262,20 +262,8 @@ class Pipeline:
         return self._with(guidance=guidance, saved=saved)
 
     def _with(self, **parts: Any) -> "Pipeline":
-        own: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in (
-                "denoiser",
-                "schedule",
-                "sampler",
-                "start",
-                "saved",
-                "registry",
-                "guidance",
-                "encoder",
-            )
-        }
-        return Pipeline(**{**own, **parts})
+        names = ("denoiser", "schedule", "sampler", "start", "saved", "registry", "guidance", "encoder")
+        return Pipeline(**{**{name: getattr(self, name) for name in names}, **parts})
 
     def _other(self, name: str, chosen: str | None, options: Any) -> tuple[Any, Saved]:
         """A part built from other options, and the description of the pipeline that has it."""

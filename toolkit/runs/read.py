@@ -136,6 +136,12 @@ class RunSummary:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def image_shape(self) -> Sequence[int]:
+        """The shape of what its pipeline gives; () for a run without a pipeline."""
+        pipeline = self.pipeline or {}
+        return pipeline.get("image_shape") or pipeline.get("sample_shape") or ()
+
     def last(self, name: str) -> float | None:
         """The last recorded value of that name; None if there is none."""
         return next((r[name] for r in reversed(self.records) if r.get(name) is not None), None)

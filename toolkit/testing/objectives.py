@@ -3,23 +3,21 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from toolkit.data.batches import Batches
 from toolkit.errors import CheckpointError, TrainingError
 from toolkit.files import read_tensors, write_tensors
 from toolkit.testing.case import Case
 from toolkit.testing.randomness import EqualDraws, foreign_seed, without_draws
 from toolkit.testing.requirement import require
 from toolkit.training import checkpoint
-from toolkit.training.build import Built, build
 from toolkit.training.measure import measure
 from toolkit.training.objective import Loss, Step, Turn
 from toolkit.training.processes import Processes
+from toolkit.training.session import Session, session
 from toolkit.training.trainer import RunOptions, Trainer
 
 ROWS, MICRO = 8, 4
@@ -27,46 +25,29 @@ STEPS = 4
 ROUNDING = 1e-4  # error of a gradient relative to its norm, when rows are summed in another order
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A small run of the case's recipe, not begun."""
-
-    built: Built
-    batches: Batches
-    processes: Processes
-    options: RunOptions
-
-    def trainer(self) -> Trainer:
-        return Trainer(self.built.training, self.batches, self.processes, self.options)
-
-    def trained(self, steps: int = STEPS) -> Trainer:
-        trainer = self.trainer()
-        for _ in range(steps):
-            trainer.step()
-        return trainer
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return self.built.training.networks
-
-    def step(self, rows: range = range(ROWS)) -> Step:
-        """A step for calling turns without a trainer, on these rows of the global batch."""
-        networks, processes = self.networks, self.processes
-        contexts = processes.float32, processes.no_grad
-        return Step(0, 0, processes.device, networks, networks, *contexts, rows=rows, total=ROWS)
-
-
 @contextmanager
-def _run(case: Case) -> Iterator[_Run]:
+def _run(case: Case) -> Iterator[Session]:
+    """A small run of the case's recipe, not begun."""
     recipe = case.read_recipe(ROWS, MICRO, STEPS)
     options: RunOptions = recipe.common(("run",))
-    with Processes(options.device, options.precision) as processes:
-        built = build(recipe, processes.device)
-        batches = Batches(built.source, recipe.common(("data",)), seed=options.seed, device=processes.device)
-        try:
-            yield _Run(built, batches, processes, options)
-        finally:
-            batches.close()
+    with (
+        Processes(options.device, options.precision) as processes,
+        session(recipe, processes, options) as ready,
+    ):
+        yield ready
+
+
+def _trained(run: Session, steps: int = STEPS) -> Trainer:
+    for _ in range(steps):
+        run.trainer.step()
+    return run.trainer
+
+
+def _step(run: Session, rows: range = range(ROWS)) -> Step:
+    """A step for calling turns without the trainer, on these rows of the global batch."""
+    networks, processes = run.built.training.networks, run.processes
+    contexts = processes.float32, processes.no_grad
+    return Step(0, 0, processes.device, networks, networks, *contexts, rows=rows, total=ROWS)
 
 
 def _weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -84,7 +65,7 @@ def check_finite(case: Case) -> None:
     """Losses, logs, measures and weights are finite, and every trained parameter has a gradient."""
     with _run(case) as run:
         try:
-            trainer = run.trained()
+            trainer = _trained(run)
             logs = trainer.take_logs()
             trainer.check_weights()
         except TrainingError as error:
@@ -93,7 +74,7 @@ def check_finite(case: Case) -> None:
         require(not bad, f"logs {', '.join(bad)}, which are not finite")
         if run.built.training.objective.measures():
             values = measure(
-                run.built.training, run.batches, ROWS, MICRO, run.options.seed, STEPS, run.processes
+                run.built.training, run.batches, ROWS, MICRO, run.trainer.options.seed, STEPS, run.processes
             )
             bad = [name for name, value in values.items() if not torch.tensor(value).isfinite()]
             require(not bad, f"measures {', '.join(bad)}, which are not finite")
@@ -104,7 +85,7 @@ def check_seed_stable(case: Case) -> None:
     ends = []
     for _ in range(2):
         with foreign_seed(0), _run(case) as run:
-            ends.append(_weights(run.trained()))
+            ends.append(_weights(_trained(run)))
     different = _differ(*ends)
     require(
         not different,
@@ -119,7 +100,7 @@ def check_draws_from_torch_alone(case: Case) -> None:
     help = "draw by torch's own functions (torch.randn_like), whose generators the trainer seeds every step"
     for seed in (1, 2):
         with foreign_seed(seed), _run(case) as run:
-            trainer = run.trainer()
+            trainer = run.trainer
             with without_draws("a step", help, torchs=False):
                 for _ in range(STEPS):
                     trainer.step()
@@ -131,15 +112,26 @@ def check_turns_train_their_own_networks(case: Case) -> None:
     """A turn's loss has gradients for the networks that it trains, and leaves all others alone."""
     with _run(case) as run:
         objective = run.built.training.objective
-        wanted = {role: [p for p in n.parameters() if p.requires_grad] for role, n in run.networks.items()}
+        networks, trained = run.built.training.networks, run.built.training.optimizers
+        wanted = {  # of a trained network what its author left free; of others all, which the trainer froze
+            role: [p for p in network.parameters() if p.requires_grad or role not in trained]
+            for role, network in networks.items()
+        }
         for turn in objective.turns():
             for role, parameters in wanted.items():
-                run.networks[role].train()
+                networks[role].train()
                 for p in parameters:
                     p.requires_grad_(role in turn.trains)
                     p.grad = None
             before = {role: [p.detach().clone() for p in result] for role, result in wanted.items()}
-            _backward(turn.loss(run.batches.get(0, ROWS), run.step()))
+            _backward(
+                turn.loss(
+                    run.batches.get(0, ROWS),
+                    _step(
+                        run,
+                    ),
+                )
+            )
             for role, parameters in wanted.items():
                 _require_own(turn, role, parameters, before[role])
 
@@ -172,7 +164,6 @@ def check_micro_batches(case: Case) -> None:
     Every row draws the same here, so that no row gets other noise when the batch is cut differently.
     """
     with _run(case) as run:
-        run.trainer()  # freezes what is never trained
         for turn in run.built.training.objective.turns():
             whole, halves = (_taken(run, turn, size) for size in (ROWS, ROWS // 2))
             for name, expected in whole.items():
@@ -185,15 +176,16 @@ def check_micro_batches(case: Case) -> None:
                 )
 
 
-def _taken(run: _Run, turn: Turn, size: int) -> dict[str, Tensor]:
+def _taken(run: Session, turn: Turn, size: int) -> dict[str, Tensor]:
     """The loss, gradients by role and records of the first ROWS rows, in micro-batches of `size`."""
-    parameters = {role: list(run.networks[role].parameters()) for role in turn.trains}
-    for role, network in run.networks.items():
+    networks = run.built.training.networks
+    parameters = {role: list(networks[role].parameters()) for role in turn.trains}
+    for role, network in networks.items():
         network.requires_grad_(role in turn.trains).zero_grad(set_to_none=True)
     losses = []
     with EqualDraws():
         for start in range(0, ROWS, size):
-            loss = turn.loss(run.batches.get(start, size), run.step(range(start, start + size)))
+            loss = turn.loss(run.batches.get(start, size), _step(run, range(start, start + size)))
             _backward(loss)
             losses.append(loss)
     result = {"the loss": torch.stack([loss.total.detach() for loss in losses]).mean()}
@@ -210,7 +202,7 @@ def _taken(run: _Run, turn: Turn, size: int) -> dict[str, Tensor]:
 def check_state_round_trips(case: Case) -> None:
     """The objective's state can be saved to a file and loaded into a new one."""
     with _run(case) as run, tempfile.TemporaryDirectory() as folder:
-        learned = run.trained().training.objective.state_dict()
+        learned = _trained(run).training.objective.state_dict()
         path = Path(folder) / "objective.safetensors"
         write_tensors(path, learned)
         with _run(case) as other:
@@ -230,13 +222,13 @@ def check_state_round_trips(case: Case) -> None:
 def check_exact_resume(case: Case) -> None:
     """A run resumed from a checkpoint ends at the same bits as one that was never stopped."""
     with foreign_seed(0), _run(case) as run:
-        whole = _weights(run.trained())
+        whole = _weights(_trained(run))
     half = STEPS // 2
     with foreign_seed(0), tempfile.TemporaryDirectory() as folder:
         with _run(case) as run:
-            path = checkpoint.save(Path(folder), run.trained(half).training, half, {})
+            path = checkpoint.save(Path(folder), _trained(run, half).training, half, {})
         with _run(case) as run:
-            trainer = run.trainer()
+            trainer = run.trainer
             try:
                 trainer.number = checkpoint.load(path, trainer.training, {})
             except CheckpointError as error:

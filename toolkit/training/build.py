@@ -1,12 +1,12 @@
 """Builds the objects that a recipe describes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from toolkit.data.source import DataSource
 from toolkit.diffusion.encoder import Encoder
@@ -55,6 +55,11 @@ class Built:
     guidance: Guidance | None
     encoder: Encoder | None
     training: Training
+
+    @property
+    def encode(self) -> Callable[[Tensor], Tensor] | None:
+        """What makes of images the batches that networks see; None where they see the images."""
+        return None if self.encoder is None else self.encoder.encode
 
 
 def build(recipe: Recipe, device: torch.device) -> Built:

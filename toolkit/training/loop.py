@@ -106,8 +106,7 @@ class Run:
         options: DataOptions = self.recipe.common(("data",))
         return Batches(
             source, replace(options, flip=False), seed=self.options.seed, device=self.processes.device,
-            progress=track if self.processes.is_main else None,
-            encode=None if self.built.encoder is None else self.built.encoder.encode,
+            progress=track if self.processes.is_main else None, encode=self.built.encode,
         )  # fmt: skip
 
     def go(self, *, resume: bool, overwrite: bool) -> Outcome:

@@ -1,6 +1,5 @@
 """Optimizers and learning-rate schedules, one of each per network."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from toolkit.registry.signature import Default, Positive, Rate
+from toolkit.training.objective import CosineScalar, LinearScalar
 
 
 class LRSchedule(ABC):
@@ -48,8 +48,7 @@ class Cosine(LRSchedule):
         self.steps, self.floor, self.every = steps, floor, every
 
     def __call__(self, base: float, step: int) -> float:
-        done = min(1.0, step // self.every * self.every / self.steps)
-        return self.floor + (base - self.floor) * (1 + math.cos(math.pi * done)) / 2
+        return CosineScalar(base, self.floor, self.steps)(step // self.every * self.every)
 
 
 class Linear(LRSchedule):
@@ -64,7 +63,7 @@ class Linear(LRSchedule):
         self.steps, self.floor = steps, floor
 
     def __call__(self, base: float, step: int) -> float:
-        return base + (self.floor - base) * min(1.0, step / self.steps)
+        return LinearScalar(base, self.floor, self.steps)(step)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def session(
     built = build(recipe, processes.device)
     batches = Batches(
         narrowed(built.source), recipe.common(("data",)), seed=options.seed, device=processes.device,
-        progress=progress, encode=None if built.encoder is None else built.encoder.encode,
+        progress=progress, encode=built.encode,
     )  # fmt: skip
     try:
         yield Session(built, batches, Trainer(built.training, batches, processes, options), processes)

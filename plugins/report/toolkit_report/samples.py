@@ -46,7 +46,7 @@ class Samples:
         if run.pipeline is None:
             self.grids.notes.append(f"{name}: has no pipeline (nothing that samples, or not finished).")
             return
-        shape = run.pipeline.get("image_shape") or run.pipeline.get("sample_shape", [])
+        shape = list(run.image_shape)
         if len(shape) != 3 and (len(shape) != 1 or shape[0] < 2):
             self.grids.notes.append(f"{name}: samples of shape {shape} cannot be drawn.")
             return

@@ -57,9 +57,7 @@ def _data(run: RunSummary) -> str:
     """The kind of data, or the name of a set in a folder or on the Hub; and the shape of samples."""
     data = run.recipe.get("data", {})
     name = str(data.get("path", "")).rstrip("/").rpartition("/")[2]
-    pipeline = run.pipeline or {}
-    shape = pipeline.get("image_shape") or pipeline.get("sample_shape")
-    size = "×".join(map(str, shape)) if shape else ""
+    size = "×".join(map(str, run.image_shape))
     return " ".join(part for part in (name or str(data.get("type", "")), size) if part)
 
 
