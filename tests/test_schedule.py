@@ -3,12 +3,14 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from toolkit import Chain, kept_timesteps
+from toolkit import Chain, Prediction, kept_timesteps
 from toolkit.diffusion.chain import Spacing, linear
+from toolkit.diffusion.samplers import Ancestral
 from toolkit.hf.folder import to_scheduler
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "ddpm.json").read_text())
@@ -76,9 +78,19 @@ def test_a_learned_variance_interpolates_between_the_bounds_of_the_respaced_chai
     betas, small = torch.tensor([vector["betas"], vector["beta_tilde"]])
     small[0] = small[1]  # in place of 0, whose logarithm is no bound
     for fraction, expected in ((0.0, small), (1.0, betas), (0.25, small**0.75 * betas**0.25)):
-        given = torch.full((50, 1), fraction)
-        found = respaced.learned_log_variance(given, torch.tensor(vector["timesteps"])).exp().flatten()
-        assert torch.allclose(found, expected, rtol=1e-5)
+        stds = [noise_added(respaced, fraction, t) for t in vector["timesteps"]]
+        assert torch.allclose(torch.tensor(stds[1:]) ** 2, expected[1:], rtol=1e-5)
+        assert stds[0] == 0  # the last step ends at x_0, whatever variance was learned for it
+
+
+def noise_added(schedule: Chain, fraction: float, t: int) -> float:
+    """How much noise ancestral sampling adds in the step from t, for a learned fraction of the variance."""
+    grid, zero = schedule.grid(None, None), torch.zeros(1, 1, dtype=torch.float64)
+    learned = torch.full_like(zero, fraction)
+    prediction = Prediction(schedule, zero, t, x0=zero, variance_fraction=learned)
+    s = grid[grid.index(t) + 1]
+    step = Ancestral(schedule).stepper()
+    return float(step(lambda *_: prediction, zero, t, s, lambda: torch.ones_like(zero)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing", "strided", "ddim"])
@@ -258,9 +270,14 @@ def test_the_scheduler_has_the_same_chain(schedule: Chain) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["learned_variance"], ids=str)
-def test_a_learned_variance_lies_between_its_bounds(schedule: Chain, case: dict[str, float]) -> None:
-    fraction, t = torch.tensor([[case["frac"]]]), torch.tensor([case["t"]])
-    assert float(schedule.learned_log_variance(fraction, t)) == pytest.approx(case["log_variance"], rel=1e-6)
+def test_a_learned_variance_lies_between_its_bounds(schedule: Chain, case: dict[str, Any]) -> None:
+    bounds = schedule.posterior_log_variance_clipped[case["t"]], schedule.betas[case["t"]].log()
+    assert [float(bound) for bound in bounds] == pytest.approx([case["min_log"], case["max_log"]], rel=1e-6)
+    std = noise_added(schedule, case["frac"], case["t"])
+    if case["t"] == 0:
+        assert std == 0  # the last step ends at x_0
+    else:
+        assert 2 * math.log(std) == pytest.approx(case["log_variance"], rel=1e-6)
 
 
 @pytest.mark.parametrize("betas", [[], [0.0], [0.1, 1.5], [float("nan")], [[0.1]]])

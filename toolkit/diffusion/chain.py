@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.diffusion.schedule import NoiseSchedule, Scale, Steps, Time, shaped
+from toolkit.diffusion.schedule import NoiseSchedule, Scale, Steps, Time
 from toolkit.registry.signature import Positive
 
 Above = Annotated[float, Field(gt=0)]
@@ -75,8 +75,6 @@ class Chain(NoiseSchedule):
         self._tables = {
             "alpha": torch.cat([one, self.alphas_cumprod.sqrt()]),
             "sigma": torch.cat([zero, (1 - self.alphas_cumprod).sqrt()]),
-            "log_variance": torch.cat([zero, self.posterior_log_variance_clipped]),
-            "log_beta": torch.cat([zero, self.betas.log()]),
         }
         levels = zip(*(self._tables[name].tolist() for name in ("alpha", "sigma")), strict=True)
         self._numbers = dict(enumerate(levels, start=-1))
@@ -122,14 +120,6 @@ class Chain(NoiseSchedule):
         """The kept timestep just below each t, (B,) int64; -1 for the first."""
         kept = self.timesteps.to(t.device)
         return torch.cat([kept.new_tensor([-1]), kept])[torch.searchsorted(kept, t)]
-
-    def learned_log_variance(self, fraction: Tensor, t: Tensor) -> Tensor:
-        """fraction log beta_t + (1 - fraction) log posterior variance (Nichol & Dhariwal 2021, eq. 15).
-
-        `fraction` is (B, ...) in [0, 1], as in `Prediction.variance_fraction`; t is (B,) int64.
-        """
-        log_beta, log_posterior = (shaped(self._row(n, t), fraction) for n in ("log_beta", "log_variance"))
-        return fraction * log_beta + (1 - fraction) * log_posterior
 
     def respaced(self, times: Sequence[float]) -> "Chain":
         return self.respace([int(t) for t in reversed(times) if t != self.clean])
