@@ -27,13 +27,15 @@ def sampler_options(command: C) -> C:
     """Add --sampler, --steps and --spacing to a command, which takes `sampler`, `steps` and `spacing`."""
     for option in (
         click.option(
-            "--spacing", help="How timesteps are chosen: leading, linspace, trailing, strided or ddim."
+            "--spacing",
+            help="Which times: leading, linspace, trailing, strided or ddim on a chain, uniform or karras on "
+            "continuous paths.",
         ),
         click.option(
             "--steps",
             metavar="N[,N...]",
             callback=_read_steps,
-            help="Network calls, e.g. 50, or 10,10,20 in sections of the chain; by default the model's own.",
+            help="Steps, e.g. 50, or 10,10,20 in sections of the chain; by default the model's own.",
         ),
         click.option(
             "--sampler", help="A registered sampler (ancestral, ddim, ...), or a diffusers scheduler's class."
