@@ -219,3 +219,13 @@ def test_the_unet_comes_alone_and_is_diffusers_own() -> None:
         "from diffusers import DDPMPipeline, UNet2DConditionModel, UNet2DModel; assert UNet2DModel is UNet"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_grid_is_not_spaced_as_the_one_before(runs: Path) -> None:
+    pipeline = toolkit.load(runs / "ddpm").with_sampler(
+        "diffusers", scheduler="DDIMScheduler", num_inference_steps=3
+    )
+    sampler, schedule = pipeline.sampler, pipeline.schedule
+    plain = sampler.grid(schedule, 3, None)
+    assert sampler.grid(schedule, 3, "trailing") != plain
+    assert sampler.grid(schedule, 3, None) == plain

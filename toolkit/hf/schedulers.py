@@ -58,7 +58,7 @@ class DiffusersSampler(Sampler):
         options: dict[str, bool | int | float | str] | None = None,
     ) -> None:
         self._schedule, self._name, self._options = schedule, scheduler, options or {}
-        self._scheduler = self._made(self._options)
+        self._own = self._scheduler = self._made(self._options)  # tried once, with the spacing of its options
 
     def _made(self, options: dict[str, bool | int | float | str]) -> Any:
         if isinstance(self._schedule, Chain):
@@ -73,8 +73,10 @@ class DiffusersSampler(Sampler):
             raise ValueError(f"{self._name} needs num_inference_steps, one number")
         if spacing not in (None, "leading", "linspace", "trailing"):
             raise ValueError(f"{self._name} has no spacing {spacing!r}, but leading, linspace, trailing")
-        spaced = {} if spacing is None else {"timestep_spacing": spacing}
-        self._scheduler = self._made({**self._options, **spaced})
+        if spacing is None:
+            self._scheduler = self._own
+        else:
+            self._scheduler = self._made({**self._options, "timestep_spacing": spacing})
         if isinstance(schedule, Chain) and n > (total := schedule.num_train_timesteps):
             raise ValueError(
                 f"num_inference_steps must be from 1 to {total}, the length of the chain, not {n}"
