@@ -125,7 +125,7 @@ def test_a_glance_at_the_lock_keeps_no_run_from_starting(write: Write, run: Path
 
 def test_what_a_kill_left_half_written_is_removed_and_in_nobodys_way(write: Write, run: Path) -> None:
     (run / "checkpoints" / ".writing-step-0000002-0123abcd").mkdir(parents=True)
-    (run / ".writing-recipe.toml").write_text("[ru")
+    (run / ".writing-recipe.toml-0123abcd").write_text("[ru")
     (run / ".lock").write_text("1")
     finished(write())
     assert not list(run.rglob(".writing-*"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.options import choose_device, choose_sampler, device_option, sampler_options
 from toolkit.errors import PluginError, RunError, ToolkitError, nearest
-from toolkit.files import read_json, write_json, write_text, writing
+from toolkit.files import new_file, read_json, write_json, write_text, writing
 from toolkit.registry.discover import NONE, OWN, compatible, discover
 from toolkit.registry.discover import commands as installed_commands
 from toolkit.runs.layout import run_of
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "ToolkitError",
     "choose_device", "choose_sampler", "compatible", "device_option", "discover", "installed_commands",
-    "nearest", "read_json", "read_run", "run_of", "sampler_options", "sampling_display", "say", "scores_of",
-    "write_json", "write_text", "writing",
+    "nearest", "new_file", "read_json", "read_run", "run_of", "sampler_options", "sampling_display", "say",
+    "scores_of", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Files that are complete or absent: written under a temporary name, flushed to disk, then renamed."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # lists of runs are read without torch
 
 TEMPORARY = ".writing-"
 REPLACED = ".replaced-"
+UNFINISHED = re.compile(rf"{re.escape(TEMPORARY)}(.+)-[0-9a-f]{{8}}")  # what `_beside` makes, nobody else's
 
 
 @contextmanager
@@ -36,37 +38,141 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        target = re.sub(rf"{re.escape(TEMPORARY)}([^/]+)-[0-9a-f]{{8}}", r"\1", str(path))
+        target = "/".join(UNFINISHED.sub(r"\1", part) for part in str(path).split("/"))
         reason = reason.removeprefix("Error while serializing: I/O error: ")
         raise RunError(f"cannot write {target}: {reason}") from error
 
 
-def temporary_for(path: Path) -> Path:
-    """A name beside `path` that no other writer uses, in this process or another."""
-    return path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A name beside `target` that no other writer uses; what is there when the block ends is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}")
+    with _tidied(target.parent):
+        try:
+            yield temporary
+        finally:
+            _remove(temporary)
 
 
 @contextmanager
-def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder that becomes `target` if the block succeeds, and is removed if it fails."""
-    temporary = temporary_for(target)
-    with writing(target):
-        temporary.mkdir(parents=True)
+def new_file(target: Path) -> Iterator[Path]:
+    """A temporary name that becomes `target`, whose folder is created, if the block succeeds."""
+    with writing(target), _beside(target) as temporary:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(target)
+
+
+@contextmanager
+def new_folder(
+    target: Path, *, replace: bool = False, keep: Callable[[str], bool] = lambda name: name.startswith(".")
+) -> Iterator[Path]:
+    """A temporary folder that becomes `target` if the block succeeds, and is removed if it fails.
+
+    Args:
+        target: a folder, or the place of one.
+        replace: whether one that is there is replaced.
+        keep: of the names in it, those that the new one has too, unless it has its own; by default hidden
+            files, which are the user's or the system's.
+    """
+    with writing(target), _beside(target) as temporary:
+        temporary.mkdir()
+        yield temporary
+        for path in temporary.rglob("*"):
+            _flush(path)
         old = target.with_name(f"{REPLACED}{target.name}")
+        replacing = replace and os.path.lexists(target)
+        if replacing and target.is_dir():
+            for path in target.iterdir():
+                if keep(path.name) and not UNFINISHED.fullmatch(path.name):
+                    _link(path, temporary / path.name)
+        _flush(temporary)
+        if replacing:
+            _remove(old)
+            target.rename(old)
         try:
-            yield temporary
-            for path in [*temporary.rglob("*"), temporary]:
-                _flush(path)
-            if replace and target.exists():
-                target.rename(old)
             temporary.rename(target)
-            _flush(target.parent)
-            shutil.rmtree(old, ignore_errors=True)
         except BaseException:
-            if old.exists() and not target.exists():
+            if replacing:
                 old.rename(target)
-            shutil.rmtree(temporary, ignore_errors=True)
             raise
+        _flush(target.parent)
+        _remove(old)
+
+
+def settle(path: Path) -> None:
+    """Complete or undo what a killed process was replacing at `path`, beside it, or up to two folders below.
+
+    Each command does so to the path that it is given, whether it writes there or reads.
+    """
+    for folder in (path.parent, path, *_within(path, 2)):
+        with suppress(OSError), _tidied(folder):  # nothing there, or not ours to tidy
+            pass
+
+
+def _within(path: Path, depth: int) -> Iterator[Path]:
+    """The folders in a folder, down to `depth`; links are not followed."""
+    with suppress(OSError):
+        for entry in list(os.scandir(path)) if depth else ():
+            if entry.is_dir(follow_symlinks=False):
+                yield path / entry.name
+                yield from _within(path / entry.name, depth - 1)
+
+
+@contextmanager
+def _tidied(folder: Path) -> Iterator[None]:
+    """Hold a folder while writing into it, after tidying up what killed processes have left there.
+
+    All writers share a lock of the folder. Who gets it alone knows that unfinished names there are nobody's.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # there is a writer; or a file system without locks, where all is left alone
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove_leftovers(folder)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child process may have the descriptor too
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Put back what a killed process was replacing, and remove what it had not finished."""
+    for name in os.listdir(folder):
+        path = folder / name
+        with suppress(OSError):  # somebody else's in a shared folder
+            if name.startswith(REPLACED):
+                target = path.with_name(name.removeprefix(REPLACED))
+                _remove(path) if os.path.lexists(target) else path.rename(target)
+            elif UNFINISHED.fullmatch(name):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _link(path: Path, other: Path) -> None:
+    """Have a file or folder in two places, until one of them is removed."""
+    if os.path.lexists(other):
+        return
+    if path.is_dir() and not path.is_symlink():
+        other.mkdir()
+        for inner in path.iterdir():
+            _link(inner, other / inner.name)
+        return
+    try:
+        os.link(path, other, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, other, follow_symlinks=False)
 
 
 def refuse_foreign(folder: Path, foreign: Callable[[list[str]], list[str]], what: str, choose: str) -> None:
@@ -74,20 +180,21 @@ def refuse_foreign(folder: Path, foreign: Callable[[list[str]], list[str]], what
 
     Args:
         folder: a folder, or the place of one.
-        foreign: of the names in it, those that are not ours.
+        foreign: of the names in it, those that are not ours; hidden ones are no reason, and stay.
         what: the folder is to be, "run" for example.
         choose: the setting by which another is chosen.
 
     Raises:
         RunError: if there is a file, or a folder that holds other files, or it cannot be looked at.
     """
+    settle(folder)
     with writing(folder):  # even looking may be forbidden
         is_folder = folder.is_dir()
         is_file = not is_folder and folder.exists()
         names = sorted(path.name for path in folder.iterdir()) if is_folder else []
     if is_file:
         raise RunError(f"{folder}: is a file, not a folder for a {what}")
-    if others := foreign(names):
+    if others := [name for name in foreign(names) if not name.startswith(".")]:
         raise RunError(
             f"{folder}: is not a {what} folder, it holds other files ({others[0]}): choose another {choose}"
         )
@@ -99,18 +206,10 @@ def refuse_taken(target: Path, overwrite: bool, flag: str) -> None:
     Raises:
         RunError: naming the flags that help.
     """
+    settle(target)
     taken = target.exists() and (target.is_file() or any(target.iterdir()))
     if taken and not overwrite:
         raise RunError(f"{target}: is already there; give --overwrite to replace it, or another {flag}")
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Tidy up after a killed process: put back what it was replacing, remove what it had not finished."""
-    for path in folder.glob(f"{REPLACED}*"):
-        target = path.with_name(path.name.removeprefix(REPLACED))
-        shutil.rmtree(path) if target.exists() else path.rename(target)
-    for path in folder.glob(f"{TEMPORARY}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
@@ -124,15 +223,9 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
         storage = own.untyped_storage().data_ptr()
         held[name] = own.clone() if storage in seen else own
         seen.add(storage)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_for(path)
-        try:
-            save_file(held, temporary, metadata={"format": "pt"})
-            temporary.chmod(0o666 & ~_umask())  # safetensors writes mode 0600, which colleagues cannot read
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary:
+        save_file(held, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o666 & ~_umask())  # safetensors writes mode 0600, which colleagues cannot read
 
 
 def write_json(path: Path, value: object) -> None:
@@ -150,15 +243,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RunError: if it cannot be written.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_for(path)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            _flush(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:

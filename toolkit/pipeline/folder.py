@@ -33,6 +33,7 @@ from toolkit.files import (
     read_json,
     read_tensors,
     refuse_foreign,
+    settle,
     write_json,
     write_tensors,
     write_text,
@@ -239,7 +240,12 @@ class SavedNetwork:
 
 
 def save_network(network: SavedNetwork, folder: Path, registry: Registry) -> None:
-    """Write a network folder, replacing an earlier one."""
+    """Write a network folder, replacing an earlier one.
+
+    Raises:
+        RunError: if the folder holds anything else, or cannot be written.
+    """
+    refuse_to_replace(folder, [])
     with new_folder(folder, replace=True) as temporary:
         _write_saved(temporary / "network.json", network.saved, registry)
         write_tensors(temporary / WEIGHTS, network.network.state_dict())
@@ -269,6 +275,7 @@ def locate_network(folder: Path) -> Path:
     Raises:
         CheckpointError: if there is none, or more than one.
     """
+    settle(folder)
     if (folder / "network.json").is_file():
         return folder
     result = sorted(file.parent for file in folder.glob("networks/*/network.json"))
@@ -407,6 +414,7 @@ def locate(path: str | Path, registry: Registry) -> Path:
         CheckpointError: if there is no such folder and no such model on the Hub.
     """
     folder, known = Path(path), layouts(registry)
+    settle(folder)
     for candidate in (folder, folder / "pipeline"):
         ours = (candidate / "pipeline.json").is_file()
         if ours or any(layout.recognises(candidate) for layout in known):

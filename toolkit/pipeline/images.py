@@ -1,6 +1,9 @@
 """Samples as pictures: conversion, grids and files."""
 
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from toolkit.files import temporary_for, writing
+from toolkit.files import new_file, new_folder, writing
 
 OutputType = Literal["pil", "np", "pt"]
+NUMBERED = re.compile(r"\d{6}\.png")  # the files of a set of samples
 TILE = 64  # pixels that a tile should have at least: an 8x8 digit is unreadable at its own size
 
 
@@ -63,32 +67,44 @@ def save_samples(samples: Tensor, path: Path) -> Path:
     """Save samples as a PNG grid, or as .npy with that name if they are not pictures; returns the file."""
     if samples.ndim != 4:
         path = path.with_suffix(".npy")
-    temporary = temporary_for(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as temporary:
         if samples.ndim == 4:
             to_grid(samples).save(temporary, format="PNG")
         else:
             with temporary.open("wb") as file:  # given a name, numpy would add its own suffix
                 np.save(file, samples.cpu().numpy(), allow_pickle=False)
-        temporary.replace(path)
     return path
 
 
 def save_images(batches: Iterable[Tensor], folder: Path) -> Path:
     """Save each sample as a PNG in its own size, 000000.png and so on; if not pictures, all as samples.npy.
 
-    PNG files of that form from an earlier set are removed. Returns the folder, or the .npy file.
+    The set replaces an earlier one as a whole, of which nothing stays; other files stay. Returns the folder,
+    or the .npy file.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for earlier in folder.glob("[0-9]" * 6 + ".png"):
-            earlier.unlink()
-        number = 0
+    written, number = folder, 0
+    with _new_set(folder) as temporary:
         for batch in batches:
             if batch.ndim != 4:
-                return save_samples(torch.cat([batch, *batches]), folder / "samples.npy")
+                written = folder / "samples.npy"
+                save_samples(torch.cat([batch, *batches]), temporary / written.name)
+                break
             for sample in batch:
-                to_image(sample).save(folder / f"{number:06d}.png")
+                to_image(sample).save(temporary / f"{number:06d}.png")
                 number += 1
-    return folder
+    return written
+
+
+@contextmanager
+def _new_set(folder: Path) -> Iterator[Path]:
+    """A folder for a new set of samples, which takes the place of `folder` once it is complete."""
+    fixed = folder.is_symlink() or os.path.ismount(folder) or not os.access(folder.parent, os.W_OK)
+    if not (folder.is_dir() and fixed):
+        with new_folder(folder, replace=True, keep=lambda name: not NUMBERED.fullmatch(name)) as temporary:
+            yield temporary
+        return
+    with writing(folder):  # a folder that cannot be renamed
+        for earlier in folder.iterdir():
+            if NUMBERED.fullmatch(earlier.name):
+                earlier.unlink()
+        yield folder

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import torch
 
 from toolkit.errors import RunError
-from toolkit.files import TEMPORARY, refuse_foreign, remove_leftovers, write_json, write_text, writing
+from toolkit.files import refuse_foreign, write_json, write_text, writing
 from toolkit.recipe import Recipe
 from toolkit.runs.layout import FILES, FOLDERS, LOCK
 
@@ -70,9 +70,6 @@ class RunFolder:
                 f"{self.path}: already holds a run ({self.status()}). Go on with --resume, "
                 "replace it with --overwrite, or choose another folder with --set run.out=..."
             )
-        with writing(self.path):
-            for folder in (self.path, self.samples, self.checkpoints):
-                remove_leftovers(folder)
 
     def clear(self) -> None:
         """Remove the run, but nothing else that somebody may have put beside it."""
@@ -180,8 +177,7 @@ def git_state() -> dict[str, Any] | None:
 
 def _foreign(names: list[str]) -> list[str]:
     """The names that show that a folder is not a run's; none in a run's folder or an empty one."""
-    present = [name for name in names if not name.startswith(TEMPORARY)]
-    if {"recipe.toml", "run.json"}.issubset(present):
+    if {"recipe.toml", "run.json"}.issubset(names):
         return []
     # A run that was cut off at its very start has the lock and some of a run's own files.
-    return [name for name in present if LOCK not in present or name not in (*FILES, *FOLDERS, LOCK)]
+    return [name for name in names if LOCK not in names or name not in (*FILES, *FOLDERS)]

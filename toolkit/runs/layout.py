@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from toolkit.files import settle
+
 LOCK = ".lock"
 COST = "cost.json"
 FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json", COST)
@@ -22,5 +24,6 @@ def run_of(source: str | Path) -> Path | None:
 
 def holds_images(folder: Path) -> bool:
     """Whether a folder holds images rather than a model."""
+    settle(folder)
     models = ("pipeline.json", "network.json", "model_index.json", "pipeline", "recipe.toml")
     return folder.is_dir() and not any((folder / name).exists() for name in models)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolkit.errors import RunError
-from toolkit.files import write_json
+from toolkit.files import settle, write_json
 from toolkit.runs.layout import COST, LOCK
 
 
@@ -166,6 +166,7 @@ def read_run(folder: Path) -> RunSummary:
     Raises:
         RunError: if there is no run, or its recipe cannot be read.
     """
+    settle(folder)
     try:
         recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
         state = json.loads((folder / "run.json").read_text(encoding="utf-8"))

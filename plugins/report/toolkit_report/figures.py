@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from toolkit import to_grid, to_uint8
-from toolkit.commands import RunError, writing
+from toolkit.commands import RunError, new_file, writing
 from toolkit_report.chains import Strip
 
 # Okabe & Ito (2008), which people with any kind of colour vision tell apart; without its pale yellow.
@@ -90,7 +90,8 @@ def write(pictures: Sequence[Picture], folder: Path) -> None:
                 f"--png {foreign[0]}: is already there, and is not from a report: choose another folder"
             )
         for path, one in paths.items():
-            path.write_bytes(one.png)
+            with new_file(path) as temporary:
+                temporary.write_bytes(one.png)
 
 
 def styles(names: Sequence[str]) -> list[Style]:
