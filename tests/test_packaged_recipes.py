@@ -189,7 +189,7 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, data: Path, tmp_path: P
     recipe = load(name, data)
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    folder.describe(recipe, {})
+    folder.describe(recipe, {}, {})
     assert resolve(read_layers(folder.recipe), recipe.registry).tables == recipe.tables
 
 

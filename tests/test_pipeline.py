@@ -161,6 +161,27 @@ def test_the_seed_of_an_image_is_its_number_more(made: Callable[[], Pipeline]) -
         assert torch.equal(late, together(pipeline, 4, seed=7))
 
 
+@pytest.mark.parametrize("labels", [None, [2, 0, 1, 1, 2]])
+def test_a_compiled_pipeline_draws_the_same_and_compiles_for_one_batch_size(labels: list[int] | None) -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    def conditional() -> Pipeline:
+        torch.manual_seed(0)
+        return make(classes=3, network={**UNET, "conditional": True})
+
+    usual = [*conditional().sample(5, batch_size=2, labels=labels)]
+    batches = conditional().compile(backend=backend).sample(5, batch_size=2, labels=labels)
+    first = next(batches)
+    compiled = len(graphs)
+    assert compiled
+    assert torch.allclose(torch.cat([first, *batches]), torch.cat(usual), atol=1e-5)
+    assert len(graphs) == compiled
+
+
 def test_given_noise_replaces_the_drawn_start() -> None:
     pipeline = make().with_sampler("ddim")
     noise = torch.randn(2, 1, 8, 8)

@@ -1,12 +1,18 @@
 """What a run is put together from: roles, other people's weights, observers and trackers."""
 
+import json
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from small_runs import OBSERVERS, PLUGIN, content, finished, install, metrics, refused, resumed, train
 from tiny import TINY_DDGAN, TINY_DDPM
+
+from toolkit.recipe import read_recipe
+from toolkit.training.build import settled
 
 Write = Callable[..., Path]
 TEACHER = TINY_DDPM.replace('type = "denoising"', 'type = "taught"') + TINY_DDPM[
@@ -54,6 +60,45 @@ def test_a_network_of_another_interface_is_refused(write: Write) -> None:
 def test_compiling_is_refused_where_a_turn_differentiates_twice(write: Write) -> None:
     error = refused(train(write(TINY_DDGAN), "networks.discriminator.compile=true"))
     assert "compile = true is not possible: turn 'discriminator' differentiates twice" in error
+
+
+def test_what_suits_the_device_is_chosen_and_recorded(write: Write) -> None:
+    finished(write(), "run.out=run")
+    recipe = tomllib.loads(Path("run/recipe.toml").read_text())
+    assert recipe["run"]["precision"] == "float32"
+    assert recipe["networks"]["denoiser"]["channels_last"] is False
+    computes = json.loads(Path("run/environment.json").read_text())["computes"]
+    assert computes == {
+        "device": "cpu", "precision": "float32", "data": "in memory (cpu)", "channels_last": [], "compiled": [],
+        "fused_optimizers": ["denoiser"],
+    }  # fmt: skip
+
+
+def test_channels_last_is_chosen_on_a_gpu_unless_the_recipe_says_no(write: Write) -> None:
+    def chosen(*overrides: str) -> object:
+        recipe = settled(read_recipe(write(TINY_DDGAN), overrides), torch.device("cuda"))
+        return {role: table["channels_last"] for role, table in recipe.tables["networks"].items()}
+
+    assert chosen() == {"denoiser": True, "discriminator": True}
+    assert chosen("networks.denoiser.channels_last=false") == {"denoiser": False, "discriminator": True}
+
+
+def test_a_run_goes_on_in_another_memory_order_but_not_in_another_precision(write: Write) -> None:
+    finished(write(), "run.out=run", "run.steps=2")
+    stored = Path("run/recipe.toml")
+    elsewhere = stored.read_text().replace("channels_last = false", "channels_last = true")
+    stored.write_text(elsewhere.replace("tf32 = true", "tf32 = false"))
+    resumed(write(), "run.out=run")
+    stored.write_text(elsewhere.replace('precision = "float32"', 'precision = "bf16"'))
+    error = refused(train(write(), "run.out=run", "run.steps=9", flags=("--resume",)))
+    assert "run.precision was 'bf16' and is 'float32'" in error
+
+
+def test_switches_for_gpus_change_nothing_on_a_cpu(write: Write) -> None:
+    finished(write(), "run.out=on")
+    finished(write(), "run.out=off", "run.tf32=false", "run.cudnn_benchmark=false")
+    unet = Path("pipeline/unet/diffusion_pytorch_model.safetensors")
+    assert (Path("on") / unet).read_bytes() == (Path("off") / unet).read_bytes()
 
 
 def test_init_from_starts_with_the_weights_of_another_pipeline(write: Write) -> None:

@@ -48,14 +48,15 @@ if TYPE_CHECKING:
     help="Set an option of the sampler, the start or the guidance: sampler.eta=0.5.",
 )
 @device_option
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network first: pays for many images.")
 @click.option("--out", default="samples.png", show_default=True, help="A .png for one grid, or a folder.")
 @click.option("--save", help="Also save the pipeline, with these settings, to this folder.")
 @click.option("--overwrite", is_flag=True, help="Replace what is at --out and --save.")
 def sample(
     source: str, num: int, steps: int | list[int] | None, spacing: str | None, sampler: str | None,
     start: str | None, show_start: bool, seed: int, batch_size: int, label: str | None,
-    guidance: float | None, overrides: tuple[str, ...], device: str | None, out: str, save: str | None,
-    overwrite: bool, **options: str | None,
+    guidance: float | None, overrides: tuple[str, ...], device: str | None, compiled: bool, out: str,
+    save: str | None, overwrite: bool, **options: str | None,
 ) -> None:  # fmt: skip
     """Sample images from RUN: a run folder, a pipeline folder, a diffusers folder or a Hub id."""
     target = Path(out)
@@ -81,6 +82,8 @@ def sample(
     labels = None if label is None else classes(pipeline, label, num)
     if save is not None:
         pipeline.save_pretrained(save)
+    if compiled:
+        pipeline.compile()
     with sampling_display(num, pipeline.calls) as progress:
         batches = pipeline.sample(num, seed=seed, batch_size=batch_size, labels=labels, progress=progress)
         if show_start:

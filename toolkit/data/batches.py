@@ -70,6 +70,11 @@ class Batches:
             in_slices(source, source.check, "checking images", progress or _silently)
             self._examples = Stream(source, seed, workers=options.workers, pin_memory=device.type != "cpu")
 
+    @property
+    def place(self) -> str:
+        """Where the examples are kept, in words."""
+        return self._examples.place
+
     def plan(self, requests: Iterable[tuple[int, int]]) -> None:
         """Announce the (start, count) of coming calls of `get`, in order, so that they are read ahead."""
         self._examples.plan(requests)

@@ -29,7 +29,13 @@ class Rows(NamedTuple):
 
 
 class Examples(ABC):
-    """The endless sequence of examples, by position."""
+    """The endless sequence of examples, by position.
+
+    Attributes:
+        place: where they are kept, in words.
+    """
+
+    place: str
 
     @abstractmethod
     def rows(self, start: int, count: int) -> Rows:
@@ -73,6 +79,7 @@ class Memory(Examples):
             device = self._images.device  # then only batches are moved to it
         self._labels = None if self._labels is None else self._labels.to(device)
         self._order = Order(len(source), seed, device)
+        self.place = f"in memory ({device.type})"
 
     def rows(self, start: int, count: int) -> Rows:
         indices, mirrored = self._order.rows(start, count)
@@ -105,6 +112,8 @@ Example = tuple[Tensor, Tensor | None]  # images, labels
 @final
 class Stream(Examples):
     """Reads planned requests ahead, in their order, and any other, just as correctly, on the spot."""
+
+    place = "read while training"
 
     def __init__(self, source: DataSource, seed: int, *, workers: int, pin_memory: bool) -> None:
         self._reader = _Reader(source)

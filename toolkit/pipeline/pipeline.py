@@ -219,6 +219,17 @@ class Pipeline:
             self.guidance.to(self.device)
         return self
 
+    def compile(self, **options: Any) -> Self:
+        """Compile the network, in place: the first batch takes a minute or more, those after it less.
+
+        `sample` then fills its last batch up, because another batch size would compile once more.
+
+        Args:
+            options: of torch.compile; mode="reduce-overhead" replays CUDA graphs, which pays for small batches.
+        """
+        self.denoiser.compile(**{"dynamic": False, **options})
+        return self
+
     def with_sampler(self, type: str | None = None, **options: Any) -> "Pipeline":
         """The same weights with another sampler, or with other options of the same one.
 
@@ -368,14 +379,22 @@ class Pipeline:
             ValueError: if labels are not one per sample, or not classes of the model.
         """
         chosen = None if labels is None else self._each(labels, num)
+        compiled = self.denoiser._compiled_call_impl is not None
         for done in range(0, num, batch_size):
             n = min(batch_size, num - done)
-            yield self.draw(
-                generators_for(seed, first + done, n, self.device),
-                n,
-                label=self._turns(seed + first + done, n) if chosen is None else chosen[done : done + n],
+            size = min(batch_size, num) if compiled else n
+            label = None if chosen is None else chosen[done : done + n]
+            if label is None:
+                label = self._turns(seed + first + done, size)
+            elif size > n:
+                label = torch.cat([label, label.new_zeros(size - n)])
+            images = self.draw(
+                generators_for(seed, first + done, size, self.device),
+                size,
+                label=label,
                 progress=None if progress is None else partial(progress, done, n),
             )
+            yield images[:n]
 
     def _turns(self, first: int, n: int) -> Tensor | None:
         """Labels (n,) that take the classes in turn, beginning with class `first` modulo their number."""

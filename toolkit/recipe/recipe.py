@@ -1,7 +1,7 @@
 """A resolved recipe: complete tables, and where each value comes from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,12 @@ class Recipe:
     def to_toml(self, *, origins: bool = False) -> str:
         """The complete recipe as TOML, which resolves to itself; `origins` adds where each value was set."""
         return write_toml(self.tables, self.origin if origins else None)
+
+    def with_value(self, path: KeyPath, value: Any) -> "Recipe":
+        """The recipe with another value of a plain option, such as ("run", "precision")."""
+        section, changed = self.complete[path[0]], self._complete(path).with_value(path[-1], value)
+        whole = {**section, path[1]: changed} if isinstance(section, dict) else changed
+        return replace(self, complete={**self.complete, path[0]: whole})
 
     def component(self, path: KeyPath) -> dict[str, Any]:
         """A table's type and the component's own options, without those that the section adds to each."""

@@ -4,7 +4,7 @@ import copy
 import re
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Protocol
 
 from toolkit.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, nearest, printable
@@ -56,6 +56,10 @@ class Table:
         signature = read_signature(options, supplied=())
         plain = {option.name: self.plain[option.name] for option in signature.options}
         return Table(plain, {name: self.arguments[name] for name in plain}, options, signature)
+
+    def with_value(self, name: str, value: Any) -> "Table":
+        """The table with another value of a plain option."""
+        return replace(self, plain={**self.plain, name: value}, arguments={**self.arguments, name: value})
 
     def build(self, supplied: Mapping[str, object], where: Where, path: Path = ()) -> Any:
         """Build the object, nested ones first; constructors get the values of `supplied` that they name.

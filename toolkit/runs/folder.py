@@ -86,10 +86,10 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
-    def describe(self, recipe: Recipe, plugins: Mapping[str, str]) -> None:
+    def describe(self, recipe: Recipe, plugins: Mapping[str, str], computes: Mapping[str, object]) -> None:
         """Write the resolved recipe, and the environment of the run."""
         write_text(self.recipe, recipe.to_toml())
-        write_json(self.path / "environment.json", environment(plugins))
+        write_json(self.path / "environment.json", {**environment(plugins), "computes": dict(computes)})
 
     def set_status(self, status: Status, step: int) -> None:
         write_json(self.path / "run.json", {"status": status, "step": step, "time": time.time()})

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from toolkit.recipe import Recipe
 from toolkit.training.ema import EMA
 from toolkit.training.objective import Objective
 from toolkit.training.optimizers import OptimizerOptions
+from toolkit.training.processes import settled_precision
 from toolkit.training.trainer import Training
 
 
@@ -33,13 +34,14 @@ class NetworkOptions:
         from_run: a run or pipeline folder whose network this is: its architecture and its weights.
         init_from: the folder of a saved pipeline whose weights to start from, instead of random ones.
         compile: torch.compile the network; refused where a turn differentiates twice.
-        channels_last: keep convolution weights in channels-last memory order.
+        channels_last: keep convolution weights in channels-last memory order, in which GPUs convolve; "auto"
+            does so on a GPU. The run folder's recipe states which.
     """
 
     from_run: Path | None = None
     init_from: Path | None = None
     compile: bool = False
-    channels_last: bool = False
+    channels_last: bool | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def build(recipe: Recipe, device: torch.device) -> Built:
     Raises:
         RecipeError: if a role is missing, unknown or of another interface, or an option is refused.
     """
+    recipe = settled(recipe, device)
     source: DataSource = recipe.create(("data",), {})
     encoder: Encoder | None = None
     sample_shape = tuple(source.image_shape)
@@ -130,6 +133,16 @@ def build(recipe: Recipe, device: torch.device) -> Built:
         sampler, start = create("sampler"), create("start")
         guidance = create("guidance") if "guidance" in recipe.tables else None
     return Built(recipe, source, supplied, supplied["schedule"], sampler, start, guidance, encoder, training)
+
+
+def settled(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe with what suits `device` in place of each "auto" that concerns it."""
+    precision = recipe.tables["run"]["precision"]
+    recipe = recipe.with_value(("run", "precision"), settled_precision(precision, device))
+    for role, table in recipe.tables["networks"].items():
+        if table["channels_last"] == "auto":
+            recipe = recipe.with_value(("networks", role, "channels_last"), device.type == "cuda")
+    return recipe
 
 
 def check_roles(recipe: Recipe, objective: Objective) -> list[str]:

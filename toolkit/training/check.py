@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -34,7 +34,9 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
     options: RunOptions = recipe.common(("run",))
     small = dataclasses.replace(options, batch_size=min(ROWS, options.batch_size), micro_batch_size=None)
     with (
-        Processes(small.device, small.precision) as processes,
+        Processes(
+            small.device, small.precision, tf32=small.tf32, cudnn_benchmark=small.cudnn_benchmark
+        ) as processes,
         # Decoding or checking the whole data set is left to the run.
         session(recipe, processes, small, narrowed=FirstRows) as ready,
     ):
@@ -42,6 +44,7 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
         for role, module in built.training.networks.items():
             count = sum(p.numel() for p in module.parameters())
             say(f"network {role}: {type(module).__name__}, {count:,} parameters")
+        say("computes with " + ", ".join(in_words(ready.computes())))
         trainer.step()
         losses = {name: value for name, value in trainer.take_logs().items() if name.endswith("/loss")}
         say("one step: " + ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
@@ -56,6 +59,14 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
                 for role, network in previews.networks(1).items():
                     load_again(network, Path(temporary) / role, recipe.registry)
                     say(f"saved and loaded network {role}: it is the same")
+
+
+def in_words(computes: Mapping[str, object]) -> Iterator[str]:
+    """What a device does, a phrase for each setting that is not off or empty."""
+    for name, value in computes.items():
+        if value:
+            text = ", ".join(value) if isinstance(value, list) else str(value)
+            yield f"{name} {text}" if value is not True else name
 
 
 @final

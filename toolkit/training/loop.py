@@ -20,6 +20,7 @@ from toolkit.recipe import Recipe
 from toolkit.registry.load import Plugins
 from toolkit.runs.folder import RunFolder, Status
 from toolkit.training import checkpoint
+from toolkit.training.build import settled
 from toolkit.training.checkpoint import CheckpointOptions
 from toolkit.training.measure import measure
 from toolkit.training.processes import Processes, TrackerOptions
@@ -59,7 +60,11 @@ def train(recipe: Recipe, plugins: Plugins, *, resume: bool = False, overwrite: 
     options: RunOptions = recipe.common(("run",))
     trackers: TrackerOptions = recipe.common(("trackers",))
     folder = RunFolder(options.out or Path("runs") / recipe.name)
-    with Processes(options.device, options.precision, trackers, folder.trackers) as processes:
+    with Processes(
+        options.device, options.precision, trackers, folder.trackers,
+        tf32=options.tf32, cudnn_benchmark=options.cudnn_benchmark,
+    ) as processes:  # fmt: skip
+        recipe = settled(recipe, processes.device)
         share(options, processes.count)
 
         def claim() -> None:
@@ -85,7 +90,7 @@ class Run:
     ) -> None:
         self.recipe, self.plugins, self.options, self.folder = recipe, plugins, options, folder
         self.processes, self.built = ready.processes, ready.built
-        self.batches, self.trainer = ready.batches, ready.trainer
+        self.batches, self.trainer, self.computes = ready.batches, ready.trainer, ready.computes()
         self.checkpoints: CheckpointOptions = recipe.common(("checkpoints",))
         self.held_out = self._held_out()
         self.previews = Previews(recipe, self.built, plugins.registry, self.processes)
@@ -138,7 +143,7 @@ class Run:
         if overwrite:
             self.folder.clear()
         versions = {report.owner.name: report.owner.source for report in self.plugins.reports}
-        self.folder.describe(self.recipe, versions)
+        self.folder.describe(self.recipe, versions, self.computes)
         self.folder.set_status("running", self.trainer.number)
 
     def _loop(

@@ -14,7 +14,7 @@ from toolkit.errors import RunError, ToolkitError, TrainingError
 from toolkit.training.launch import refuse_missing_trackers, refuse_unsupported_launch
 
 Device = Literal["auto", "cpu"]  # "auto" takes the accelerator if there is one
-Precision = Literal["float32", "bf16"]
+Precision = Literal["auto", "float32", "bf16"]  # "auto" takes bf16 where the hardware computes in it
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,14 @@ class Processes:
         precision: Precision = "float32",
         trackers: TrackerOptions | None = None,
         folder: Path | None = None,
+        *,
+        tf32: bool | None = None,
+        cudnn_benchmark: bool | None = None,
     ) -> None:
         on_cpu = device == "cpu" or not torch.accelerator.is_available()
-        refuse_unsupported_launch(precision)
+        here = None if on_cpu else torch.accelerator.current_accelerator()
+        self.precision = settled_precision(precision, here or torch.device("cpu"))
+        refuse_unsupported_launch(self.precision)
         names = list(trackers.names) if trackers is not None else []
         refuse_missing_trackers(names)
         # Whoever forms the process group ends it: a script of several runs forms one before the first.
@@ -60,7 +65,7 @@ class Processes:
         # Without an accelerator, Accelerate ignores the launcher unless told to use the CPU.
         self._accelerator = Accelerator(
             cpu=on_cpu,
-            mixed_precision="bf16" if precision == "bf16" else "no",
+            mixed_precision="bf16" if self.precision == "bf16" else "no",
             log_with=names or None,
             project_dir=folder,
         )
@@ -68,12 +73,30 @@ class Processes:
         self.rank: int = self._accelerator.process_index
         self.count: int = self._accelerator.num_processes
         self.is_main = self.rank == 0
+        self._before = _cuda_switches()
+        if self.device.type == "cuda":  # also ROCm; elsewhere the first would change what the CPU computes
+            if tf32 is not None:
+                _set_cuda_switches("high" if tf32 else "highest", tf32, torch.backends.cudnn.benchmark)
+            if cudnn_benchmark is not None:
+                torch.backends.cudnn.benchmark = cudnn_benchmark
         given = int(os.environ.get("WORLD_SIZE", "1"))
         if given != self.count:
             raise RunError(
                 f"the launcher states {given} processes (WORLD_SIZE), but they do not see each other: "
                 f"Accelerate counts {self.count}. Launch with torchrun or accelerate launch --multi_gpu"
             )
+
+    def computes(self) -> dict[str, object]:
+        """The device, and how it computes: for the records of a run."""
+        if self.device.type != "cuda":
+            return {"device": self.device.type, "precision": self.precision}
+        matmul, convolutions, benchmark = _cuda_switches()
+        return {
+            "device": torch.cuda.get_device_name(self.device),
+            "precision": self.precision,
+            "tf32": matmul != "highest" and convolutions,
+            "cudnn_benchmark": benchmark,
+        }
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context for forward passes in the recipe's precision."""
@@ -194,9 +217,32 @@ class Processes:
             self.barrier()
         if self._group_is_ours and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        _set_cuda_switches(*self._before)
         from accelerate.state import AcceleratorState
 
         AcceleratorState._reset_state(reset_partial_state=True)  # another run may follow in this process
+
+
+def _cuda_switches() -> tuple[str, bool, bool]:
+    """Global switches: float32 matrix products, TF32 in convolutions, timing of convolution kernels.
+
+    By torch's older names: torch.compile reads those, and refuses a mixture with the newer ones.
+    """
+    cudnn = torch.backends.cudnn
+    return torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+
+
+def _set_cuda_switches(matmul: str, convolutions: bool, benchmark: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = convolutions, benchmark
+
+
+def settled_precision(precision: Precision, device: torch.device) -> Literal["float32", "bf16"]:
+    """The precision itself, or for "auto" bf16 if the device computes in it, else float32."""
+    if precision != "auto":
+        return precision
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "float32"
 
 
 @torch.no_grad()

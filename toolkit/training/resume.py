@@ -17,7 +17,8 @@ from toolkit.training.trainer import RunOptions
 # examples, which the checkpoint records with the micro-batch size, show whether it is the same.
 FREE = {
     ("run", "steps"), ("run", "images"), ("run", "minutes"), ("run", "out"), ("run", "log_every"),
-    ("run", "measure_every"), ("run", "device"), ("data", "in_memory_mb"), ("data", "workers"),
+    ("run", "measure_every"), ("run", "device"), ("run", "tf32"), ("run", "cudnn_benchmark"),
+    ("data", "in_memory_mb"), ("data", "workers"),
     ("samples",), ("checkpoints",), ("trackers",), ("sampler",), ("start",), ("guidance",),
 }  # fmt: skip
 
@@ -44,7 +45,8 @@ def refuse_another_recipe(recipe: Recipe, stored: Path) -> None:
 
 
 def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[str]:
-    if path in FREE or (path[:1] == ("data",) and path[-1] == "path"):
+    moved = path[:1] == ("data",) and path[-1] == "path"
+    if path in FREE or moved or path[0::2] == ("networks", "channels_last"):
         return
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in sorted(before.keys() | after.keys()):

@@ -22,6 +22,20 @@ class Session:
     trainer: Trainer
     processes: Processes
 
+    def computes(self) -> dict[str, object]:
+        """What was chosen for this device: of the recipe, by "auto", or by default."""
+        training = self.built.training
+        options = {role: self.built.recipe.tables["networks"][role] for role in training.networks}
+        return {
+            **self.processes.computes(),
+            "data": self.batches.place,
+            "channels_last": [role for role, table in options.items() if table["channels_last"]],
+            "compiled": [role for role, table in options.items() if table["compile"]],
+            "fused_optimizers": [
+                role for role, optimizer in training.optimizers.items() if optimizer.defaults.get("fused")
+            ],
+        }
+
 
 @contextmanager
 def session(

@@ -35,7 +35,10 @@ class RunOptions:
         images: stop after this many images (steps x batch_size, rounded up to whole steps).
         minutes: stop after this much wall time of the process, in minutes.
         seed: of all randomness; draws are a function of (seed, step, turn, repetition, shard).
-        precision: "bf16" runs the loss under autocast; weights and optimizers stay float32.
+        precision: "bf16" runs the loss under autocast; weights and optimizers stay float32. "auto" is bf16 on
+            a GPU that computes in it, else float32; the run folder's recipe states which.
+        tf32: on a GPU, multiply float32 matrices in TF32, with 10 bits of mantissa and up to 8 times as fast.
+        cudnn_benchmark: on a GPU, time the kernels of each convolution once and take the fastest.
         device: "auto" takes the accelerator if there is one.
         out: the run folder; None takes runs/<name of the recipe>.
         log_every: steps between two records of metrics; only then do losses leave the device.
@@ -49,7 +52,9 @@ class RunOptions:
     images: Positive | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
-    precision: Precision = "float32"
+    precision: Precision = "auto"
+    tf32: bool = True
+    cudnn_benchmark: bool = True
     device: Device = "auto"
     out: Path | None = None
     log_every: Positive = 50
