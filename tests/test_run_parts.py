@@ -69,8 +69,8 @@ def test_what_suits_the_device_is_chosen_and_recorded(write: Write) -> None:
     assert recipe["networks"]["denoiser"]["channels_last"] is False
     computes = json.loads(Path("run/environment.json").read_text())["computes"]
     assert computes == {
-        "device": "cpu", "precision": "float32", "data": "in memory (cpu)", "channels_last": [], "compiled": [],
-        "fused_optimizers": ["denoiser"],
+        "device": "cpu", "precision": "float32", "data": "in memory (cpu)", "channels_last": [],
+        "compiled": [], "fused_optimizers": ["denoiser"],
     }  # fmt: skip
 
 

@@ -225,7 +225,7 @@ class Pipeline:
         `sample` then fills its last batch up, because another batch size would compile once more.
 
         Args:
-            options: of torch.compile; mode="reduce-overhead" replays CUDA graphs, which pays for small batches.
+            options: of torch.compile; mode="reduce-overhead" replays CUDA graphs, for small batches.
         """
         self.denoiser.compile(**{"dynamic": False, **options})
         return self
