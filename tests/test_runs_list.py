@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from small_runs import resumed
 
 from toolkit.cli import main
 from toolkit.runs.read import read_run, runs_in
@@ -74,6 +75,59 @@ def test_a_damaged_run_is_named_beside_the_others(run: Path, name: str) -> None:
         next(x for x in done.output.splitlines() if f"group/{n} " in x) for n in ("mine", "sound")
     )
     assert f"unreadable: {run}" in damaged and "finished" in sound
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("run.json", '{"status": "finished", "step": 1e400, "time": 1}'),
+    ("run.json", '{"status": "finished", "step": -1, "time": 1}'),
+    ("run.json", '{"status": "finished", "step": 1, "time": 1e999}'),
+    ("run.json", '{"status": [], "step": 1, "time": 1}'),
+    ("recipe.toml", "objective = 3"),
+    ("recipe.toml", "a = " + "[" * 5000),
+    ("scores/fid.json", '{"metric": "fid", "values": {"fid": [1]}, "curves": {}, "fingerprint": "a",'
+     ' "protocol": {}, "model": {}}'),
+    ("scores/fid.json", '{"metric": "fid", "values": {"fid": 1}, "curves": {}, "fingerprint": "a",'
+     ' "protocol": {"real": [1]}, "model": {}}'),
+    ("scores/fid.json", "[]"),
+    ("cost.json", '{"parameters": 3}'),
+    ("pipeline/pipeline.json", '{"sample_shape": 3}'),
+])  # fmt: skip
+def test_a_value_that_no_run_writes_makes_its_run_unreadable_and_no_other(
+    run: Path, name: str, text: str
+) -> None:
+    shutil.copytree(run, run.parent / "sound")
+    (run / "scores").mkdir(exist_ok=True)
+    (run / name).write_text(text)
+    damaged, sound = sorted(runs_in(run.parents[1]), key=lambda one: one.name)
+    assert damaged.status.startswith(f"unreadable: {run / name}") and sound.status == "finished"
+    assert CliRunner().invoke(main, ["runs", str(run.parents[1])]).exit_code == 0
+
+
+@pytest.mark.parametrize("line", [
+    b'{"step": 3, "denoiser/loss": 1.\xff5}', b'{"step": 3, "denoiser/loss": [1]}', b'{"step": 1e400}', b"[]",
+    b'{"step": 3, "denoiser/loss": "1"}', b'{"step": 3, "denoiser/loss": 1' + b"0" * 400 + b"}", b"[" * 9000,
+])  # fmt: skip
+def test_damaged_lines_of_the_metrics_are_left_out_and_counted(run: Path, line: bytes) -> None:
+    path = run / "metrics.jsonl"
+    before, whole = read_run(run), path.read_bytes()
+    first, rest = whole.split(b"\n", 1)
+    path.write_bytes(first + b"\n" + line + b"\n" + rest)
+    after = read_run(run)
+    assert (after.records, after.damaged) == (before.records, 1)
+    assert (
+        "1 damaged lines left out" in CliRunner(env={"COLUMNS": "160"}).invoke(main, ["runs", "runs"]).output
+    )
+    path.write_bytes(whole + line[:-1])  # killed while it wrote
+    assert (read_run(run).records, read_run(run).damaged) == (before.records, 0)
+
+
+def test_a_run_with_damaged_metrics_is_resumed_without_them_and_says_so(run: Path) -> None:
+    path = run / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20] + bytes([whole[20] ^ 128]) + whole[21:])
+    done = resumed(run / "recipe.toml", f"run.out={run}", "run.steps=6")
+    assert f"{path}: 1 damaged lines are left out" in done.output.replace("\n", "")
+    assert read_run(run).damaged == 0
 
 
 def test_a_loss_that_was_never_finite_is_left_out(run: Path) -> None:

@@ -7,6 +7,7 @@ here too.
 
 import builtins
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -384,3 +385,67 @@ def test_everything_that_a_run_writes_is_in_its_folder(write: Write, tmp_path: P
     assert train(recipe, "run.out=somewhere/run").exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["somewhere", "tiny.toml"]
     assert [path.name for path in (tmp_path / "somewhere").iterdir()] == ["run"]
+
+
+# Files that are not what they should be
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(("name", "special"), [
+    *((name, pipe) for name in (
+        "recipe.toml", "run.json", "metrics.jsonl", "cost.json", "scores/fid.json", ".lock",
+        "pipeline/pipeline.json", "pipeline/weights.safetensors", "pipeline/README.md",
+        "pipeline/unet/diffusion_pytorch_model.safetensors", "{checkpoint}/manifest.json",
+        "{checkpoint}/networks/denoiser.safetensors", "{checkpoint}/optimizers/denoiser.json",
+    )),
+    ("metrics.jsonl", device), ("pipeline/weights.safetensors", device),
+])  # fmt: skip
+def test_a_pipe_or_a_device_is_read_by_no_command(
+    run: Path, name: str, special: Callable[[Path], None]
+) -> None:
+    """Opening the one would wait for ever, reading the other fill the memory."""
+    path = run / name.format(checkpoint=newest(run).relative_to(run))
+    path.parent.mkdir(exist_ok=True)
+    special(path)
+    for command in (
+        ["runs", "."], ["compare", "run"], ["sample", "run", "--num", "1", "--overwrite"],
+        ["train", "run/recipe.toml", "--resume", "--set", "run.out=run", "--set", "run.steps=5"],
+    ):  # fmt: skip
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code in (0, 2), (command, done.output, done.exception)
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
+@pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
+def test_a_link_in_a_run_folder_is_not_written_through(run: Path, name: str, flag: str) -> None:
+    Path("mine.txt").write_text("years of work")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(Path("mine.txt").absolute())
+    train("run/recipe.toml", "run.out=run", "run.steps=5", flags=(flag,))
+    assert Path("mine.txt").read_text() == "years of work"
+
+
+def test_a_link_in_a_run_folder_is_not_read_as_its_recipe(run: Path) -> None:
+    """It would end in the report, and on the model card that `toolkit push` publishes."""
+    (run / "recipe.toml").rename("secret.toml")
+    (run / "recipe.toml").symlink_to(Path("secret.toml").absolute())
+    assert "it is a link, which is not followed" in refused(CliRunner().invoke(main, ["compare", "run"]))
+
+
+def test_a_safetensors_file_with_more_names_than_any_network_is_refused_before_it_is_read(
+    saved: Path,
+) -> None:
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    (saved / "weights.safetensors").write_bytes(header({f"a{i}": entry for i in range(120_000)}))
+    assert "120,000 tensors, 100,000 at most" in refusal(saved)
+    (saved / "weights.safetensors").write_bytes(header({"x" * 2**24: entry}))
+    assert "its header has" in refusal(saved)

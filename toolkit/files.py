@@ -1,14 +1,17 @@
 """Files that are complete or absent: written under a temporary name, flushed to disk, then renamed."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,58 @@ if TYPE_CHECKING:  # lists of runs are read without torch
 TEMPORARY = ".writing-"
 REPLACED = ".replaced-"
 UNFINISHED = re.compile(rf"{re.escape(TEMPORARY)}(.+)-[0-9a-f]{{8}}")  # what `_beside` makes, nobody else's
+LARGEST_TEXT = 2**28  # bytes; 100 times the metrics of a long run, and less than would fill the memory
+LARGEST_HEADER = 2**24  # bytes of a safetensors file that name its tensors: ten times those of SDXL's network
+MOST_TENSORS = 100_000
+
+
+def opened(path: Path, *, follow: bool = True) -> BufferedReader:
+    """Open a file to read its bytes: a regular one, because a pipe may block, and a device never end.
+
+    All files that are not the user's own words on the command line are read by way of this.
+
+    Args:
+        path: of the file.
+        follow: whether it may be a link, whose target may be anything that the user can read.
+
+    Raises:
+        OSError: if it cannot be read, is no regular file, or is a link that is not to be followed.
+    """
+    return os.fdopen(_descriptor(path, os.O_RDONLY, follow=follow), "rb")
+
+
+def owned(path: Path, flags: int = 0) -> int:
+    """The descriptor of a file of our own, made if there is none, to read and write: no link is followed.
+
+    Raises:
+        OSError: if it cannot be opened, is no regular file, or is a link.
+    """
+    return _descriptor(path, os.O_RDWR | os.O_CREAT | flags, follow=False)
+
+
+def _descriptor(path: Path, flags: int, *, follow: bool) -> int:
+    if not follow and path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link, which is not followed", str(path))
+    safe = os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)  # a pipe without a writer would block
+    descriptor = os.open(path, flags | safe, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return descriptor
+
+
+def read_text(path: Path, *, follow: bool = True, errors: str = "strict") -> str:
+    """The text of a UTF-8 file of moderate size; see `opened`.
+
+    Raises:
+        OSError: if it cannot be read, or is too large to be text of ours.
+        ValueError: if it is not UTF-8.
+    """
+    with opened(path, follow=follow) as file:
+        content = file.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise OSError(errno.EFBIG, f"it has more than {LARGEST_TEXT >> 20} MiB", str(path))
+    return content.decode("utf-8", errors)
 
 
 @contextmanager
@@ -247,35 +302,47 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, as a dict.
-
-    Raises:
-        CheckpointError: if it cannot be read, or holds something else.
-    """
+def read_json(
+    path: Path, refuse: Callable[[str], Exception] = CheckpointError, *, follow: bool = True
+) -> dict[str, Any]:
+    """The object in a JSON file, as a dict; if it cannot be read, or is none, raises `refuse(reason)`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+        content = json.loads(read_text(path, follow=follow))
+    except OSError as error:
+        raise refuse(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise refuse(f"{path}: cannot be read: {error}") from None
     except RecursionError:
-        raise CheckpointError(f"{path}: cannot be read: it is nested too deep") from None
+        raise refuse(f"{path}: cannot be read: it is nested too deep") from None
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: is not a JSON object")
+        raise refuse(f"{path}: is not a JSON object")
     return content
 
 
 def read_tensors(path: Path, refuse: Callable[[str], Exception] = CheckpointError) -> "dict[str, Tensor]":
     """The tensors in a safetensors file, on the CPU; if it cannot be read, raises `refuse(reason)`."""
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        with opened(path) as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > LARGEST_HEADER:
+            raise refuse(f"{path}: cannot be read: its header has {header:,} bytes, more than any network's")
+        with safe_open(path, framework="pt") as tensors:
+            names = tensors.keys()
+            if len(names) > MOST_TENSORS:
+                raise refuse(
+                    f"{path}: cannot be read: it has {len(names):,} tensors, {MOST_TENSORS:,} at most"
+                )
+            return {name: tensors.get_tensor(name) for name in names}
+    except OSError as error:
+        raise refuse(f"{path}: cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
         raise refuse(f"{path}: cannot be read: {error}") from None
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -19,6 +19,7 @@ def runs(folder: Path) -> None:
     for run in runs_in(folder):
         names = dict.fromkeys(n for record in run.records for n in record if n.endswith("/loss"))
         losses = [f"{name} {last:.4g}" for name in names if (last := run.last(name)) is not None]
+        losses += [f"({run.damaged} damaged lines left out)"] if run.damaged else []
         scores = [f"{n} {v:.4g}" for score in run.scores for n, v in list(score.values.items())[:1]]
         scores += [f"({len(run.stale)} of earlier weights)"] if run.stale else []
         cells = (

@@ -25,9 +25,10 @@ from typing import Any, Literal
 import torch
 
 from toolkit.errors import RunError
-from toolkit.files import refuse_foreign, write_json, write_text, writing
+from toolkit.files import owned, read_text, refuse_foreign, write_json, write_text, writing
 from toolkit.recipe import Recipe
 from toolkit.runs.layout import FILES, FOLDERS, LOCK
+from toolkit.runs.read import read_records
 
 Status = Literal["running", "finished", "stopped", "failed"]
 
@@ -56,9 +57,9 @@ class RunFolder:
         refuse_foreign(self.path, _foreign, "run", "run.out")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT)
+            self._lock = owned(self.path / LOCK)
         if _taken(self._lock):
-            owner = os.pread(self._lock, 32, 0).decode() or "unknown"
+            owner = os.pread(self._lock, 32, 0).decode(errors="replace") or "unknown"
             os.close(self._lock)
             self._lock = None
             raise RunError(f"{self.path}: is in use by process {owner}")
@@ -106,29 +107,27 @@ class RunFolder:
 
     def _state(self) -> dict[str, Any] | None:
         try:
-            state = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            state = json.loads(read_text(self.path / "run.json", follow=False))
             return {"status": state["status"], "step": int(state["step"])}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl; JSON has no nan, so a number that is not finite becomes null."""
         known = {n: v if not isinstance(v, float) or math.isfinite(v) else None for n, v in values.items()}
-        with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with (
+            writing(self.metrics),
+            os.fdopen(owned(self.metrics, os.O_APPEND), "a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(known) + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop the records of steps that a resumed run takes again, and a last line that was cut off."""
-        if not self.metrics.exists():
-            return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except ValueError:
-                break
-        write_text(self.metrics, "".join(line + "\n" for line in kept))
+    def forget_after(self, step: int) -> int:
+        """Drop the records of steps that a resumed run takes again; returns how many lines were damaged."""
+        records, damaged = read_records(self.metrics)
+        kept = [record for record in records if (record.get("step") or 0) <= step]
+        if records or damaged:
+            write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+        return damaged
 
 
 def _taken(lock: int) -> bool:

@@ -3,18 +3,19 @@
 import fcntl
 import hashlib
 import json
+import math
 import statistics
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from toolkit.errors import RunError
-from toolkit.files import settle, write_json
+from toolkit.files import opened, read_json, read_text, settle, write_json
 from toolkit.runs.layout import COST, LOCK
 
 
@@ -43,6 +44,14 @@ class ScoreFile(BaseModel):
     fingerprint: str
     protocol: dict[str, Any]
     model: dict[str, Any]
+
+    @field_validator("protocol")
+    @classmethod
+    def _of_tables(cls, protocol: dict[str, Any]) -> dict[str, Any]:
+        for name in ("generated", "real", "sampling"):
+            if not isinstance(protocol.get(name) or {}, dict):
+                raise ValueError(f"{name} is not a table")
+        return protocol
 
     @classmethod
     def measured(
@@ -119,6 +128,7 @@ class RunSummary:
         pipeline: the content of its pipeline.json; None for a run without a pipeline.
         age: seconds since something was last written.
         records: the lines of metrics.jsonl.
+        damaged: how many other lines it has, which cannot be read.
     """
 
     path: Path
@@ -131,6 +141,7 @@ class RunSummary:
     cost: Cost | None = field(default=None, repr=False)
     pipeline: Mapping[str, Any] | None = field(default=None, repr=False)
     stale: tuple[ScoreFile, ...] = field(default=(), repr=False)
+    damaged: int = 0
 
     @property
     def name(self) -> str:
@@ -149,47 +160,83 @@ class RunSummary:
     @property
     def images_per_second(self) -> float | None:
         """Median of the recorded training speeds, because whatever else runs slows single ones."""
-        speeds = [record["images_per_second"] for record in self.records if "images_per_second" in record]
+        speeds = self._all("images_per_second")
         return statistics.median(speeds) if speeds else None
 
     @property
     def train_seconds(self) -> float | None:
         """Wall time of training, summed over the parts of a resumed run, each of which restarts the clock."""
-        clock = [record["seconds"] for record in self.records if "seconds" in record]
+        clock = self._all("seconds")
         ends = [now for now, after in zip(clock, [*clock[1:], 0.0], strict=False) if after < now]
         return sum(ends) if clock else None
+
+    def _all(self, name: str) -> list[float]:
+        return [value for record in self.records if (value := record.get(name)) is not None]
+
+
+class _State(BaseModel):
+    """The content of run.json."""
+
+    status: str
+    step: Annotated[int, Field(ge=0, lt=2**63)]
+    time: FiniteFloat
+
+
+class _Described(BaseModel):
+    """A pipeline.json; its first fields are those that reports compute with."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: str = ""
+    sample_shape: tuple[int, ...] = ()
+    image_shape: tuple[int, ...] | None = None
 
 
 def read_run(folder: Path) -> RunSummary:
     """Read a run folder.
 
     Raises:
-        RunError: if there is no run, or its recipe cannot be read.
+        RunError: if there is no run, or one of its files is not what a run writes, or a link.
     """
     settle(folder)
-    try:
-        recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
-        state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        status, step = str(state["status"]), int(state["step"])
-        written = float(state["time"])
-    except FileNotFoundError:
-        raise RunError(f"{folder}: no run here: it has no recipe.toml and run.json") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder}: its recipe.toml or run.json cannot be read: {error}") from None
-    records = tuple(_records(folder / "metrics.jsonl"))
+    if not all((folder / name).exists() for name in ("recipe.toml", "run.json")):
+        raise RunError(f"{folder}: no run here: it has no recipe.toml and run.json")
+    recipe, state = read_tables(folder / "recipe.toml"), _read(folder / "run.json", _State, "a run's state")
+    status, step, written = state.status, state.step, state.time
+    records, damaged = read_records(folder / "metrics.jsonl")
     if status == "running":
-        step = max([step, *(int(record.get("step", 0)) for record in records)])
+        step = max([step, *(int(record.get("step") or 0) for record in records)])
         status = _held(folder / LOCK)
     if (folder / "metrics.jsonl").exists():
         written = max(written, (folder / "metrics.jsonl").stat().st_mtime)
-    scores, pipeline = scores_of(folder), _read_object(folder / "pipeline" / "pipeline.json")
+    scores, pipeline, described = scores_of(folder), None, folder / "pipeline" / "pipeline.json"
+    if described.exists():  # maybe as a link: the Hub's cache consists of them
+        pipeline = _read(described, _Described, "the description of a pipeline", follow=True).model_dump()
     stale = tuple(score for score in scores if pipeline is not None and not score.is_of(pipeline))
     return RunSummary(
-        folder, status, step, time.time() - written, recipe, records,
+        folder, status, step, time.time() - written, recipe, tuple(records),
         tuple(score for score in scores if score not in stale),
-        cost=_read(folder / COST, Cost, "a cost") if (folder / COST).is_file() else None,
-        pipeline=pipeline, stale=stale,
+        cost=_read(folder / COST, Cost, "a cost") if (folder / COST).exists() else None,
+        pipeline=pipeline, stale=stale, damaged=damaged,
     )  # fmt: skip
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The sections of a run's recipe.toml, each a table.
+
+    Raises:
+        RunError: if it cannot be read, or is no recipe.
+    """
+    try:
+        recipe = tomllib.loads(read_text(path, follow=False))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None
+    for name, section in recipe.items():
+        if not isinstance(section, dict):
+            raise RunError(f"{path}: is not a run's recipe: {name} is not a table")
+    return recipe
 
 
 def scores_of(run: Path) -> tuple[ScoreFile, ...]:
@@ -220,47 +267,50 @@ def runs_in(folder: Path) -> list[RunSummary]:
 def _read_or_say(folder: Path) -> RunSummary:
     try:
         return read_run(folder)
-    except RunError as error:
-        age = time.time() - (folder / "run.json").stat().st_mtime
+    except (RunError, OSError) as error:
+        age = time.time() - (folder / "run.json").lstat().st_mtime
         return RunSummary(folder, f"unreadable: {error}", 0, age, {}, (), ())
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            break  # the last line of a run that was killed while it wrote
-        records.append(record)
-    return records
+def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records in a metrics.jsonl, and how many of its lines are damaged.
 
+    A last line without its end is neither: the process was killed while it wrote, or is just writing.
 
-def _read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None if there is no file."""
+    Raises:
+        RunError: if there is a file that cannot be read.
+    """
+    if not path.exists():
+        return [], 0
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        lines = read_text(path, follow=False, errors="replace").split("\n")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+    records = [_record(line) for line in lines]
+    whole = [record for record in records if record is not None]
+    return whole, sum(record is None for record in records[:-1])
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """The numbers by name in a line; None if it has none, or anything else."""
+    try:
+        record = json.loads(line)
+        usable = isinstance(record, dict) and all(v is None or math.isfinite(v) for v in record.values())
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: is not a JSON object")
-    return content
+    return record if usable else None
 
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def _read(path: Path, model: type[M], what: str) -> M:
+def _read(path: Path, model: type[M], what: str, *, follow: bool = False) -> M:
     """Parse a file into the model that wrote it.
 
     Raises:
         RunError: if the file is of another kind, or damaged.
     """
-    content = _read_object(path) or {}
+    content = read_json(path, RunError, follow=follow)
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -272,7 +322,7 @@ def _read(path: Path, model: type[M], what: str) -> M:
 def _held(lock: Path) -> str:
     """The status of a run that claims to be running: whether a process holds its lock."""
     try:
-        with lock.open("rb") as file:
+        with opened(lock, follow=False) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return "running"

@@ -1,6 +1,7 @@
 """Decode pictures into uint8 tensors of one shape."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from toolkit.data.source import UnreadableImages
 from toolkit.errors import DataError
+from toolkit.files import opened
 
 if TYPE_CHECKING:  # Pillow is imported where it is used: listing components must stay fast
     from PIL.Image import Image
@@ -19,6 +21,7 @@ Fit = Literal["crop", "pad", "resize"]
 Channels = Literal[1, 3]
 Encoded = tuple[str, BinaryIO | Path]  # how an error names the picture, and where its bytes are
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's, of the suffixes that are read
 GREYSCALE = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of one channel
 
 
@@ -121,17 +124,19 @@ def _opened(pictures: Iterable[Encoded], *, decoded: bool) -> Iterator[tuple[str
 
     unreadable: list[str] = []
     for name, file in pictures:
-        try:
-            image: Image.Image = Image.open(file)
-            # Cameras store pictures on their side. Asking a PNG without EXIF for it would decode all of it.
-            if "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-                image = ImageOps.exif_transpose(image)
-            if decoded:
-                image.load()
-        except Exception:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, ...
-            unreadable.append(name)
-            continue
-        with image:
+        with ExitStack() as files:
+            try:
+                source = files.enter_context(opened(file)) if isinstance(file, Path) else file
+                # Not by whatever decoder the content asks for: an EPS called .png would start Ghostscript.
+                image: Image.Image = Image.open(source, formats=FORMATS)
+                # Cameras store pictures on their side. Asking a PNG without EXIF for it would decode all.
+                if "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                    image = ImageOps.exif_transpose(image)
+                if decoded:
+                    image.load()
+            except Exception:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, ...
+                unreadable.append(name)
+                continue
             yield name, image
     if unreadable:
         raise UnreadableImages(unreadable)

@@ -183,7 +183,8 @@ class Run:
             for complaint in complaints:
                 say(complaint, "passed over")
             say(f"resuming from {path}")
-            self.folder.forget_after(self.trainer.number)
+            if damaged := self.folder.forget_after(self.trainer.number):
+                say(f"{self.folder.metrics}: {damaged} damaged lines are left out", "note")
 
         def follow() -> None:
             checkpoint.load(folder / checkpoint.folder_name(chosen), training, self.facts)

@@ -29,7 +29,7 @@ def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
 
     from toolkit.commands import read_run
     from toolkit_report.differences import differences
-    from toolkit_report.ranking import chosen, columns, footnotes, labels, ranked, stale_notes
+    from toolkit_report.ranking import chosen, columns, footnotes, labels, notes_on, ranked
 
     runs = [read_run(folder) for folder in folders]
     names, listed = labels(runs), columns(runs)
@@ -56,7 +56,7 @@ def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
     elif listed:
         console.print(Text("Not ranked: the runs stand in the order given."))
     left_out = "" if anyway else " They are left out; --anyway shows them."
-    for note in (*(footnote + left_out for footnote in footnotes(mixed)), *stale_notes(runs, names)):
+    for note in (*(footnote + left_out for footnote in footnotes(mixed)), *notes_on(runs, names)):
         console.print(Text(note))
     if len(runs) > 1:
         differing = Table(

@@ -67,5 +67,5 @@ def show(value: Any) -> str:
     elif isinstance(value, str):
         text = f"{value[:8]}…" if re.fullmatch("[0-9a-f]{40,}", value) else value  # a hash
     else:
-        text = repr(value) if value is ABSENT else json.dumps(value)
+        text = repr(value) if value is ABSENT else json.dumps(value, default=str)  # TOML has dates
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"

@@ -12,7 +12,7 @@ import torch
 from toolkit.commands import RunError, RunSummary, write_text, writing
 from toolkit_report import facts, figures
 from toolkit_report.differences import differences
-from toolkit_report.ranking import columns, footnotes, labels, stale_notes
+from toolkit_report.ranking import columns, footnotes, labels, notes_on
 from toolkit_report.samples import Samples
 from toolkit_report.sections import losses, quality
 from toolkit_report.table import summary_table
@@ -65,7 +65,7 @@ def write_report(
         table=summary_table(runs, score_columns, parameters),
         footnotes=[
             *footnotes([column for column in score_columns if not column.comparable]),
-            *stale_notes(runs, names),
+            *notes_on(runs, names),
         ],
         differing=[d for d in between if not d.lacking],
         lacking=[d for d in between if d.lacking],

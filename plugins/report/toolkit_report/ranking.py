@@ -137,14 +137,14 @@ def _of_group(scores: Mapping[int, ScoreFile]) -> Iterator[Column]:
         yield Column(name, ranking.get(name), held)
 
 
-def stale_notes(runs: Sequence[RunSummary], names: Sequence[str]) -> list[str]:
-    """A sentence for each run that has scores of earlier weights, which are in no column."""
-    return [
-        f"{name}: left out scores of earlier weights: "
-        + ", ".join(f"{score.metric} at step {score.model.get('steps')}" for score in run.stale)
-        for run, name in zip(runs, names, strict=True)
-        if run.stale
-    ]
+def notes_on(runs: Sequence[RunSummary], names: Sequence[str]) -> list[str]:
+    """A sentence for each run with scores of earlier weights, which are in no column, or damaged records."""
+    notes = []
+    for run, name in zip(runs, names, strict=True):
+        stale = ", ".join(f"{score.metric} at step {score.model.get('steps')}" for score in run.stale)
+        notes += [f"{name}: left out scores of earlier weights: {stale}"] if stale else []
+        notes += [f"{name}: left out {run.damaged} damaged lines of its metrics"] if run.damaged else []
+    return notes
 
 
 def _refusal(column: Column, names: Sequence[str]) -> str:
