@@ -336,13 +336,56 @@ def test_a_checkpoint_whose_state_is_incomplete_is_refused_by_name(
     assert "state.json" in error
 
 
-def test_optimizer_state_of_no_parameter_is_refused(run: Path) -> None:
-    def rename(file: Path) -> None:
-        save_file({f"x{name}": tensor for name, tensor in load_file(file).items()}, file)
+def narrowed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor[:1].clone() if tensor.ndim else tensor for name, tensor in state.items()}
 
-    restate(newest(run), optimizers__denoiser_dot_safetensors=rename)
+
+def without_a_moment(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in state.items() if name != "3.exp_avg_sq"}
+
+
+@pytest.mark.parametrize(("alter", "reason"), [
+    (lambda state: {f"x{name}": tensor for name, tensor in state.items()}, "x0, which is of no parameter"),
+    (lambda state: {**state, "999.exp_avg": torch.zeros(8)}, "999, which is of no parameter"),
+    (lambda state: {**state, "-1.exp_avg": torch.zeros(8)}, "-1, which is of no parameter"),
+    (narrowed, "has shape"),
+    (lambda state: {**state, "3.exp_avg": torch.zeros(())}, "'3.exp_avg' has shape () there"),
+    (lambda state: {**state, "3.exp_avg": state["3.exp_avg"].half()}, "is of torch.float16 there"),
+    (lambda state: {**state, "3.step": state["3.step"].long()}, "'3.step' is of torch.int64 there"),
+    (without_a_moment, "it lacks '3.exp_avg_sq'"),
+    (lambda state: {**state, "3.exp_avg_cube": torch.zeros(8)}, "'3.exp_avg_cube', which is unknown"),
+])  # fmt: skip
+def test_optimizer_state_that_the_optimizer_would_not_keep_is_refused(
+    run: Path, alter: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], reason: str
+) -> None:
+    """Adam's fused kernel would write beyond a smaller tensor."""
+    restate(newest(run), optimizers__denoiser_dot_safetensors=lambda f: save_file(alter(load_file(f)), f))
     error = refused(train("run/recipe.toml", "run.out=run", "run.steps=6", flags=("--resume",)))
-    assert "of no parameter" in error
+    assert reason in error and "the state of 'denoiser'" in error
+
+
+@pytest.mark.parametrize("text", ['{"3": {"step": 1}}', '{"3": []}', '{"x": {}}', '{"3": {"lr": "x"}}'])
+def test_optimizer_state_beside_tensors_that_it_would_not_keep_is_refused(run: Path, text: str) -> None:
+    restate(newest(run), optimizers__denoiser_dot_json=lambda file: file.write_text(text))
+    error = refused(train("run/recipe.toml", "run.out=run", "run.steps=6", flags=("--resume",)))
+    assert "the state of 'denoiser'" in error
+
+
+def test_a_checkpoint_with_a_file_that_its_manifest_does_not_list_is_refused(run: Path) -> None:
+    (newest(run) / ".DS_Store").write_bytes(b"of the system")
+    (newest(run) / "networks" / "more.safetensors").write_bytes(b"x")
+    error = refused(train("run/recipe.toml", "run.out=run", "run.steps=6", flags=("--resume",)))
+    assert "has networks/more.safetensors, which manifest.json does not list" in error
+
+
+@pytest.mark.parametrize("name", ["networks/denoiser", "ema/denoiser"])
+def test_a_checkpoint_of_other_numbers_is_refused(run: Path, name: str) -> None:
+    def halve(file: Path) -> None:
+        save_file({key: tensor.half() for key, tensor in load_file(file).items()}, file)
+
+    restate(newest(run), **{f"{name.replace('/', '__')}_dot_safetensors": halve})
+    error = refused(train("run/recipe.toml", "run.out=run", "run.steps=6", flags=("--resume",)))
+    assert "is of torch.float16 there and of torch.float32 here" in error
 
 
 # Recipes

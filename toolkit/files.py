@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from toolkit.errors import CheckpointError, RunError
+from toolkit.errors import CheckpointError, RunError, printable
 
 if TYPE_CHECKING:  # lists of runs are read without torch
     from torch import Tensor
@@ -370,16 +370,25 @@ def digest(*parts: object) -> str:
     return total.hexdigest()
 
 
-def mismatch(expected: "Mapping[str, Tensor]", actual: "Mapping[str, Tensor]") -> str | None:
-    """The first reason why a state does not fit where another is expected; None if it fits."""
+def mismatch(
+    expected: "Mapping[str, Tensor]", actual: "Mapping[str, Tensor]", *, exact: bool = False
+) -> str | None:
+    """The first reason why a state does not fit where another is expected; None if it fits.
+
+    Floating-point numbers of any width fit each other, unless types are to be `exact`.
+    """
     for name in sorted(expected.keys() | actual.keys()):
         if name not in actual:
             return f"it lacks {name!r}"
         if name not in expected:
-            return f"it has {name!r}, which is unknown here"
+            return f"it has {printable(repr(name))}, which is unknown here"
         if actual[name].shape != expected[name].shape:
             there, here = tuple(actual[name].shape), tuple(expected[name].shape)
             return f"{name!r} has shape {there} there and {here} here"
+        numbers, wanted = actual[name].dtype, expected[name].dtype
+        alike = not exact and numbers.is_floating_point and wanted.is_floating_point
+        if numbers != wanted and not alike:
+            return f"{name!r} is of {numbers} there and of {wanted} here"
     return None
 
 

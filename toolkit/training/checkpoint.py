@@ -9,6 +9,7 @@ step-0001000/
 
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -119,9 +120,12 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     objects |= {f"ema/{role}": ema.network for role, ema in training.ema.items()}
     tensors = {name: read_tensors(path / f"{name}.safetensors") for name in objects}
     for name, module in objects.items():
-        if problem := mismatch(module.state_dict(), tensors[name]):
+        if problem := mismatch(module.state_dict(), tensors[name], exact=True):
             raise CheckpointError(f"{path}: {name} is of another recipe: {problem}")
-    moments = {role: _read_optimizer(path / "optimizers", role) for role in training.optimizers}
+    moments = {
+        role: _read_optimizer(path / "optimizers", role, optimizer)
+        for role, optimizer in training.optimizers.items()
+    }
     for name, module in objects.items():
         module.load_state_dict(tensors[name])
     for role, ema in training.ema.items():
@@ -182,6 +186,10 @@ def verify(path: Path) -> None:
             )
         if sha256_of(file) != given.get("sha256"):
             raise CheckpointError(f"{path}: {name} was altered, its checksum is not the manifest's")
+    present = (file.relative_to(path) for file in path.rglob("*") if not file.is_dir())
+    for name in sorted(file.as_posix() for file in present if not file.name.startswith(".")):
+        if name not in manifest and name != "manifest.json":
+            raise CheckpointError(f"{path}: has {printable(name)}, which manifest.json does not list")
 
 
 def prune(folder: Path, step: int, keep_last: int, keep_every: int | None) -> None:
@@ -222,16 +230,48 @@ def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], d
     return tensors, rest
 
 
-def _read_optimizer(folder: Path, role: str) -> dict[int, dict[str, Any]]:
-    state: dict[int, dict[str, Any]] = {}
-    for key, tensor in read_tensors(folder / f"{role}.safetensors").items():
+def _read_optimizer(folder: Path, role: str, optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
+    """The saved state of an optimizer by parameter, of the names, shapes and types that it keeps itself.
+
+    A parameter that was never updated has none.
+
+    Raises:
+        CheckpointError: naming what differs: a fused kernel would read and write beyond a smaller tensor.
+    """
+    tensors, rest = read_tensors(folder / f"{role}.safetensors"), read_json(folder / f"{role}.json")
+    kept = [state for group in optimizer.param_groups for state in _kept(optimizer, group)]
+    indices = {*(key.partition(".")[0] for key in tensors), *rest}
+    if strange := sorted(indices - {str(index) for index in range(len(kept))}):
+        shown = printable(strange[0])
+        raise CheckpointError(f"{folder}: the state of {role!r} has {shown}, which is of no parameter")
+    own, other = _split({int(index): kept[int(index)] for index in indices})
+    problem = mismatch(own, tensors, exact=True)
+    for index in sorted(indices, key=int):
+        values, wanted = rest.get(index, {}), other.get(index, {})
+        if not isinstance(values, dict) or {n: type(v) for n, v in values.items()} != {
+            n: type(v) for n, v in wanted.items()
+        }:
+            problem = problem or f"{role}.json holds {values} for parameter {index}, not the like of {wanted}"
+    if problem:
+        raise CheckpointError(f"{folder}: the state of {role!r} is of another optimizer: {problem}")
+    result: dict[int, dict[str, Any]] = {int(index): dict(rest.get(index, {})) for index in indices}
+    for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        if not index.isdecimal():
-            raise CheckpointError(f"{folder}: the state of {role!r} has {printable(key)}, of no parameter")
-        state.setdefault(int(index), {})[name] = tensor
-    for index, values in read_json(folder / f"{role}.json").items():
-        state.setdefault(int(index), {}).update(values)
-    return state
+        result[int(index)][name] = tensor
+    return result
+
+
+def _kept(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What an optimizer keeps for each parameter of a group, as a step of a copy on zeros shows."""
+    shapes = {(p.shape, p.dtype): torch.zeros_like(p).requires_grad_() for p in group["params"]}
+    for zeros in shapes.values():
+        zeros.grad = torch.zeros_like(zeros)
+    trial = object.__new__(type(optimizer))
+    vars(trial).update(vars(optimizer))
+    trial.state = defaultdict(dict)
+    trial.param_groups = [{**group, "params": list(shapes.values())}]
+    trial.step()
+    return [trial.state[shapes[p.shape, p.dtype]] for p in group["params"]]
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[int, dict[str, Any]]) -> None:
