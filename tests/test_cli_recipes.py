@@ -162,3 +162,46 @@ def test_the_schema_is_written_to_a_file():
     done = toolkit("recipe", "schema", "--out", "schema.json")
     assert done.exit_code == 0
     assert json.loads(Path("schema.json").read_text())["title"] == "Recipe"
+
+
+@pytest.mark.parametrize("arguments", [["recipes"], ["recipe", "show", "quickstart"], ["--help"]])
+def test_a_full_disk_is_an_error_of_one_line(arguments):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "toolkit", *arguments], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"error: cannot write: No space left on device\n"
+
+
+@pytest.mark.parametrize("out", ["/dev/full", "/proc/schema.json", "nowhere/schema.json", "file/schema.json"])
+def test_a_schema_that_cannot_be_written_is_an_error_that_names_its_file(out):
+    Path("file").write_text("")
+    done = toolkit("recipe", "schema", "--out", out)
+    assert done.exit_code == 2
+    assert done.output.startswith(f"error: cannot write {out}: ")
+    assert len(done.output.splitlines()) == 1
+
+
+def test_an_error_shows_control_characters_and_long_lines_in_short():
+    done = toolkit("recipe", "show", "\x1b[31m" + "x" * 5_000)
+    assert done.exit_code == 2
+    assert "\\x1b[31mxxx" in done.output
+    assert len(done.output) < 3_000
+
+
+def test_the_home_folder_is_meant_by_a_tilde_in_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    Path("home").mkdir()
+    assert toolkit("recipe", "schema", "--out=~/schema.json").exit_code == 0
+    assert Path("home/schema.json").is_file() and not Path("~").exists()
+    sets = ("--set=run.out=~/run", "--set", 'data={type="folder", path="~/pictures"}')
+    shown = toolkit("recipe", "show", "quickstart", *sets, "--set", 'networks.denoiser.init_from="~"').stdout
+    for line in (
+        f'out = "{tmp_path}/home/run"',
+        f'path = "{tmp_path}/home/pictures"',
+        f'init_from = "{tmp_path}/home"',
+    ):
+        assert line in shown.splitlines()
+    shown = toolkit("recipe", "show", "quickstart", "--set", "run.out=~nobody-of-that-name/run").stdout
+    assert f'out = "{tmp_path}/~nobody-of-that-name/run"' in shown.splitlines()

@@ -4,8 +4,10 @@ import importlib
 import sys
 
 import pytest
+from click.testing import CliRunner
 from installed_plugins import GOOD, installer
 
+from toolkit.cli import main
 from toolkit.registry import discover as installed
 from toolkit.registry import load as plugins
 
@@ -78,6 +80,84 @@ def test_a_misspelt_hook_argument_or_name_is_reported_in_one_line(install, sourc
     error = report(plugins.load(), "misspelt").error
     assert error
     assert "\n" not in error
+
+
+BROKEN = {  # files of a dist-info folder, each of which makes importlib.metadata raise something else
+    "a value that is no module": {"entry_points.txt": b"[toolkit]\nmine = toolkit-mine\n"},
+    "no value": {"entry_points.txt": b"[toolkit]\nmine =\n[toolkit.commands]\nours = \n"},
+    "no assignment": {"entry_points.txt": b"[toolkit]\nmine\n"},
+    "no text": {"entry_points.txt": b"[toolkit]\nmine = \xff\xfe\n"},
+    "a command that is no module": {"entry_points.txt": b"[toolkit.commands]\nplugins.ours = a-b:c\n"},
+    "METADATA that is no text": {"METADATA": b"\xff", "entry_points.txt": b"[toolkit]\nmine = nowhere\n"},
+    "METADATA without a name": {"METADATA": b"", "entry_points.txt": b"[toolkit]\nmine = nowhere\n"},
+    "METADATA with odd versions": {
+        "METADATA": b"Name: mine\nVersion: x y\nRequires-Dist: torch >> 1\nRequires-Dist: ;\n",
+        "entry_points.txt": b"[toolkit]\nmine = nowhere\n",
+    },
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_malformed_distribution_is_reported_and_costs_no_other_anything(name, install, tmp_path):
+    install("good", GOOD.format(name="Good", trick="good"))
+    folder = tmp_path / "toolkit_mine-0.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: toolkit-mine\nVersion: 0.1\n")
+    for file, content in BROKEN[name].items():
+        (folder / file).write_bytes(content)
+    loaded = plugins.load()
+    assert trick_names(loaded) == ["good"]
+    if b"toolkit]" in BROKEN[name]["entry_points.txt"]:
+        assert [report.owner.name for report in loaded.reports if report.error] in (
+            ["mine"],
+            ["toolkit-mine"],
+        )
+    for arguments in (
+        ["--help"],
+        ["plugins"],
+        ["plugins", "--help"],
+        ["recipes"],
+        ["recipe", "show", "quickstart"],
+    ):
+        assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
+    diagnosis = CliRunner().invoke(main, ["plugins", "doctor"], catch_exceptions=False)
+    assert diagnosis.exit_code in (0, 1) and "good" in diagnosis.output
+
+
+def test_an_entry_point_that_names_no_module_is_told_as_it_stands(install, tmp_path):
+    install("mine", "")
+    (tmp_path / "mine-1.0.dist-info" / "entry_points.txt").write_text(
+        "[toolkit]\nmine = toolkit-mine\n[toolkit.commands]\nours = a-b:c\nthird = module_of_mine:exit\n"
+    )
+    said = report(plugins.load(), "mine").error
+    assert said == "its entry point 'toolkit-mine' is not the name of a module"
+    done = CliRunner().invoke(main, ["ours"], catch_exceptions=False)
+    assert done.exit_code == 2
+    assert "its entry point 'a-b:c' is not the name of a module" in done.output
+
+
+@pytest.mark.parametrize("source", ["raise SystemExit('bye')", "import sys; sys.exit(0)", "1 / 0", "x = ("])
+def test_a_command_that_fails_or_exits_at_import_says_so(source, install, tmp_path):
+    install("mine", source)
+    entry = tmp_path / "mine-1.0.dist-info" / "entry_points.txt"
+    module = entry.read_text().split("= ")[1].strip()
+    entry.write_text(f"[toolkit.commands]\nours = {module}:command\n")
+    done = CliRunner().invoke(main, ["ours"], catch_exceptions=False)
+    assert done.exit_code == 2
+    assert done.output.startswith("error: command 'ours' of plugin ")
+    assert "cannot be loaded: " in done.output
+
+
+@pytest.mark.parametrize("arguments", [
+    ["recipe", "show", "quickstart", "--set", "objective.type=denoisin"],
+    ["import", "ddgam", "x", "y"],
+    ["sample", "x", "--start", "nois"],
+], ids=["recipe", "import", "start"])  # fmt: skip
+def test_a_plugin_that_fails_in_its_hook_is_named_before_the_nearest_name(arguments, install):
+    install("halfway", GOOD.format(name="Half", trick="half") + "        raise ValueError('two')\n")
+    first, second = CliRunner().invoke(main, arguments, catch_exceptions=False).output.splitlines()
+    assert first == "error: plugin 'halfway' (halfway 1.0) could not be loaded: ValueError: two"
+    assert "Did you mean" in second
 
 
 def test_ctrl_c_at_import_is_not_contained(install):

@@ -143,6 +143,16 @@ def test_bad_input_is_told_in_one_line(change, said):
     assert all(line.isprintable() for line in lines)
 
 
+def test_only_the_first_of_many_problems_are_shown_and_the_others_counted(folder):
+    Path("x.toml").write_text(RECIPE + "".join(f"k{number} = 1\n" for number in range(5_000)))
+    with pytest.raises(RecipeError) as error:
+        resolve_layers(read_layers("x.toml"), registry(), SECTIONS)
+    lines = str(error.value).splitlines()
+    assert lines[0] == "x.toml:15: [method] 'simple' has no option 'k0'. Did you mean 'k'?"
+    assert lines[-1] == "and 4,950 more problems."
+    assert len(lines) == 51
+
+
 def test_broken_plugins_are_listed_once_when_a_type_is_missing():
     from toolkit.registry.registry import Owner
 
@@ -153,7 +163,7 @@ def test_broken_plugins_are_listed_once_when_a_type_is_missing():
         resolve_layers(read_layers("x.toml"), broken, SECTIONS)
     lines = str(error.value).splitlines()
     assert len(lines) == 3
-    assert lines[-1] == "plugin 'other' (other-dist 1.0) could not be loaded: ImportError: no"
+    assert lines[0] == "plugin 'other' (other-dist 1.0) could not be loaded: ImportError: no"
 
 
 def test_where_names_the_nearest_place_and_the_table():

@@ -1,6 +1,7 @@
 """Files, their parents and flags become one set of values, each with the place that stated it."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,13 @@ def test_parents_come_before_children_in_their_order_each_once():
     assert layers.origins["d",] == "sub/child.toml:2"
 
 
+def test_a_parent_in_the_home_folder_is_found(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    write("home/base.toml", "[run]\nsteps = 3\n")
+    write("child.toml", 'extends = "~/base.toml"\n')
+    assert read_layers("child.toml").values == read_layers("~/base.toml").values == {"run": {"steps": 3}}
+
+
 def test_a_recipe_that_extends_itself_is_refused():
     write("a.toml", "extends = 'b.toml'")
     write("b.toml", "extends = 'a.toml'")
@@ -163,6 +171,31 @@ def test_unset_removes_what_parents_state():
     write("b.toml", "extends = 'a.toml'\nunset = ['t.x', 'e.r']\n")
     assert read_layers("b.toml").values == {"t": {"y": 2}, "e": {}}
     assert read_layers("b.toml", ['unset=["t"]']).values == {"e": {}}
+
+
+def test_many_tables_are_merged_in_seconds(folder):
+    count = 20_000
+    for name, header in (
+        ("tables.toml", "[t{}]"),
+        ("roles.toml", "[t.r{}]"),
+        ("elements.toml", "[[t]]\nn = {}"),
+    ):
+        (folder / name).write_text("\n".join(header.format(number) for number in range(count)))
+        (folder / "child.toml").write_text(f'extends = "{name}"\n' + (folder / name).read_text())
+        start = time.process_time()
+        layers = read_layers(folder / "child.toml")
+        assert time.process_time() - start < 10  # about 1 s; with a search for each table, minutes
+        assert len(layers.origins) >= count
+
+
+def test_elements_of_an_array_that_is_replaced_or_removed_have_no_origin_left(folder):
+    (folder / "parent.toml").write_text("[a]\nb = [\n{ c = 1 },\n[2, 3],\n]\nd = [4]\n")
+    (folder / "child.toml").write_text('extends = "parent.toml"\nunset = "a.d"\n[a]\nb = [5]\n')
+    origins = read_layers(folder / "child.toml").origins
+    inside = {key: at for key, at in origins.items() if key[0] == "a"}
+    assert {key: at.rpartition("/")[2] for key, at in inside.items()} == {
+        ("a",): "child.toml:3", ("a", "b"): "child.toml:4", ("a", "b", "0"): "child.toml:4",
+    }  # fmt: skip
 
 
 def test_unset_of_what_is_not_there_is_refused():

@@ -1,8 +1,10 @@
 """Errors that a user can cause; the command line prints them without a traceback and exits with code 2."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+PROBLEMS, CHARACTERS = 50, 2_000  # a message shows at most so many problems, each on a line that long
 
 
 class ToolkitError(Exception):
@@ -21,12 +23,12 @@ class Problem:
     """One thing that is wrong in a recipe, at the table or key `path`.
 
     `unknown` is a key that its table does not have, but another may. `uninstalled` means that a plugin is
-    missing, or could not be loaded.
+    missing, or could not be loaded. The hint costs time, and is asked for only if the problem is shown.
     """
 
     path: tuple[str, ...]
     text: str
-    hint: str = ""
+    hint: Callable[[], str] = str
     unknown: str | None = None
     uninstalled: bool = False
 
@@ -51,6 +53,12 @@ class TrainingError(ToolkitError):
     """Training that cannot continue: a loss that is not finite, or a parameter that never learns."""
 
 
+def one_line(error: BaseException) -> str:
+    """An error from somebody else's code, on one line."""
+    text = str(error) if isinstance(error, ToolkitError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the nearest of the known names, or an empty string."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -60,3 +68,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def printable(text: str) -> str:
     """The text with control characters and lone surrogates, which a terminal cannot show, escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def shortened(line: str) -> str:
+    """The line without its middle if it is too long to read."""
+    half = CHARACTERS // 2
+    return line if len(line) <= CHARACTERS else f"{line[:half]} ... {line[-half:]}"

@@ -1,33 +1,60 @@
 """The command line: one thin module per verb; heavy imports wait until a command runs."""
 
+import errno
 import gc
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
 
 from toolkit.cli import evaluate, imports, plugins, recipes, runs, sample, train
 from toolkit.cli.group import Group
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, printable, shortened
 from toolkit.registry.discover import VARIABLE
 
 
 class _Toolkit(Group):
-    """Prints a user's mistake without a traceback."""
+    """Prints a user's mistake, or what the system refuses, without a traceback."""
 
     outermost = True
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [*map(_at_home, args)])
+
+    def main(self, *args: Any, **extra: Any) -> Any:
         # Imports make many objects and hardly any garbage: looking for it so often costs a command its start.
         gc.set_threshold(50_000, *gc.get_threshold()[1:])
         try:
-            return super().invoke(ctx)
+            try:
+                return super().main(*args, **extra)
+            finally:
+                if sys.stdout is not None:  # closed
+                    sys.stdout.flush()  # a full disk is answered here, and not at exit
         except ToolkitError as error:
-            for line in str(error).splitlines():
-                click.echo(f"error: {line}", err=True)
-            ctx.exit(2)
+            lines = str(error).splitlines()
+        except OSError as error:
+            lines = [_reason(error)]
+            if error.filename is None:  # what could not be written is not tried again at exit
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        with suppress(OSError):  # of stderr
+            for line in lines:
+                click.echo(f"error: {printable(shortened(line))}", err=True)
+        sys.exit(2)
+
+
+def _at_home(argument: str) -> str:
+    """`--out=~/x` as `--out ~/x` has it: shells expand ~ only at the beginning of a word."""
+    flag, equals, value = argument.partition("=")
+    return f"{flag}={os.path.expanduser(value)}" if equals and flag.startswith("--") else argument
+
+
+def _reason(error: OSError) -> str:
+    full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    what = "cannot write: " if full else "" if error.filename is None else f"{error.filename}: "
+    return " ".join(f"{what}{error.strerror or error}".split())
 
 
 def _only(ctx: click.Context, param: click.Parameter, plugins: str | None) -> None:

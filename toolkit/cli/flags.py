@@ -34,10 +34,11 @@ def flags_of(start: str) -> list[click.Option]:
     from toolkit.diffusion.start import Start
     from toolkit.registry import load as plugins
 
+    registry = plugins.load().registry
     try:
-        options = plugins.load().registry.component(Start, start).options
+        options = registry.component(Start, start).options
     except PluginError as error:
-        raise PluginError(f"--start: {error}") from None
+        raise PluginError("\n".join([*registry.broken(), f"--start: {error}"])) from None
     return [
         click.Option(
             [f"--{option.name.replace('_', '-')}", option.name],

@@ -2,7 +2,7 @@
 
 import click
 
-from toolkit.errors import PluginError
+from toolkit.errors import PluginError, one_line
 from toolkit.registry.discover import Discovered, commands, summary
 
 
@@ -66,9 +66,10 @@ class Deferred(click.Command):
             raise PluginError(f"there are several commands {self.name!r}: of {owners}. Uninstall one.")
         try:
             loaded = command.load()
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise PluginError(f"{label} cannot be loaded: {type(error).__name__}: {reason}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also sys.exit
+            raise PluginError(f"{label} cannot be loaded: {one_line(error)}") from error
         if not isinstance(loaded, click.Command):
             raise PluginError(f"{label} is a {type(loaded).__name__}, not a click.Command")
         return loaded

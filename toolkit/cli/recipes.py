@@ -69,6 +69,7 @@ def check(source: str, overrides: Sequence[str]) -> None:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 def schema(out: Path | None) -> None:
     """Print a JSON Schema of recipes with all installed components, for editors to complete and check."""
+    from toolkit.files import writing
     from toolkit.recipe.schema import recipe_schema
     from toolkit.registry import load as plugins
 
@@ -76,7 +77,8 @@ def schema(out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
     else:
-        out.write_text(text, encoding="utf-8")
+        with writing(out):
+            out.write_text(text, encoding="utf-8")
 
 
 def _resolved(source: str, overrides: Sequence[str]) -> "Recipe":

@@ -65,7 +65,7 @@ def read_layers(source: str | Path, overrides: Sequence[str] = ()) -> Layers:
 def _located(name: str, folder: Path) -> Path:
     """A name that ends in .toml is a file, relative to `folder`; any other is a packaged recipe."""
     if name.endswith(".toml") and "\0" not in name:
-        return folder / name
+        return folder / os.path.expanduser(name)
     if "/" in name or "\0" in name:
         raise RecipeError(f"{printable(name)} is not a recipe: the name of a recipe file ends in .toml.")
     return find(name)
@@ -143,8 +143,9 @@ def read_flags(overrides: Sequence[str]) -> dict[str, Any]:
 def _keys(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     """The path of a value and of everything inside it."""
     yield path
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        yield from _keys(inner, (*path, key))
+    items = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    for key, inner in items:
+        yield from _keys(inner, (*path, str(key)))
 
 
 def _unset(merged: Layers, layer: Layer) -> None:
@@ -160,13 +161,12 @@ def _unset(merged: Layers, layer: Layer) -> None:
         if not isinstance(table, dict) or key not in table:
             known = [".".join(other) for other in merged.origins]
             raise RecipeError(f"{where}: there is nothing of that name to remove.{nearest(name, known)}")
-        del table[key]
-        _forget(merged, path)
+        _forget(merged, table.pop(key), path)
 
 
-def _forget(merged: Layers, path: KeyPath) -> None:
-    for key in [key for key in merged.origins if key[: len(path)] == path]:
-        del merged.origins[key]
+def _forget(merged: Layers, value: Any, path: KeyPath) -> None:
+    for key in _keys(value, path):  # not a search of all origins: there may be very many
+        merged.origins.pop(key, None)
 
 
 def _merge(
@@ -185,9 +185,9 @@ def _merge(
             if dropped:
                 change = f"type {old['type']!r} became {value['type']!r}, which drops {dropped}"
                 merged.notes.append(f"{layer.origins[*path, 'type']}: [{'.'.join(path)}] {change}")
-        _forget(merged, path)
+        _forget(merged, old, path)
         into[key] = copy.deepcopy(value)
-        merged.origins.update({k: at for k, at in layer.origins.items() if k[: len(path)] == path})
+        merged.origins.update({k: layer.origins[k] for k in _keys(value, path) if k in layer.origins})
 
 
 def _changes_type(old: dict[str, Any], new: dict[str, Any]) -> bool:

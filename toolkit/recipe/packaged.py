@@ -20,8 +20,11 @@ class Packaged:
     @property
     def purpose(self) -> str:
         """The first line of the comment that it starts with."""
-        with self.path.open(encoding="utf-8-sig", errors="replace") as lines:
-            first = next(lines, "")
+        try:
+            with self.path.open(encoding="utf-8-sig", errors="replace") as lines:
+                first = next(lines, "")
+        except OSError:  # the others are listed all the same
+            return ""
         return first.lstrip("# ").rstrip() if first.startswith("#") else ""
 
 
@@ -35,6 +38,7 @@ def _in_folders(folders: Iterable[tuple[str, Path]]) -> tuple[Packaged, ...]:
         Packaged(path.stem, path, plugin)
         for plugin, folder in folders
         for path in sorted(folder.glob("*.toml"))
+        if path.is_file()
     )
 
 

@@ -41,11 +41,10 @@ def resolve(layers: Layers, registry: "Registry", sections: Sequence[Section] = 
             continue
         complete[section.name] = _complete(section, value, completion)
     recipe = Recipe(complete, layers, by_name, registry)
-    lines = [f"{where(layers, p.path)} {p.text}{_home(p, recipe.tables) or p.hint}" for p in problems]
-    lines = lines or list(_refusals(recipe))
-    if any(problem.uninstalled for problem in problems):
-        lines += [f"{owner} could not be loaded: {reason}" for owner, reason in registry.failures.items()]
-    if lines:
+    lines = registry.lines(
+        problems, lambda p: f"{where(layers, p.path)} {p.text}{_home(p, recipe.tables) or p.hint()}"
+    )
+    if lines := lines or list(_refusals(recipe)):
         raise RecipeError("\n".join(lines))
     return recipe
 
@@ -74,16 +73,20 @@ def _complete(section: Section, value: Any, completion: "Completion") -> "Table 
 
 
 def _unknown_section(name: str, sections: Mapping[str, Section]) -> Problem:
-    hint = nearest(name, sections) or f" Sections: {', '.join(sections)}."
+    def hint() -> str:
+        return nearest(name, sections) or f" Sections: {', '.join(sections)}."
+
     return Problem((name,), f"there is no section {printable(name)!r}.", hint, unknown=name)
 
 
 def _home(problem: Problem, tables: Mapping[str, Any]) -> str:
     """A hint at the tables in which an unknown key is an option."""
+    if problem.unknown is None:
+        return ""
     homes = [
         f"[{printable(dotted(path))}]" for path, table in _tables(tables, ()) if problem.unknown in table
     ]
-    return f" It is an option of {' and '.join(homes)}." if problem.unknown and homes else ""
+    return f" It is an option of {' and '.join(homes)}." if homes else ""
 
 
 def _tables(table: Mapping[str, Any], path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:

@@ -1,19 +1,20 @@
 """Discovery of installed plugins and commands, and of the plugins that are switched on.
 
 A plugin is an entry point in the group "toolkit", a command one in the group "toolkit.commands". Neither is
-imported here.
+imported here. What one distribution has written wrongly costs the others nothing: it becomes a plugin, or a
+command, that cannot be loaded.
 """
 
 import ast
 import importlib.util
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import PluginError, nearest
+from toolkit.errors import PluginError, nearest, one_line
 
 GROUP = "toolkit"
 COMMANDS = "toolkit.commands"
@@ -41,28 +42,68 @@ class Owner:
 
 @dataclass(frozen=True)
 class Discovered:
-    """An installed plugin, or a command of one."""
+    """An installed plugin, or a command of one.
+
+    Attributes:
+        module: its module; empty if that cannot be read.
+        fault: what is wrong with its entry point; None if nothing is.
+    """
 
     owner: Owner
     entry: metadata.EntryPoint
-
-    @property
-    def module(self) -> str:
-        return self.entry.module
+    module: str
+    fault: str | None = None
 
     def load(self) -> Any:
-        """Import the plugin's module, or the command."""
+        """Import the plugin's module, or the command.
+
+        Raises:
+            PluginError: if there is nothing to import.
+        """
+        if self.fault is not None:
+            raise PluginError(self.fault)
         return self.entry.load()
 
 
 def discover() -> tuple[Discovered, ...]:
     """The installed plugins, switched on or not, sorted by name."""
-    plugins = [Discovered(_owner(entry, entry.name), entry) for entry in metadata.entry_points(group=GROUP)]
-    return tuple(sorted(plugins, key=lambda plugin: (plugin.owner.name, plugin.owner.distribution)))
+    return tuple(sorted(_installed(GROUP), key=lambda one: (one.owner.name, one.owner.distribution)))
 
 
-def _owner(entry: metadata.EntryPoint, name: str) -> Owner:
-    return Owner(name, entry.dist.name, entry.dist.version) if entry.dist else Owner(name)
+def _installed(group: str) -> Iterator[Discovered]:
+    """The entry points of a group; `metadata.entry_points` would raise for all if one is malformed."""
+    seen: set[str] = set()
+    for distribution in metadata.distributions():
+        try:
+            entries = [entry for entry in distribution.entry_points if entry.group == group]
+        except Exception as error:  # whatever reading its text may raise
+            folder = Path(str(getattr(distribution, "_path", "")))
+            fault = f"{folder / 'entry_points.txt'} cannot be read: {one_line(error)}"
+            if group == GROUP:
+                entry = metadata.EntryPoint(_attribute(distribution, "name") or folder.stem, "", group)
+                yield Discovered(Owner(entry.name), entry, "", fault)
+            continue
+        if not entries:  # before METADATA is read, which takes ten times as long
+            continue
+        name, version = _attribute(distribution, "name"), _attribute(distribution, "version")
+        if name in seen:  # the first of a name on the path is what is imported
+            continue
+        seen.add(name)
+        for entry in entries:
+            owner = Owner(entry.name, name, version)
+            try:
+                yield Discovered(owner, entry, entry.module)
+            except Exception:  # AttributeError, or what later versions of Python raise
+                fault = f"its entry point {entry.value!r} is not the name of a module"
+                yield Discovered(owner, entry, "", fault)
+
+
+def _attribute(distribution: metadata.Distribution, name: str) -> str:
+    """An attribute from its METADATA, which may be anything; empty if there is none."""
+    try:
+        return str(getattr(distribution, name) or "")
+    except Exception:
+        return ""
 
 
 def switched() -> tuple[tuple[Discovered, ...], tuple[Discovered, ...]]:
@@ -93,18 +134,19 @@ def commands() -> tuple[Discovered, ...]:
     calls one by name wants it.
     """
     plugins = {plugin.module.partition(".")[0]: plugin.owner for plugin in discover()}
-    by_state = []
-    for entry in metadata.entry_points(group=COMMANDS):
-        package = entry.module.partition(".")[0]
-        by_state.append(Discovered(plugins.get(package) or _owner(entry, package), entry))
-    return tuple(sorted(by_state, key=lambda command: command.entry.name))
+    installed = []
+    for command in _installed(COMMANDS):
+        package = command.module.partition(".")[0]
+        owner = plugins.get(package) or replace(command.owner, name=package or command.owner.distribution)
+        installed.append(replace(command, owner=owner))
+    return tuple(sorted(installed, key=lambda command: command.entry.name))
 
 
 def summary(command: Discovered) -> str:
     """The first line of a command's docstring, read from its source; empty if there is none."""
     try:
         tree = ast.parse(source_of(command.module).read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # also source that is nested too deeply: it costs no other command anything
         return ""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == command.entry.attr:

@@ -14,7 +14,7 @@ from typing import Any
 import pluggy
 
 from toolkit.console import say
-from toolkit.errors import PluginError
+from toolkit.errors import one_line
 from toolkit.registry import hookspecs
 from toolkit.registry.discover import Discovered, Owner, switched
 from toolkit.registry.registry import Component, Registry
@@ -115,12 +115,6 @@ def _load(on: tuple[Discovered, ...], off: tuple[Discovered, ...]) -> Plugins:
 def _observers(relay: pluggy.PluginManager, owner: Owner) -> tuple[str, ...]:
     hooks = relay.get_hookcallers(relay.get_plugin(str(owner))) or ()
     return tuple(hook.name for hook in hooks if hook.name != "toolkit_components")
-
-
-def one_line(error: BaseException) -> str:
-    """An error from somebody else's code, on one line."""
-    text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
 
 
 def _place(error: BaseException, module: str) -> str | None:

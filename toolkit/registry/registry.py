@@ -3,12 +3,12 @@
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toolkit.errors import PluginError, RecipeError, nearest, printable
+from toolkit.errors import PROBLEMS, PluginError, Problem, RecipeError, nearest, printable
 from toolkit.registry.discover import Owner
 from toolkit.registry.signature import Option, Signature, SignatureError, read_signature
 from toolkit.registry.tables import Completion, Path, Table, Where
@@ -71,6 +71,11 @@ def _check(interface: type, factory: Callable[..., Any]) -> None:
     if not inspect.isclass(returned) or not issubclass(returned, interface):
         what = "its return type" if inspect.isfunction(factory) else "it"
         raise SignatureError(f"{what} is not a subclass of {interface.__qualname__}")
+
+
+def _a(interface: type) -> str:
+    name = interface.__name__
+    return f"an {name}" if re.match("[AEIO]|[LMN][A-Z]", name) else f"a {name}"
 
 
 def bracketed(path: Path) -> str:
@@ -190,12 +195,12 @@ class Registry:
         return component
 
     def _unknown(self, interface: type, name: str, named: Mapping[str, Component]) -> str:
-        """Why there is no such component: another kind's, switched off, or a misspelling."""
+        """Why there is no such component: another kind's, of a broken or absent plugin, or a misspelling."""
         label = f"type '{printable(name)}'"
         elsewhere = [c for c in self.added() if c.name == name and c.error is None]
         if elsewhere:
-            what = " and ".join(dict.fromkeys(f"a {c.interface.__name__}" for c in elsewhere))
-            return f"{label} is {what}, not a {interface.__name__}.{self._listed(named)}"
+            what = " and ".join(dict.fromkeys(_a(c.interface) for c in elsewhere))
+            return f"{label} is {what}, not {_a(interface)}.{self._listed(named)}"
         if name in self.switched_off:
             return f"{label} is not installed: the plugin {name!r} is switched off."
         off = f" Switched off: {', '.join(self.switched_off)}." if self.switched_off else ""
@@ -205,6 +210,17 @@ class Registry:
     def _listed(self, named: Mapping[str, Component]) -> str:
         usable = sorted(name for name, component in named.items() if component.error is None)
         return f" Installed: {', '.join(map(repr, usable))}." if usable else " None is installed."
+
+    def broken(self) -> list[str]:
+        """A line for each plugin that could not be loaded: why a component may be missing."""
+        return [f"{owner} could not be loaded: {reason}" for owner, reason in self.failures.items()]
+
+    def lines(self, problems: Sequence[Problem], line: Callable[[Problem], str]) -> list[str]:
+        """A line for each of the first problems, after what may be their cause, and a count of the others."""
+        causes = self.broken() if any(problem.uninstalled for problem in problems) else []
+        more = len(problems) - PROBLEMS
+        rest = [f"and {more:,} more problems."] if more > 0 else []
+        return [*causes, *map(line, problems[:PROBLEMS]), *rest]
 
     def complete(
         self, target: type, table: Any, where: Where = bracketed, *, common: type | None = None
@@ -220,7 +236,8 @@ class Registry:
         completion = Completion(self)
         complete = completion.complete(target, table, common=common)
         if completion.problems:
-            raise RecipeError("\n".join(f"{where(p.path)} {p.text}{p.hint}" for p in completion.problems))
+            lines = self.lines(completion.problems, lambda p: f"{where(p.path)} {p.text}{p.hint()}")
+            raise RecipeError("\n".join(lines))
         return complete
 
     def resolve(self, target: type, table: Any, where: Where = bracketed) -> dict[str, Any]:

@@ -275,6 +275,9 @@ def _unknown(
         return Problem(path, f"{key!r} is not an option of {whose}, which sets it itself.")
     if any(key == parameter.name for parameter in signature.supplied):
         return Problem(path, f"{key!r} is not an option of {whose}: the toolkit supplies it.")
-    listed = f" Its options: {', '.join(map(repr, options))}." if options else " It has none."
-    hint = nearest(key, options) or listed
+
+    def hint() -> str:
+        listed = f" Its options: {', '.join(map(repr, options))}." if options else " It has none."
+        return nearest(key, options) or listed
+
     return Problem(path, f"{whose} has no option '{printable(key)}'.", hint, unknown=key)

@@ -67,10 +67,10 @@ def _without_flags(value: Any) -> Any:
 
 
 def _check(annotation: Any, value: Any) -> Any:
-    checked = _adapter(annotation).validate_json(json.dumps(value))
+    checked = _absolute(_adapter(annotation).validate_json(json.dumps(value)))
     if any(map(_impossible, _leaves(checked))):
         raise TypeError(f"nothing can be made of {checked!r}")
-    return _absolute(checked)
+    return checked
 
 
 @functools.cache
@@ -82,15 +82,15 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 def _impossible(value: Any) -> bool:
     """Whether torch cannot hold such a number, or the system cannot have such a path."""
     if isinstance(value, Path):
-        names = [len(os.fsencode(part)) for part in value.absolute().parts]
+        names = [len(os.fsencode(part)) for part in value.parts]
         return "\0" in str(value) or max(names) > NAME_MAX or sum(names) + len(names) > PATH_MAX
     return isinstance(value, int) and abs(value) > _LARGEST
 
 
 def _absolute(value: Any) -> Any:
-    """The value with absolute paths, which stay right when the working directory changes."""
+    """The value with ~ expanded and absolute paths, which stay right when the working directory changes."""
     if isinstance(value, Path):
-        return value.absolute()
+        return Path(os.path.expanduser(value)).absolute()  # a name that is no user's stays as it is
     if isinstance(value, (list, tuple)):
         return type(value)(map(_absolute, value))
     return {key: _absolute(inner) for key, inner in value.items()} if isinstance(value, dict) else value

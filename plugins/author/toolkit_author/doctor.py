@@ -44,7 +44,11 @@ def examine(plugins: Plugins) -> tuple[Diagnosis, ...]:
         commands = tuple(one.entry.name for one in installed if one.owner == report.owner)
         faults = [*_loading(report, commands), *_names(report, plugins), *_components(report, plugins)]
         if report.owner.distribution not in ("", *seen):
-            faults += _dependencies(report.owner.distribution)
+            try:
+                faults += _dependencies(report.owner.distribution)
+            except Exception as error:  # METADATA may be anything
+                text = f"the metadata of {report.owner.distribution} cannot be read: {error!r}"
+                faults.append(Fault(text, _remedy(report, text)))
         seen.add(report.owner.distribution)
         counts = Counter(component.kind.__qualname__ for component in report.components)
         examined.append(Diagnosis(report, dict(counts), commands, tuple(faults)))
