@@ -492,3 +492,50 @@ def test_a_safetensors_file_with_more_names_than_any_network_is_refused_before_i
     assert "120,000 tensors, 100,000 at most" in refusal(saved)
     (saved / "weights.safetensors").write_bytes(header({"x" * 2**24: entry}))
     assert "its header has" in refusal(saved)
+
+
+# Names on the terminal
+
+EVIL = "\x1b]0;owned\x07\x1b[31m\x9bA\u202e"  # a title, a colour, a C1 sequence, and writing backwards
+
+
+def harmless(output: str) -> bool:
+    return all(char.isprintable() or char in "\n\t" for char in output)
+
+
+@pytest.mark.parametrize("command", [
+    ("runs", "."), ("compare", "{run}"), ("compare", "{run}", "run"), ("cost", "{run}", "--seconds", "0"),
+    ("sample", "{run}", "--num", "1", "--out", "{run}/grid.png"), ("sample", "{run}/none"),
+    ("sample", "run", "{run}"), ("train", "{run}/none.toml"),
+    ("train", "{run}/recipe.toml", "--resume", "--set", "run.out={run}"),
+    ("push", "{run}", "me/digits", "--dry-run"),
+    ("recipe", "show", "{run}/recipe.toml", "--set", "run.out={run}", "--origin"),
+])  # fmt: skip
+def test_names_of_folders_and_files_reach_no_terminal_as_they_are(
+    run: Path, command: tuple[str, ...]
+) -> None:
+    evil = shutil.copytree(run, run.parent / f"run{EVIL}")
+    (evil / "pipeline" / f"x{EVIL}").touch()
+    done = CliRunner().invoke(main, [part.format(run=evil) for part in command])
+    assert done.exit_code in (0, 2), done.output
+    assert harmless(done.output) and "\\x1b]0;owned" in done.output.replace("\n", "")
+
+
+@pytest.mark.parametrize("command", [
+    ("--help",), ("plugins",), ("plugins", "--json"), ("plugins", "doctor"), ("recipes",),
+])  # fmt: skip
+def test_what_distributions_and_recipes_are_called_reaches_no_terminal_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil_plugin" / "recipes").mkdir(parents=True)
+    source = f'"""{EVIL}"""\nraise ValueError("{EVIL}")'
+    (tmp_path / "evil_plugin" / "__init__.py").write_text(source)
+    (tmp_path / "evil_plugin" / "recipes" / f"x{EVIL}.toml").write_text(f"# {EVIL}\n")
+    info = tmp_path / "evil-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: evil{EVIL}\nVersion: 1{EVIL}\n")
+    entries = f"[toolkit]\nevil{EVIL} = evil_plugin\n[toolkit.commands]\nevil{EVIL} = evil_plugin:main\n"
+    (info / "entry_points.txt").write_text(entries)
+    done = CliRunner().invoke(main, list(command))
+    assert done.exit_code in (0, 1) and harmless(done.output), done.output

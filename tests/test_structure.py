@@ -164,6 +164,16 @@ def test_a_plugin_imports_public_names_and_itself_and_no_other_plugin(path: Path
         assert package != "toolkit" or public, f"{module} is private: import from toolkit"
 
 
+@pytest.mark.parametrize("path", [*CORE, *PLUGIN_FILES], ids=str)
+def test_all_that_is_printed_passes_the_console(path: Path) -> None:
+    """It escapes control characters in names."""
+    if path == ROOT / "toolkit" / "console.py":
+        return
+    calls = [ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+    unescaped = {"print", "click.echo", "Console", "sys.stdout.write", "sys.stderr.write"} & set(calls)
+    assert unescaped <= ({"click.echo"} if path == ROOT / "toolkit" / "cli" / "__init__.py" else set())
+
+
 def test_every_plugin_folder_is_packaged_and_has_its_entry_point() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])

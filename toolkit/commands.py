@@ -14,18 +14,18 @@ from toolkit.runs.layout import run_of
 from toolkit.runs.read import Cost, RunSummary, ScoreFile, read_run, scores_of
 
 if TYPE_CHECKING:
-    from toolkit.console import sampling_display, say
+    from toolkit.console import Terminal, echo, sampling_display, say
 
 __all__ = [
-    "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "ToolkitError",
-    "choose_device", "choose_sampler", "compatible", "device_option", "discover", "installed_commands",
-    "nearest", "new_file", "read_json", "read_run", "run_of", "sampler_options", "sampling_display", "say",
-    "scores_of", "write_json", "write_text", "writing",
+    "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "Terminal", "ToolkitError",
+    "choose_device", "choose_sampler", "compatible", "device_option", "discover", "echo",
+    "installed_commands", "nearest", "new_file", "read_json", "read_run", "run_of", "sampler_options",
+    "sampling_display", "say", "scores_of", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("sampling_display", "say"):  # rich comes with them
+    if name in ("Terminal", "echo", "sampling_display", "say"):  # rich comes with them
         from toolkit import console
 
         return getattr(console, name)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
-from rich.console import Console, Group
+import click
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -17,11 +18,28 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
+
+from toolkit.errors import shown
 
 T = TypeVar("T")
 
-console = Console(stderr=True, highlight=False)
+
+class Terminal(Console):
+    """A terminal, or whatever takes its place; all that we print passes it, or `echo`."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+
+console = Terminal(stderr=True, highlight=False)
+
+
+def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print text as it is, to stdout unless `err`, for people and for other programs."""
+    click.echo(shown(text), err=err, nl=nl)
 
 
 class Rate(ProgressColumn):
@@ -72,7 +90,7 @@ def training_display(
         TextColumn("training"), BarColumn(bar_width=12), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("ETA"), TimeRemainingColumn(), Rate(),
     )  # fmt: skip
-    here = console if visible else Console(quiet=True)
+    here = console if visible else Terminal(quiet=True)
     progress, losses = Progress(*columns, console=here), Text(no_wrap=True, overflow="ellipsis")
     task = progress.add_task("training", total=total, completed=first, images=images)
     live = Live(Group(progress, losses), console=here) if here.is_terminal else nullcontext()

@@ -74,3 +74,13 @@ def shortened(line: str) -> str:
     """The line without its middle if it is too long to read."""
     half = CHARACTERS // 2
     return line if len(line) <= CHARACTERS else f"{line[:half]} ... {line[-half:]}"
+
+
+def shown(text: str) -> str:
+    """Lines of text as a terminal may get them: `printable`, but for the ends of lines and tabs.
+
+    Names of folders, plugins and files may be a stranger's, and a terminal obeys escape sequences in them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char in "\n\t" else printable(char) for char in text)

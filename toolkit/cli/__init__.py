@@ -12,7 +12,7 @@ import click
 
 from toolkit.cli import evaluate, imports, plugins, recipes, runs, sample, train
 from toolkit.cli.group import Group
-from toolkit.errors import ToolkitError, printable, shortened
+from toolkit.errors import ToolkitError, printable, shortened, shown
 from toolkit.registry.discover import VARIABLE
 
 
@@ -43,6 +43,13 @@ class _Toolkit(Group):
             for line in lines:
                 click.echo(f"error: {printable(shortened(line))}", err=True)
         sys.exit(2)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = shown(error.message)  # it quotes file names as they are
+            raise
 
 
 def _at_home(argument: str) -> str:

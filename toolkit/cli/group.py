@@ -2,7 +2,7 @@
 
 import click
 
-from toolkit.errors import PluginError, one_line
+from toolkit.errors import PluginError, one_line, shown
 from toolkit.registry.discover import Discovered, commands, summary
 
 
@@ -25,6 +25,9 @@ class Group(click.Group):
             return own
         candidates = self._from_plugins().get(cmd_name)
         return None if not candidates else Deferred(cmd_name, candidates)
+
+    def get_help(self, ctx: click.Context) -> str:
+        return shown(super().get_help(ctx))  # it lists commands by the names that their plugins give
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -20,18 +20,21 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
     """List plugins with their distributions, and every component by kind, with its options."""
     if ctx.invoked_subcommand is not None:
         return
+    from toolkit.console import echo
     from toolkit.registry.load import load
 
     loaded = load()
     if as_json:
-        click.echo(json.dumps([_plugin(report) for report in loaded.reports], indent=1, ensure_ascii=False))
+        echo(json.dumps([_plugin(report) for report in loaded.reports], indent=1))
     else:
         _print(loaded)
 
 
 def _print_switched_off(loaded: "Plugins") -> None:
+    from toolkit.console import echo
+
     if loaded.switched_off:
-        click.echo(f"switched off: {', '.join(owner.name for owner in loaded.switched_off)}")
+        echo(f"switched off: {', '.join(owner.name for owner in loaded.switched_off)}")
 
 
 def _plugin(report: "PluginReport") -> dict[str, Any]:
@@ -67,17 +70,18 @@ def _option(option: "Option") -> dict[str, Any]:
 
 
 def _print(loaded: "Plugins") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from toolkit.console import Terminal
+
+    console = Terminal(highlight=False)
     table = Table("plugin", "distribution", "version", "", box=None)
     for report in loaded.reports:
         broken = [f"{c.name!r} cannot be used: {c.error}" for c in report.components if c.error]
         problem = report.error or "; ".join(broken)
         owner = report.owner
-        table.add_row(owner.name, owner.distribution, owner.version, Text(problem, style="red"))
+        table.add_row(*map(Text, (owner.name, owner.distribution, owner.version)), Text(problem, style="red"))
     console.print(table)
     _print_switched_off(loaded)
     for kind in loaded.registry.kinds():

@@ -26,16 +26,16 @@ _overrides = click.option("--set", "overrides", multiple=True, metavar="A.B=C", 
 @click.command(short_help="List the packaged recipes.")
 def recipes() -> None:
     """List the recipes that come with the toolkit and its plugins, with what each is for."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from toolkit.console import Terminal
     from toolkit.recipe.packaged import packaged
 
     table = Table("recipe", "purpose", "from", box=None)
     for recipe in packaged():
         table.add_row(*map(Text, (recipe.name, recipe.purpose, recipe.plugin)))
-    Console().print(table)
+    Terminal().print(table)
 
 
 @click.group(short_help="Show or check a recipe, or write the schema of recipes.")
@@ -49,8 +49,9 @@ def recipe() -> None:
 @click.option("--origin", is_flag=True, help="Say which file or flag set each value.")
 def show(source: str, overrides: Sequence[str], origin: bool) -> None:
     """Print the whole of RECIPE, with every default."""
-    resolved = _resolved(source, overrides)
-    click.echo(resolved.to_toml(origins=origin), nl=False)
+    from toolkit.console import echo
+
+    echo(_resolved(source, overrides).to_toml(origins=origin), nl=False)
 
 
 @recipe.command()
@@ -60,31 +61,34 @@ def check(source: str, overrides: Sequence[str]) -> None:
     """Validate RECIPE, build everything in it, take one small step, sample once, and save and load once."""
     resolved = _resolved(source, overrides)
 
+    from toolkit.console import echo
     from toolkit.training.check import check_recipe
 
-    check_recipe(resolved, click.echo)
+    check_recipe(resolved, echo)
 
 
 @recipe.command()
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 def schema(out: Path | None) -> None:
     """Print a JSON Schema of recipes with all installed components, for editors to complete and check."""
+    from toolkit.console import echo
     from toolkit.files import writing
     from toolkit.recipe.schema import recipe_schema
     from toolkit.registry import load as plugins
 
-    text = json.dumps(recipe_schema(plugins.load().registry), indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(recipe_schema(plugins.load().registry), indent=1) + "\n"
     if out is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     else:
         with writing(out):
             out.write_text(text, encoding="utf-8")
 
 
 def _resolved(source: str, overrides: Sequence[str]) -> "Recipe":
+    from toolkit.console import echo
     from toolkit.recipe import read_recipe
 
     resolved = read_recipe(source, overrides)
     for note in resolved.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     return resolved

@@ -9,10 +9,10 @@ import click
 @click.argument("folder", default="runs", type=click.Path(path_type=Path))
 def runs(folder: Path) -> None:
     """List the runs in FOLDER, newest first: status, step, losses, scores, age."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from toolkit.console import Terminal
     from toolkit.runs.read import runs_in
 
     table = Table("run", "objective", "status", "step", "losses", "scores", "age", box=None)
@@ -32,7 +32,7 @@ def runs(folder: Path) -> None:
             age(run.age),
         )
         table.add_row(*map(Text, cells))
-    Console().print(table)
+    Terminal().print(table)
 
 
 def age(seconds: float) -> str:

@@ -32,6 +32,12 @@ def dotted(path: KeyPath) -> str:
     return ".".join(map(_key, path))
 
 
+def _escaped(match: re.Match[str]) -> str:
+    """A character that can be shown as it is; another, such as DEL, by its number."""
+    char = match[0]
+    return char if char.isprintable() else f"\\U{ord(char):08x}"
+
+
 def _key(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else write_value(key)
 
@@ -46,6 +52,6 @@ def write_value(value: Any) -> str:
         case dict():
             return f"{{{', '.join(f'{_key(key)} = {write_value(inner)}' for key, inner in value.items())}}}"
         case str():
-            # JSON escapes as TOML does, except for surrogate pairs, which are never written, and DEL.
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+            # JSON escapes as TOML does, except for surrogate pairs, which are never written.
+            return re.sub(r"[^ -~]", _escaped, json.dumps(value, ensure_ascii=False))
     return json.dumps(value)

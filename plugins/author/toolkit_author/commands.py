@@ -27,15 +27,16 @@ def new(name: str, parent: Path) -> None:
     """Write an installable package for a plugin NAME, with a method that works, its tests and a recipe."""
     import shlex
 
+    from toolkit.commands import echo
     from toolkit_author.scaffold import write_plugin
 
     folder = write_plugin(name, parent)
-    click.echo(f"{folder} has an objective {name!r} that trains, to be replaced by yours")
-    click.echo("try next")
-    click.echo(f"  pip install -e {shlex.quote(f'{folder}[dev]')}")
-    click.echo("  toolkit plugins doctor")
-    click.echo(f"  toolkit plugin test {name}")
-    click.echo(f"  toolkit train {name}_digits")
+    echo(f"{folder} has an objective {name!r} that trains, to be replaced by yours")
+    echo("try next")
+    echo(f"  pip install -e {shlex.quote(f'{folder}[dev]')}")
+    echo("  toolkit plugins doctor")
+    echo(f"  toolkit plugin test {name}")
+    echo(f"  toolkit train {name}_digits")
 
 
 @plugin.command()
@@ -49,20 +50,22 @@ def test(ctx: click.Context, package: str, verbose: bool) -> None:
     defaults needs a case: `cases()` in the package's module `conformance` (docs/plugins.md). Exits with 1 if
     a check fails.
     """
+    from toolkit.commands import echo
     from toolkit.testing.package import examine
 
-    examined = examine(package, progress=click.echo if verbose else None)
+    examined = examine(package, progress=echo if verbose else None)
     _print(examined.outcomes, examined.without)
     failed = [outcome for outcome in examined.outcomes if outcome.status == "failed"]
     for outcome in failed:
-        click.echo(f"failed: {outcome.case}, {outcome.check}: {outcome.message}")
+        echo(f"failed: {outcome.case}, {outcome.check}: {outcome.message}")
     ctx.exit(1 if failed else 0)
 
 
 def _print(outcomes: "Sequence[Outcome]", without: "Sequence[tuple[Component, str]]") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from toolkit.commands import Terminal
 
     table = Table(box=None)
     table.add_column("component", no_wrap=True)
@@ -75,7 +78,7 @@ def _print(outcomes: "Sequence[Outcome]", without: "Sequence[tuple[Component, st
         table.add_row(Text(case), *numbers, Text("\n".join(declared)))
     for component, reason in without:
         table.add_row(Text(f"{component.interface.__name__} {component.name}"), "", "", Text(reason))
-    Console(highlight=False).print(table)
+    Terminal(highlight=False).print(table)
 
 
 @click.command()
@@ -83,6 +86,7 @@ def _print(outcomes: "Sequence[Outcome]", without: "Sequence[tuple[Component, st
 def doctor(ctx: click.Context) -> None:
     """Show what each plugin registers, what is wrong with it, and what to try; exit with 1 if anything is."""
     from toolkit import load_plugins
+    from toolkit.commands import echo
     from toolkit_author.doctor import examine
 
     loaded = load_plugins()
@@ -90,21 +94,24 @@ def doctor(ctx: click.Context) -> None:
     for diagnosis in examined:
         _print_diagnosis(diagnosis)
     if loaded.switched_off:
-        click.echo(f"switched off: {', '.join(owner.name for owner in loaded.switched_off)}")
+        echo(f"switched off: {', '.join(owner.name for owner in loaded.switched_off)}")
     faulty = [diagnosis.report.owner.name for diagnosis in examined if diagnosis.faults]
-    click.echo(f"\nlook at: {', '.join(faulty)}" if faulty else "\nall is well")
+    echo(f"\nlook at: {', '.join(faulty)}" if faulty else "\nall is well")
     ctx.exit(1 if faulty else 0)
 
 
 def _print_diagnosis(diagnosis: "Diagnosis") -> None:
+    from toolkit.commands import echo
+
     report = diagnosis.report
-    mark = click.style("!!", fg="red") if diagnosis.faults else click.style("ok", fg="green")
     source = report.owner.source or "the core"
     counts = [f"{number} {kind}" for kind, number in diagnosis.counts.items()]
     registers = (
         ", ".join([*counts, *report.observers, *(f"command {name}" for name in diagnosis.commands)])
         or "nothing"
     )
-    click.echo(f"{mark} {click.style(report.owner.name, bold=True)} ({source}) registers {registers}")
+    mark, colour = ("!!", "red") if diagnosis.faults else ("ok", "green")
+    click.secho(f"{mark} ", fg=colour, nl=False)
+    echo(f"{report.owner.name} ({source}) registers {registers}")
     for fault in diagnosis.faults:
-        click.echo(f"     {fault.text}\n       try: {fault.remedy}")
+        echo(f"     {fault.text}\n       try: {fault.remedy}")

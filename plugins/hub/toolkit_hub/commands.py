@@ -16,7 +16,7 @@ def push(source: str, repo_id: str, private: bool, revision: str | None, dry_run
     it with toolkit.load("me/digits").
     """
     from toolkit import Pipeline, load_plugins, locate
-    from toolkit.commands import RunError, say
+    from toolkit.commands import RunError, echo, say
     from toolkit_hub.publish import files_to_publish, publish
 
     folder = locate(source, load_plugins().registry)
@@ -27,7 +27,7 @@ def push(source: str, repo_id: str, private: bool, revision: str | None, dry_run
     Pipeline.from_pretrained(folder)
     files = files_to_publish(folder)
     for file in files:
-        click.echo(f"{file.stat().st_size:>14,}  {file.relative_to(folder).as_posix()}")
+        echo(f"{file.stat().st_size:>14,}  {file.relative_to(folder).as_posix()}")
     total = f"{len(files)} files, {sum(file.stat().st_size for file in files) / 2**20:.1f} MiB"
     if dry_run:
         say(f"{total} would go to {repo_id}; nothing was uploaded")

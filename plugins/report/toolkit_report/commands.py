@@ -23,11 +23,10 @@ def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
     Scores that were measured by different protocols are left out; if there are no others, an error says how
     the protocols differ.
     """
-    from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
-    from toolkit.commands import read_run
+    from toolkit.commands import Terminal, read_run
     from toolkit_report.differences import differences
     from toolkit_report.ranking import chosen, columns, footnotes, labels, notes_on, ranked
 
@@ -49,7 +48,7 @@ def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
             f"{run.step:,}",
             *(_cell(one.text(place), one.best == place) for one in listed),
         )
-    console = Console()
+    console = Terminal()
     console.print(table)
     if column is not None:
         console.print(Text(f"Ranked by {column.name}; * is the best of scores that can be compared."))
