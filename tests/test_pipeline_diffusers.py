@@ -152,9 +152,14 @@ def test_a_foreign_pipeline_in_the_old_layout_samples_what_diffusers_samples() -
     assert torch.allclose(ours(toolkit.load(folder)), theirs(there, 20), atol=TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "scheduler", [{}, {"clip_sample": False}, {"set_alpha_to_one": False, "steps_offset": 1}]
-)
+ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+
+
+@pytest.mark.parametrize("scheduler", [
+    {}, {"clip_sample": False}, {"set_alpha_to_one": False, "steps_offset": 1},
+    {"prediction_type": "v_prediction"}, {"prediction_type": "v_prediction", **ZERO_SNR},
+    {"prediction_type": "sample", **ZERO_SNR, "clip_sample": False},
+])  # fmt: skip
 def test_a_foreign_ddim_pipeline_samples_what_diffusers_samples(scheduler: dict[str, Any]) -> None:
     folder = foreign("foreign", "DDIMPipeline", **scheduler)
     images = ours(toolkit.load(folder), 10)

@@ -5,17 +5,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from tiny import TINY_DDGAN, TINY_DDPM
 
+from toolkit import Chain, Denoiser, RecipeError
 from toolkit.cli import main
+from toolkit.registry import load as plugins
 
 FORGETFUL = '''
 import torch
 from torch import nn
-from toolkit import Denoiser, NoiseSchedule, Prediction, hookimpl
+from toolkit import Denoiser, NoiseSchedule, Prediction, Start, hookimpl
 
 class Forgetful(Denoiser):
     """Remembers how often it was trained in an attribute that is no buffer."""
@@ -29,9 +32,18 @@ class Forgetful(Denoiser):
         noise = self.scale * x_t + 0.1 * self.seen + (float("nan") if self.shout and not self.training else 0)
         return Prediction(self.schedule, x_t, t, noise=noise)
 
+class Nowhere(Start):
+    """Draws no numbers."""
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.time = schedule.noisiest
+
+    def draw(self, shape, generators, t, device):
+        return torch.full(tuple(shape), float("nan"), device=device)
+
 @hookimpl
 def toolkit_components(registry):
     registry.add(Denoiser, "forgetful", Forgetful)
+    registry.add(Start, "nowhere", Nowhere)
 '''
 
 
@@ -98,6 +110,63 @@ def test_samples_that_are_not_finite_are_found_out(write: Callable[..., Path], f
     done = check(write(forgetful), "--set", "networks.denoiser.shout=true")
     assert done.exit_code == 2
     assert "not finite" in done.stderr
+
+
+def test_the_walk_begins_where_sampling_begins(
+    write: Callable[..., Path], forgetful: str, tmp_path: Path
+) -> None:
+    done = check(write(TINY_DDPM), "--set", "start.type=nowhere")
+    assert done.exit_code == 2
+    assert "sampling starts from numbers that are not finite" in done.stderr
+
+
+SOLVER = ("sampler.type=diffusers", "sampler.scheduler=DPMSolverMultistepScheduler")
+
+
+@pytest.mark.parametrize("command", [["recipe", "check"], ["train"]])
+@pytest.mark.parametrize("steps", [
+    ("sampler.num_inference_steps=20",),  # all of the chain
+    ("sampler.num_inference_steps=10", "samples.num_inference_steps=20"),  # in the grids alone
+])  # fmt: skip
+def test_steps_that_a_solver_cannot_take_are_refused_before_training(
+    write: Callable[..., Path], command: list[str], steps: tuple[str, ...]
+) -> None:
+    flags = [f"--set={value}" for value in (*SOLVER, *steps)]
+    done = CliRunner().invoke(main, [*command, str(write()), *flags], catch_exceptions=False)
+    assert done.exit_code == 2
+    assert "num_inference_steps = 20" in done.stderr and "1 to 19" in done.stderr
+    assert "one step" not in done.stdout and "step 1" not in done.stderr
+
+
+@pytest.mark.parametrize("solver", ["HeunDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler"])
+def test_a_solver_that_cannot_be_started_halfway_is_tried_from_the_top(
+    write: Callable[..., Path], solver: str
+) -> None:
+    values = ("sampler.type=diffusers", f"sampler.scheduler={solver}", "sampler.num_inference_steps=6")
+    done = check(write(), *[f"--set={value}" for value in values])
+    assert done.exit_code == 0, done.output
+    assert "network calls" in done.stdout
+
+
+UNET = {"down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"],
+        "block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4}  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "shape"), [
+    ({"type": "unet", **UNET}, (1, 8, 8)), ({"type": "mbconv_unet", **UNET}, (1, 8, 8)),
+    ({"type": "dilated_conv", "width": 32}, (1, 8, 8)), ({"type": "ddpm_mlp"}, (2,)),
+])  # fmt: skip
+@pytest.mark.parametrize("end", [1.0, 1 - 1e-15])  # what float32 cannot tell from 1 is as bad
+def test_the_noise_is_no_prediction_where_there_is_nothing_but_noise(
+    table: dict[str, Any], shape: tuple[int, ...], end: float
+) -> None:
+    registry = plugins.load().registry
+    schedule: Chain = Chain([0.1, 0.5, end])
+    supplied = {"schedule": schedule, "sample_shape": shape, "num_classes": None}
+    with pytest.raises(RecipeError, match="the noise says nothing of x_0"):
+        registry.create(Denoiser, table, supplied=supplied, where=str)
+    supplied["schedule"] = Chain([0.1, 0.5, 0.999])
+    assert registry.create(Denoiser, table, supplied=supplied, where=str)
 
 
 def test_a_combination_that_a_constructor_refuses_is_one_line_at_its_table(

@@ -10,7 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit import Chain, Denoiser, NoiseSchedule, Prediction, RunError, Sampler, Steps, randn, walk
+from toolkit import (
+    Chain,
+    Denoiser,
+    NoiseSchedule,
+    Prediction,
+    RunError,
+    Sampler,
+    SamplerStep,
+    SamplingError,
+    Steps,
+    Target,
+    randn,
+    walk,
+)
 from toolkit.diffusion.chain import linear
 from toolkit.diffusion.continuous import EDM, Cosine, RectifiedFlow
 from toolkit.diffusion.sampler import count_calls
@@ -56,9 +69,9 @@ class Gaussian(Denoiser):
 class Linear(Denoiser):
     """Any smooth function will do to compare samplers."""
 
-    def __init__(self, schedule: NoiseSchedule) -> None:
+    def __init__(self, schedule: NoiseSchedule, target: Target = "noise") -> None:
         super().__init__()
-        self.schedule = schedule
+        self.schedule, self.target = schedule, target
 
     def forward(
         self,
@@ -69,7 +82,7 @@ class Linear(Denoiser):
         label: Tensor | None = None,
         latent: Tensor | None = None,
     ) -> Prediction:
-        return Prediction(self.schedule, x_t, t, noise=0.9 * x_t.tanh() + 0.01)
+        return Prediction.from_output(self.schedule, x_t, t, 0.9 * x_t.tanh() + 0.01, self.target)
 
 
 def sampled(
@@ -319,7 +332,7 @@ def test_euler_on_rectified_flow_equals_the_flow_matching_scheduler_step_for_ste
     theirs = DiffusersSampler(path, "FlowMatchEulerDiscreteScheduler", {"shift": 3.0})
     times = theirs.grid(path, 12, None)
     x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
-    ended = [walk(each, Linear(path), path, x, times) for each in (Euler(path), theirs)]
+    ended = [walk(each, Linear(path, "flow"), path, x, times) for each in (Euler(path), theirs)]
     assert torch.allclose(*ended, atol=1e-5)
 
 
@@ -372,3 +385,110 @@ def test_the_error_of_a_solver_falls_with_its_order(solver: type[Euler] | type[H
     ended = [sampled(solver(path), GaussianPoints(path), x, n) for n in (20, 40)]
     errors = [float((x - exact).abs().max()) for x in ended]
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.25)
+
+
+class Broken(Linear):
+    """From some call on its estimate is not finite, in one number of one row."""
+
+    def __init__(self, schedule: NoiseSchedule, after: int, value: float) -> None:
+        super().__init__(schedule)
+        self.calls, self.after, self.value = 0, after, value
+
+    def forward(self, x_t: Tensor, t: Tensor, **more: Any) -> Prediction:
+        noise = 0.1 * x_t
+        if self.calls >= self.after:
+            noise[1, 0] = self.value
+        self.calls += 1
+        return Prediction(self.schedule, x_t, t, noise=noise)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("after", [0, 3, 6])
+@pytest.mark.parametrize("index", range(8))
+def test_samples_that_are_not_finite_are_an_error_at_the_step_where_they_arise(
+    index: int, after: int, value: float
+) -> None:
+    schedule = linear(100, 1e-3, 0.2)
+    sampler, n, spacing = samplers(schedule)[index]
+    times, denoiser = sampler.grid(schedule, n, spacing), Broken(schedule, after, value)
+    step = rf"after step {after + 1} of {len(times) - 1}, from t = {times[after]} to {times[after + 1]}$"
+    with pytest.raises(SamplingError, match=step):
+        walk(sampler, denoiser, schedule, torch.randn(2, 3), times)
+    assert denoiser.calls == after + 1  # no work is spent on the rest
+
+
+def test_a_walk_does_not_start_from_what_is_not_finite() -> None:
+    schedule = linear(100, 1e-3, 0.2)
+    denoiser = Broken(schedule, 0, 0.0)
+    with pytest.raises(SamplingError, match="starts from numbers that are not finite"):
+        walk(Ancestral(schedule), denoiser, schedule, torch.full((2, 3), float("nan")), (5, 2, -1))
+    assert denoiser.calls == 0
+
+
+@pytest.mark.parametrize(("name", "n", "can"), [
+    ("DPMSolverMultistepScheduler", 20, "1 to 19"),
+    ("DEISMultistepScheduler", 20, "1 to 19"),
+    ("UniPCMultistepScheduler", 20, "1 to 19"),
+    ("SASolverScheduler", 20, "1 to 19"),
+    ("PNDMScheduler", 3, "4 to 20"),
+    ("DDIMScheduler", 21, "1 to 20"),
+    ("DDIMScheduler", 10**9, "1 to 20"),
+])  # fmt: skip
+def test_steps_that_a_solver_cannot_take_are_refused_with_the_range_that_it_can(
+    name: str, n: int, can: str
+) -> None:
+    schedule = linear(20, 1e-3, 0.2)
+    sampler, denoiser = DiffusersSampler(schedule, name), Linear(schedule)
+    with pytest.raises(ValueError, match=rf"{name} cannot take num_inference_steps = {n} .* {can}$"):
+        sampler.grid(schedule, n, None)
+    for end in map(int, can.split(" to ")):  # it can indeed
+        assert sampled(sampler, denoiser, torch.randn(2, 3), end).isfinite().all()
+
+
+class Outer(Sampler):
+    """A sampler with another one inside, which it asks for times or not."""
+
+    def __init__(self, inner: Sampler, asks: bool) -> None:
+        self.inner, self.asks = inner, asks
+
+    def stepper(self) -> SamplerStep:
+        return self.inner.stepper()
+
+    def grid(self, schedule: NoiseSchedule, n: Steps | None, spacing: str | None) -> tuple[float, ...]:
+        return self.inner.grid(schedule, n, spacing) if self.asks else schedule.grid(n, spacing)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"])
+def test_a_solver_inside_another_sampler_takes_the_steps_asked_for_or_refuses(name: str) -> None:
+    schedule, x = linear(100, 1e-3, 0.2), torch.randn(2, 3)
+    inner = DiffusersSampler(schedule, name)
+    alone = sampled(inner, Linear(schedule), x, 10, generators=generators(2))
+    again = sampled(Outer(inner, True), Linear(schedule), x, 10, generators=generators(2))
+    assert torch.equal(alone, again)
+    with pytest.raises(RunError, match=f"{name} is asked for a step from t = .*, which is not its next time"):
+        sampled(Outer(inner, False), Linear(schedule), x, 5, "trailing")
+
+
+@pytest.mark.parametrize("target", ["noise", "x0", "velocity"])
+@pytest.mark.parametrize(
+    "name", ["DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "PNDMScheduler"]
+)
+def test_a_solver_gets_what_the_network_computes(name: str, target: Target) -> None:
+    """As diffusers itself hands it over; PNDM knows no prediction of x_0, and gets the noise."""
+    import diffusers
+
+    schedule = linear(100, 1e-3, 0.2)
+    x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(9))
+    ours = sampled(DiffusersSampler(schedule, name), Linear(schedule, target), x, 10)
+    kind = {"noise": "epsilon", "x0": "sample", "velocity": "v_prediction"}[target]
+    if (name, target) == ("PNDMScheduler", "x0"):
+        assert ours.isfinite().all()
+        return
+    clip = {"clip_sample": False} if name == "DDIMScheduler" else {}
+    theirs = getattr(diffusers, name)(
+        100, trained_betas=schedule.betas.numpy(), prediction_type=kind, timestep_spacing="leading", **clip
+    )
+    theirs.set_timesteps(10)
+    for t in theirs.timesteps:
+        x = theirs.step(0.9 * x.tanh() + 0.01, t, x).prev_sample
+    assert torch.equal(ours, x)

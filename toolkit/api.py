@@ -9,7 +9,7 @@ from toolkit.diffusion.continuous import Continuous
 from toolkit.diffusion.denoiser import Denoiser, Network
 from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import Ask, Guidance
-from toolkit.diffusion.prediction import Prediction, Target
+from toolkit.diffusion.prediction import Prediction, Target, refuse_target
 from toolkit.diffusion.sampler import Denoise, Noise, Sampler, walk
 from toolkit.diffusion.sampler import Step as SamplerStep
 from toolkit.diffusion.schedule import NoiseSchedule, Scale, Steps, Time
@@ -21,6 +21,7 @@ from toolkit.errors import (
     PluginError,
     RecipeError,
     RunError,
+    SamplingError,
     ToolkitError,
     TrainingError,
 )
@@ -58,12 +59,12 @@ __all__ = [
     "DenoisingObjective", "Encoder", "FeatureExtractor", "Features", "Guidance", "Importer", "LRSchedule",
     "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective", "Pipeline",
     "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive", "Prediction", "Rate",
-    "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "Saved", "SavedNetwork",
-    "ScalarSchedule", "Scale", "Score", "SquaredError", "Start", "Step", "Steps", "Subject", "Target", "Time",
-    "TimestepSampler", "ToolkitError", "TrainingError", "Turn", "Weighting", "at_step", "check_unet",
-    "generators_for", "hookimpl", "initialise_xavier", "kept_timesteps", "load", "load_network",
-    "load_plugins", "locate", "options_from", "randn", "read_data", "read_recipe", "to_float", "to_grid",
-    "to_image", "to_uint8", "unet_shapes", "walk",
+    "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "SamplingError", "Saved",
+    "SavedNetwork", "ScalarSchedule", "Scale", "Score", "SquaredError", "Start", "Step", "Steps", "Subject",
+    "Target", "Time", "TimestepSampler", "ToolkitError", "TrainingError", "Turn", "Weighting", "at_step",
+    "check_unet", "generators_for", "hookimpl", "initialise_xavier", "kept_timesteps", "load",
+    "load_network", "load_plugins", "locate", "options_from", "randn", "read_data", "read_recipe",
+    "refuse_target", "to_float", "to_grid", "to_image", "to_uint8", "unet_shapes", "walk",
 ]  # fmt: skip
 
 

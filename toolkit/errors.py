@@ -53,6 +53,10 @@ class TrainingError(ToolkitError):
     """Training that cannot continue: a loss that is not finite, or a parameter that never learns."""
 
 
+class SamplingError(ToolkitError):
+    """Samples that are not finite numbers."""
+
+
 def one_line(error: BaseException) -> str:
     """An error from somebody else's code, on one line."""
     text = str(error) if isinstance(error, ToolkitError) else f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from typing import Literal, Self
 
+import torch
 from torch import Tensor
 
 from toolkit.diffusion.continuous import Continuous
@@ -26,6 +27,34 @@ def coefficients(schedule: NoiseSchedule, target: Target, t: Time, like: Tensor)
     if not isinstance(schedule, Continuous):
         raise ValueError("a flow is the derivative of a path in continuous time, which a chain is not")
     return schedule.rates(t, like)
+
+
+def tells_x0(schedule: NoiseSchedule, target: Target) -> bool:
+    """Whether x_0 follows from x_t and the target also at the noisiest time, to the digits of float32.
+
+    Where alpha is 0, as at the end of a chain with zero terminal SNR, the noise says nothing of x_0.
+    """
+    # On the CPU, even if a network is being built on the meta device.
+    t = torch.tensor(
+        [schedule.noisiest], dtype=torch.int64 if schedule.discrete else torch.float64, device="cpu"
+    )
+    like = torch.empty(1, device="cpu")
+    (alpha, sigma), (a, b) = schedule.at(t, like), coefficients(schedule, target, t, like)
+    return abs(float(alpha * b - sigma * a)) > torch.finfo(torch.float32).eps
+
+
+def refuse_target(schedule: NoiseSchedule, target: Target) -> None:
+    """Refuse a target that a network cannot predict on a path, for the constructors of denoisers.
+
+    Raises:
+        ValueError: for the noise on a path that ends in pure noise, where x_0 would be 0 / 0; for a flow on a
+            chain.
+    """
+    if not tells_x0(schedule, target):
+        raise ValueError(
+            f"the {target} says nothing of x_0 where there is nothing but noise (alpha = 0 at the end of "
+            'this schedule): set prediction to "v_prediction", "sample" or, on a continuous path, "flow"'
+        )
 
 
 class Prediction:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol, overload
+from typing import NoReturn, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from toolkit.diffusion.denoiser import Denoiser
 from toolkit.diffusion.guidance import Ask, Guidance
 from toolkit.diffusion.prediction import Prediction
 from toolkit.diffusion.schedule import NoiseSchedule, Steps
+from toolkit.errors import SamplingError
 from toolkit.randomness import randn
 from toolkit.registry.signature import Positive
 
@@ -90,6 +91,7 @@ def walk(
     latents: Sequence[Tensor] | None = None,
     guidance: Guidance | None = None,
     progress: Callable[[int], None] | None = None,
+    finite: bool = True,
 ) -> Tensor:
     """Take x (n, ...) from times[0] down to times[-1]; returns x itself if there are fewer than two times.
 
@@ -104,9 +106,11 @@ def walk(
         latents: replace what the denoiser would draw: one tensor (n, ...) per network call, in order.
         guidance: makes each prediction from one or more network calls; None makes one plain call.
         progress: called with the number of network calls so far.
+        finite: check that x is finite before and after every step.
 
     Raises:
         ValueError: unless there is exactly one of `latents` per network call.
+        SamplingError: naming the step, if x is not finite.
     """
     step, calls, noise = sampler.stepper(), 0, Noise(x, generators)
     dtype = torch.int64 if schedule.discrete else torch.float32
@@ -144,11 +148,28 @@ def walk(
 
         return denoise
 
+    fine = [x.isfinite().all()]
     for t, s in pairwise(times):
+        # A CPU knows at once; asking an accelerator in every step would make it wait for each.
+        if finite and x.device.type == "cpu" and not fine[-1]:
+            break
         x = step(denoise_towards(s), x, t, s, noise)
+        fine.append(x.isfinite().all())
+    if finite and not all(known := torch.stack(fine).tolist()):
+        _refuse_infinite(known.index(False), times)
     if latents is not None and calls != len(latents):
         raise ValueError(f"{calls} network calls need as many latents, got {len(latents)}")
     return x
+
+
+def _refuse_infinite(step: int, times: Sequence[float]) -> NoReturn:
+    """Say after which step x was not finite; step 0 is the start."""
+    if step == 0:
+        raise SamplingError("sampling starts from numbers that are not finite (NaN or infinite)")
+    raise SamplingError(
+        f"samples are not finite (NaN or infinite) after step {step} of {len(times) - 1}, "
+        f"from t = {times[step - 1]:.6g} to {times[step]:.6g}"
+    )
 
 
 @overload
@@ -214,6 +235,6 @@ def count_calls(
     guidance = None if guidance is None else _Asked(guidance)
     walk(
         sampler, _Counted(schedule), schedule, x, times,
-        generators=generators, label=label, guidance=guidance, progress=count,
+        generators=generators, label=label, guidance=guidance, progress=count, finite=False,
     )  # fmt: skip
     return calls

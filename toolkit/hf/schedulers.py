@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from toolkit.diffusion.chain import Chain
 from toolkit.diffusion.continuous import RectifiedFlow
+from toolkit.diffusion.prediction import Prediction, Target, tells_x0
 from toolkit.diffusion.sampler import Denoise, Noise, Sampler, Step
 from toolkit.diffusion.schedule import NoiseSchedule, Steps
 from toolkit.errors import RunError, nearest
@@ -20,6 +21,8 @@ from toolkit.registry.signature import Positive, is_plain
 
 STATELESS = ("DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler")
 
+# What a network predicts, as schedulers on a chain call it.
+PREDICTION_TYPES: Mapping[Target, str] = {"noise": "epsilon", "x0": "sample", "velocity": "v_prediction"}
 # Options of schedulers that follow from the schedule and the network, so a recipe must not set them.
 OF_THE_SCHEDULE = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
@@ -59,6 +62,10 @@ class DiffusersSampler(Sampler):
     ) -> None:
         self._schedule, self._name, self._options = schedule, scheduler, options or {}
         self._own = self._scheduler = self._made(self._options)  # tried once, with the spacing of its options
+        self._walks: dict[
+            tuple[int, str | None], Any
+        ] = {}  # schedulers by steps and spacing, each walked once
+        self._takes: dict[Target, bool] = {}
 
     def _made(self, options: dict[str, bool | int | float | str]) -> Any:
         if isinstance(self._schedule, Chain):
@@ -73,52 +80,39 @@ class DiffusersSampler(Sampler):
             raise ValueError(f"{self._name} needs num_inference_steps, one number")
         if spacing not in (None, "leading", "linspace", "trailing"):
             raise ValueError(f"{self._name} has no spacing {spacing!r}, but leading, linspace, trailing")
-        if spacing is None:
-            self._scheduler = self._own
-        else:
-            self._scheduler = self._made({**self._options, "timestep_spacing": spacing})
-        if isinstance(schedule, Chain) and n > (total := schedule.num_train_timesteps):
-            raise ValueError(
-                f"num_inference_steps must be from 1 to {total}, the length of the chain, not {n}"
-            )
-        try:
-            self._scheduler.set_timesteps(n)
-        except Exception as error:  # a scheduler may raise anything on a number it does not support
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{self._name} cannot take num_inference_steps = {n}: {reason}") from error
+        if (n, spacing) not in self._walks:
+            own = self._own if spacing is None else self._made({**self._options, "timestep_spacing": spacing})
+            self._walks[n, spacing] = walked(own, schedule, n)
+        self._scheduler = self._walks[n, spacing]
         if not schedule.discrete:
             return tuple(float(sigma) for sigma in self._scheduler.sigmas)
-        visited = torch.as_tensor(self._scheduler.timesteps)
-        if bool((visited != visited.round()).any()):
-            leading = self._scheduler.config.get("timestep_spacing", "leading") == "leading"
-            advice = "" if leading else ': set options.timestep_spacing = "leading"'
-            raise ValueError(
-                f"{self._name} asks for timesteps between those of the chain at {n} steps{advice}"
-            )
-        if len(set(visited.tolist())) < n or float(visited.max()) > schedule.noisiest:
-            raise ValueError(
-                f"{self._name} cannot walk this chain in {n} steps, but would leave it, or stay where it is: "
-                "set a smaller num_inference_steps, or another timestep_spacing or steps_offset in options"
-            )
-        return (*(int(t) for t in visited), schedule.clean)
+        return (*(int(t) for t in self._scheduler.timesteps), schedule.clean)
 
     def stepper(self) -> Step:
         scheduler = copy.deepcopy(self._scheduler)  # a scheduler keeps the history of one walk
         takes = inspect.signature(scheduler.step).parameters
-        visited = [float(t) for t in scheduler.timesteps]
+        visited = [float(t) for t in (scheduler.timesteps if self._schedule.discrete else scheduler.sigmas)]
         done: int | None = None  # the scheduler's current step, once the walk has begun
 
         def step(denoise: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> Tensor:
             nonlocal done
+            if t not in visited or (done is not None and visited[done : done + 1] != [t]):
+                raise RunError(
+                    f"[sampler] {self._name} is asked for a step from t = {t:g}, which is not its next time: "
+                    "a sampler that has it inside must take its times from it, in grid()"
+                )
             if done is None:
-                done = self._begin(scheduler, visited, t)
+                done = visited.index(t)
+                if done:  # a walk from below the top skips the first steps
+                    start_at(scheduler, done)
                 if float(getattr(scheduler, "init_noise_sigma", 1.0)) != 1.0:
                     # Such a scheduler works on x_t / alpha_t = x_0 + (sigma_t / alpha_t) noise.
                     x_t = x_t * float((scheduler.sigmas[done] ** 2 + 1).sqrt())
             timestep = scheduler.timesteps[done]
             random = {"generator": noise.generators} if "generator" in takes else {}
             if self._schedule.discrete:
-                out = denoise(scheduler.scale_model_input(x_t, timestep), t, t).noise
+                prediction = denoise(scheduler.scale_model_input(x_t, timestep), t, t)
+                out = self._handed_over(prediction, scheduler)
             else:
                 out = denoise(x_t, t, t).flow
             done += 1
@@ -127,12 +121,83 @@ class DiffusersSampler(Sampler):
 
         return step
 
-    def _begin(self, scheduler: Any, visited: list[float], t: float) -> int:
-        """The scheduler's step at which a walk from t begins; one below the top skips the first steps."""
-        first = visited.index(t) if self._schedule.discrete else [float(x) for x in scheduler.sigmas].index(t)
-        if first:
-            start_at(scheduler, first)
-        return first
+    def _handed_over(self, prediction: Prediction, scheduler: Any) -> Tensor:
+        """What the network computes, as what it is, if the scheduler can take that; otherwise the noise."""
+        target = prediction.target
+        if target not in self._takes:
+            self._takes[target] = target == "noise" or _takes(self._scheduler, target)
+        target = target if self._takes[target] else "noise"
+        if scheduler.config.get("prediction_type") not in (None, PREDICTION_TYPES[target]):
+            scheduler.register_to_config(prediction_type=PREDICTION_TYPES[target])
+        return prediction.of(target)
+
+
+def walked(own: Any, schedule: NoiseSchedule, n: int) -> Any:
+    """A copy of a scheduler that is set to n steps, after a trial of all of them on a small tensor.
+
+    Raises:
+        ValueError: if it cannot take so many, naming those that it can; if it visits times between those of a
+            chain.
+    """
+    if reason := _fault(own, schedule, n):
+        most = schedule.num_train_timesteps if isinstance(schedule, Chain) else min(n, 1000)
+        low = next((k for k in range(1, most + 1) if not _fault(own, schedule, k)), None)
+        high = next((k for k in range(most, 0, -1) if not _fault(own, schedule, k)), None)
+        can = (
+            "no other number works either"
+            if low is None
+            else f"with these options it can take {low} to {high}"
+        )
+        name = type(own).__name__
+        raise ValueError(f"{name} cannot take num_inference_steps = {n} ({reason}): {can}")
+    scheduler = copy.deepcopy(own)
+    scheduler.set_timesteps(n)
+    visited = torch.as_tensor(scheduler.timesteps)
+    if schedule.discrete and bool((visited != visited.round()).any()):
+        leading = own.config.get("timestep_spacing", "leading") == "leading"
+        advice = "" if leading else ': set options.timestep_spacing = "leading"'
+        raise ValueError(
+            f"{type(own).__name__} asks for timesteps between those of the chain at {n} steps{advice}"
+        )
+    return scheduler
+
+
+def _fault(own: Any, schedule: NoiseSchedule, n: int) -> str:
+    """Why a scheduler cannot take n steps; "" if it can."""
+    if isinstance(schedule, Chain) and n > (total := schedule.num_train_timesteps):
+        return f"the chain has {total}"
+    scheduler = copy.deepcopy(own)
+    try:
+        scheduler.set_timesteps(n)
+        visited = torch.as_tensor(scheduler.timesteps)
+        if schedule.discrete and (len(set(visited.tolist())) < n or float(visited.max()) > schedule.noisiest):
+            return "it would leave the chain, or stay where it is"
+        finite = bool(_take(scheduler, scheduler.timesteps).isfinite().all())
+    except Exception as error:  # a scheduler may raise anything on a number it does not support
+        return " ".join(str(error).split()) or type(error).__name__
+    return "" if finite else "it computes values that are not finite"
+
+
+def _takes(scheduler: Any, target: Target) -> bool:
+    """Whether a scheduler takes predictions of this target as they are."""
+    trial = copy.deepcopy(scheduler)
+    if "prediction_type" not in trial.config:
+        return False
+    trial.register_to_config(prediction_type=PREDICTION_TYPES[target])
+    try:
+        _take(trial, trial.timesteps[:1])
+    except Exception:  # they say in many ways that they do not know it
+        return False
+    return True
+
+
+def _take(scheduler: Any, timesteps: Iterable[Any]) -> Tensor:
+    """Take steps on a small tensor."""
+    x = torch.ones((1, 3, 2, 2), device="cpu")
+    with torch.random.fork_rng(devices=[]):  # some draw noise
+        for t in timesteps:
+            x = scheduler.step(torch.zeros_like(x), t, x).prev_sample
+    return x
 
 
 def start_at(scheduler: Any, first: int) -> None:
@@ -163,16 +228,13 @@ def make_flow_scheduler(name: str, options: dict[str, bool | int | float | str])
     if name not in known:
         raise ValueError(f"{name} does not follow rectified flow; diffusers has {', '.join(known)} for it")
     scheduler = getattr(diffusers, name)
-    takes = set(inspect.signature(scheduler).parameters)
-    if unknown := [key for key in options if key not in takes]:
-        raise ValueError(f"{name} has no option {unknown[0]!r}.{nearest(unknown[0], takes)}")
     _check_options(scheduler, options)
     _try(scheduler(**options), TRIAL_STEPS, options)
     return scheduler(**options)
 
 
 def make_scheduler(schedule: Chain, name: str, options: dict[str, bool | int | float | str]) -> Any:
-    """A scheduler of class `name` on the betas of `schedule`, for predictions of the noise.
+    """A scheduler of class `name` on the betas of `schedule`.
 
     Raises:
         ValueError: if diffusers has no such class, or the class takes no betas or refuses an option.
@@ -188,13 +250,12 @@ def make_scheduler(schedule: Chain, name: str, options: dict[str, bool | int | f
     takes = set(inspect.signature(result).parameters)
     if "trained_betas" not in takes:
         raise ValueError(f"{name} takes no betas, so it cannot follow this schedule")
-    if unknown := [key for key in options if key not in takes]:
-        raise ValueError(f"{name} has no option {unknown[0]!r}.{nearest(unknown[0], takes)}")
-    if reserved := [key for key in options if key in OF_THE_SCHEDULE]:
-        raise ValueError(f"options.{reserved[0]} is not the recipe's to set: it follows from the [schedule]")
     _check_options(result, options)
     given: dict[str, object] = {"num_train_timesteps": schedule.num_train_timesteps, "clip_sample": False}
     given |= {"prediction_type": "epsilon", "timestep_spacing": "leading", "steps_offset": 0, **options}
+    if not tells_x0(schedule, "noise"):
+        given |= {"prediction_type": "v_prediction"}  # of the trials; a walk states what the network computes
+        given |= {} if name in STATELESS else {"rescale_betas_zero_snr": True}  # solvers then avoid log(0)
     betas = schedule.betas.numpy()  # schedulers that want lists and those that want arrays both take it
     taken = {key: value for key, value in given.items() if key in takes}
     # At most half the chain: some schedulers cannot visit all of it.
@@ -204,19 +265,25 @@ def make_scheduler(schedule: Chain, name: str, options: dict[str, bool | int | f
 
 
 def _check_options(scheduler: Any, options: Mapping[str, bool | int | float | str]) -> None:
-    """Refuse values of the wrong type: diffusers would fail on them much later, if at all.
+    """Refuse names and values that cannot be: diffusers would fail on them much later, if at all.
 
     Raises:
         ValueError: naming the option.
     """
-    parameters = inspect.signature(scheduler).parameters
+    parameters, name = inspect.signature(scheduler).parameters, scheduler.__name__
     for key, value in options.items():
+        if key not in parameters:
+            raise ValueError(f"{name} has no option {key!r}.{nearest(key, parameters)}")
+        if key in OF_THE_SCHEDULE:
+            raise ValueError(
+                f"options.{key} is not the recipe's to set: it follows from the [schedule] and the network"
+            )
         annotation = parameters[key].annotation
         others = tuple(kind for kind in get_args(annotation) if kind is not type(None))
         if len(others) < len(get_args(annotation)):  # None is its default
             annotation = Union[others]  # noqa: UP007
         if not is_plain(annotation):
-            raise ValueError(f"options.{key} of {scheduler.__name__} is of a type that no recipe has")
+            raise ValueError(f"options.{key} of {name} is of a type that no recipe has")
         annotation = LIMITS.get(key, annotation)
         try:
             values.parse(annotation, value)
@@ -235,9 +302,5 @@ def _try(scheduler: Any, steps: int, options: Mapping[str, bool | int | float | 
     scheduler.set_timesteps(min(steps, scheduler.config.get("original_inference_steps", steps)))
     if scheduler.timesteps[0] < scheduler.timesteps[-1]:
         raise ValueError(f"{name} walks from data to noise, and not back")
-    x = torch.ones((1, 3, 2, 2), device="cpu")
-    with torch.random.fork_rng(devices=[]):  # some draw noise
-        for t in scheduler.timesteps:
-            x = scheduler.step(torch.zeros_like(x), t, x).prev_sample
-    if not bool(x.isfinite().all()):
+    if not bool(_take(scheduler, scheduler.timesteps).isfinite().all()):
         raise ValueError(f"{name} computes values that are not finite")

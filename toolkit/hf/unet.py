@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from toolkit.diffusion.denoiser import Denoiser
-from toolkit.diffusion.prediction import Prediction, Target, coefficients
+from toolkit.diffusion.prediction import Prediction, Target, refuse_target
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.hf.lean import unet_class
 from toolkit.registry.foreign import options_from
@@ -133,7 +133,10 @@ class UNet(UNetDenoiser):
         self._time_scale = time_scale or (1.0 if schedule.discrete else 1000.0)
         self._precondition, self._sigma_data = precondition, sigma_data
         self._target = TARGETS[prediction]
-        refuse_misfit(schedule, self._target, precondition)
+        if precondition is None:
+            refuse_target(schedule, self._target)
+        elif schedule.discrete or float(schedule.alpha(torch.tensor(schedule.noisiest, device="cpu"))) != 1:
+            raise ValueError('precondition = "edm" is for a schedule whose time is sigma, such as "edm"')
         if init == "xavier":
             _initialise_xavier(self.model)
 
@@ -164,27 +167,6 @@ class UNet(UNetDenoiser):
     def unet(self) -> "UNet2DModel | None":
         plain = self._schedule.discrete and self._time_scale == 1
         return self.model if plain and not (self._learned_variance or self.conditional) else None
-
-
-def refuse_misfit(schedule: NoiseSchedule, target: Target, precondition: str | None = None) -> None:
-    """Refuse what a network cannot predict on a path.
-
-    Raises:
-        ValueError: for a flow on a chain; for noise on a path that ends in pure noise, where x_0 would be
-            0 / 0; for EDM's preconditioning on a path whose time is not sigma.
-    """
-    # On the CPU, even if the network is being built on the meta device.
-    ones = torch.ones(1, dtype=torch.int64 if schedule.discrete else torch.float64, device="cpu")
-    coefficients(schedule, target, ones * 0, torch.empty(1, device="cpu"))
-    end = (ones * schedule.noisiest).to(ones.dtype)
-    if target == "noise" and precondition is None and float(schedule.alpha(end)) == 0:
-        raise ValueError(
-            'prediction = "epsilon" says nothing of x_0 where there is nothing but noise (alpha = 0 at the '
-            'end of this schedule): set prediction to "v_prediction", "sample" or, on a continuous path, '
-            '"flow"'
-        )
-    if precondition == "edm" and (schedule.discrete or float(schedule.alpha(end)) != 1):
-        raise ValueError('precondition = "edm" is for a schedule whose time is sigma, such as "edm"')
 
 
 def unet_shapes(

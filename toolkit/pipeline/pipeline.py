@@ -15,7 +15,7 @@ from toolkit.diffusion.guidance import Guidance
 from toolkit.diffusion.sampler import Sampler, count_calls, walk
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Clean, Sampled, Saveable, Start
-from toolkit.errors import CheckpointError, RecipeError, nearest, printable
+from toolkit.errors import CheckpointError, RecipeError, SamplingError, nearest, printable
 from toolkit.files import digest
 from toolkit.pipeline.folder import (
     COMMON,
@@ -324,6 +324,7 @@ class Pipeline:
 
         Raises:
             ValueError: if noise has another shape, or there is not one of `latents` per network call.
+            SamplingError: naming the step after which samples are not finite.
         """
         self.denoiser.eval()  # a run's network may be in training mode: the trainer's next step restores that
         shape, t = (n, *self.sample_shape), self.times[0] if self.times else self.schedule.clean
@@ -337,6 +338,8 @@ class Pipeline:
                 progress=progress,
             )  # fmt: skip
             x = self.decode(x)
+            if self.encoder is not None and not bool(x.isfinite().all()):
+                raise SamplingError("images are not finite (NaN or infinite) after decoding")
             x = x.clamp(-1, 1) if len(self.image_shape) == 3 else x
         return x.clone()  # tensors made in inference mode cannot be trained on
 

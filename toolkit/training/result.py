@@ -1,5 +1,6 @@
 """Samples of a run as it stands, and its result: a pipeline, or networks."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from toolkit.console import say
+from toolkit.errors import SamplingError
 from toolkit.pipeline.folder import PARTS, Saved, SavedNetwork, save_network
 from toolkit.pipeline.images import save_samples
 from toolkit.pipeline.pipeline import Pipeline
@@ -94,7 +97,7 @@ class Previews:
             save_network(saved, run / "networks" / role, self._registry)
 
     def save(self, step: int, folder: Path) -> Path | None:
-        """Save a grid of the raw weights and one of the averages.
+        """Save a grid of the raw weights and one of the averages; samples that are not finite make none.
 
         Returns:
             The last file that this process has written; None if there is none.
@@ -102,7 +105,10 @@ class Previews:
         written = None
         for ending, pipeline in self._previewed(step):
             images = self._draw(pipeline)
-            if self._processes.is_main:
+            if not bool(images.isfinite().all()):
+                if self._processes.is_main:
+                    say(f"samples of step {step}{ending} are not finite: there is no grid of them", "note")
+            elif self._processes.is_main:
                 written = save_samples(images, folder / f"{folder_name(step)}{ending}.png")
         return written
 
@@ -124,4 +130,8 @@ class Previews:
         batches = pipeline.sample(
             share, seed=self.options.seed, first=first, batch_size=self.options.batch_size
         )
-        return self._processes.gather(torch.cat(list(batches))).flatten(0, 1)[: self.options.num]
+        try:
+            images = torch.cat(list(batches))
+        except SamplingError:  # a young network's; the run goes on, and the other processes wait for this one
+            images = torch.full((share, *pipeline.image_shape), math.nan, device=pipeline.device)
+        return self._processes.gather(images).flatten(0, 1)[: self.options.num]

@@ -5,7 +5,7 @@ from typing import Annotated, final
 from pydantic import Field
 from torch import Tensor, nn
 
-from toolkit import Denoiser, NoiseSchedule, Prediction
+from toolkit import Denoiser, NoiseSchedule, Prediction, refuse_target
 
 GROUPS = 8  # of every GroupNorm
 
@@ -52,6 +52,7 @@ class DilatedConv(Denoiser):
         from diffusers.models.embeddings import Timesteps  # takes seconds to import
 
         channels = sample_shape[0]
+        refuse_target(schedule, "noise")
         self._schedule = schedule
         self.first = nn.Conv2d(channels, width, 7, padding=3)
         self.time = nn.Sequential(

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from toolkit import Denoiser, NoiseSchedule, Prediction
+from toolkit import Denoiser, NoiseSchedule, Prediction, refuse_target
 
 Count = Annotated[int, Field(ge=1)]
 TIME_WIDTH = 16
@@ -30,6 +30,7 @@ class MLPDenoiser(Denoiser):
         super().__init__()
         from diffusers.models.embeddings import Timesteps  # takes seconds to import
 
+        refuse_target(schedule, "noise")
         self._schedule = schedule
         self.time = Timesteps(TIME_WIDTH, flip_sin_to_cos=False, downscale_freq_shift=1)
         size = prod(sample_shape)

@@ -14,6 +14,7 @@ from toolkit import (
     Prediction,
     check_unet,
     options_from,
+    refuse_target,
     unet_shapes,
 )
 
@@ -94,6 +95,7 @@ class MBConvUNet(Denoiser):
         }
         options = shapes | unet | lists
         check_unet(options, schedule)
+        refuse_target(schedule, TARGETS[prediction])
         from toolkit_mbconv.unet import MBConvUNet2DModel  # imports diffusers, which takes seconds
 
         self.model = MBConvUNet2DModel(expansion=expansion, se=se, **options)
