@@ -82,7 +82,7 @@ def test_a_second_interrupt_stops_at_once(write: Write, run: Path, send: Callabl
     assert result.exit_code == 130
     assert "interrupted at once; go on from the last checkpoint with   toolkit train" in result.output
     assert checkpoints(run) == ["step-0000001"]
-    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    assert json.loads((run / "run.json").read_text())["status"] == "stopped"
 
 
 def test_signals_are_the_callers_again_after_a_run(write: Write) -> None:

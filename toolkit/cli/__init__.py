@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,6 +51,10 @@ class _Toolkit(Group):
         except click.ClickException as error:
             vars(error)["message"] = shown(error.message)  # it quotes file names as they are
             raise
+        except KeyboardInterrupt:  # click would say "Aborted!" and exit with 1
+            with suppress(OSError):
+                click.echo("interrupted", err=True)
+            ctx.exit(128 + signal.SIGINT)
 
 
 def _at_home(argument: str) -> str:

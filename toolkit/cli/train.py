@@ -2,18 +2,38 @@
 
 import shlex
 import signal
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from toolkit.training.loop import Outcome
 
-@click.command(short_help="Train a model by a recipe.")
+
+class _Train(click.Command):
+    """Lets `--resume` stand alone, also before RECIPE, and take the word "auto"."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        after = [*args[1:], ""]
+        alone = [word == "--resume" and then != "auto" for word, then in zip(args, after, strict=True)]
+        return super().parse_args(ctx, [f"{w}=newest" if a else w for w, a in zip(args, alone, strict=True)])
+
+
+@click.command(cls=_Train, short_help="Train a model by a recipe.")
 @click.argument("recipe")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set one value of the recipe.")
 @click.option(
-    "--resume", is_flag=True, help="Continue from the newest complete checkpoint in the run folder."
-)
+    "--resume", type=click.Choice(["newest", "auto"]), metavar="[auto]",
+    help="Continue from the newest complete checkpoint in the run folder; auto also starts a run.",
+)  # fmt: skip
+@click.option(
+    "--change", "changes", multiple=True, metavar="A.B",
+    help="On resuming, let this value or table of the recipe be another than in the run.",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a run that is already in the run folder.")
-def train(recipe: str, overrides: tuple[str, ...], resume: bool, overwrite: bool) -> None:
+def train(
+    recipe: str, overrides: tuple[str, ...], resume: str | None, changes: tuple[str, ...], overwrite: bool
+) -> None:
     """Train a model by RECIPE, a .toml file or the name of a packaged recipe.
 
     The run folder is [run] out, by default runs/<recipe>. On several GPUs: accelerate launch -m toolkit train
@@ -21,6 +41,8 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, overwrite: bool
     """
     if resume and overwrite:
         raise click.UsageError("--resume keeps a run and --overwrite replaces it: give one of them")
+    if changes and not resume:
+        raise click.UsageError("--change is about a run that is resumed: give --resume too")
     from toolkit.recipe import read_layers, resolve
 
     layers = read_layers(recipe, overrides)  # before anything heavy is imported: a typo answers at once
@@ -33,20 +55,19 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, overwrite: bool
     resolved = resolve(layers, registry=loaded.registry)
     for note in resolved.notes:
         say(note, "note")
-    again = shlex.join(["toolkit", "train", recipe, *(f"--set={value}" for value in overrides), "--resume"])
-    try:
-        outcome = run(resolved, loaded, resume=resume, overwrite=overwrite)
-    except KeyboardInterrupt:
-        say(f"interrupted at once; go on from the last checkpoint with   {again}")
-        raise SystemExit(128 + signal.SIGINT) from None
+    outcome = run(
+        resolved, loaded, resume="auto" if resume == "auto" else resume is not None, overwrite=overwrite,
+        changes=changes,
+    )  # fmt: skip
+    if outcome.signal is not None:
+        if outcome.main:
+            words = ["toolkit", "train", recipe, *(f"--set={value}" for value in overrides), "--resume"]
+            for line in _stopped(outcome, shlex.join(words)):
+                say(line)
+        raise SystemExit(128 + outcome.signal)
     if not outcome.main:
         return
     folder = outcome.folder
-    if outcome.signal is not None:
-        name = signal.Signals(outcome.signal).name
-        say(f"stopped by {name} at step {outcome.step}; everything is saved in {folder}")
-        say(f"go on with   {again}")
-        raise SystemExit(128 + outcome.signal)
     console.print("[green]done[/]", end=" ")
     say(f"step {outcome.step}; everything is in {folder}")
     if outcome.grid is not None:
@@ -61,3 +82,24 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, overwrite: bool
         say(f"  python -c {shlex.quote(code)}")
     elif (folder / "networks").is_dir():
         say(f"  networks    {folder / 'networks'}")
+
+
+def _stopped(outcome: "Outcome", again: str) -> list[str]:
+    """What is saved of a run that a signal has stopped, and how to go on."""
+    name, folder = signal.Signals(outcome.signal or 0).name, outcome.folder
+    if outcome.ended == "stopped":
+        stopped = f"stopped by {name} at step {outcome.step}; everything is saved in {folder}"
+        return [stopped, f"go on with   {again}"]
+    if outcome.ended == "finished":
+        return [
+            f"stopped by {name} after the last step; the trained model and everything else are in {folder}",
+            f"make up for the last measures and samples with   {again}",
+        ]
+    if outcome.ended == "untouched":
+        return [f"interrupted by {name} before training began; {folder} is as it was"]
+    if outcome.saved is None:
+        return [f"interrupted at once, before the first checkpoint; start again with   {again} auto"]
+    return [
+        f"interrupted at once; go on from the last checkpoint with   {again}",
+        f"the last checkpoint is {outcome.saved}",
+    ]

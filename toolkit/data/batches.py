@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.data.reading import Examples, Memory, Progress, Stream, in_slices
+from toolkit.data.reading import Examples, Memory, Progress, Rows, Stream, in_slices
 from toolkit.data.source import Batch, DataSource, to_float
 from toolkit.errors import DataError
 
@@ -85,7 +85,18 @@ class Batches:
         Raises:
             DataError: if one of them cannot be read.
         """
-        rows = self._examples.rows(start, count)
+        return self.batch(self.read(start, count), start)
+
+    def read(self, start: int, count: int) -> Rows:
+        """The same examples as the source has them, which is all that can fail.
+
+        Raises:
+            DataError: if one of them cannot be read.
+        """
+        return self._examples.rows(start, count)
+
+    def batch(self, rows: Rows, start: int) -> Batch:
+        """The batch of rows that were read from position `start` on."""
         images, labels = self._take(rows.images), None if rows.labels is None else self._take(rows.labels)
         if self._flip:
             images = torch.where(self._take(rows.mirrored).view(-1, 1, 1, 1), images.flip(-1), images)

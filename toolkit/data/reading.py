@@ -15,6 +15,9 @@ from toolkit.data.order import Order
 from toolkit.data.source import DataSource, UnreadableImages
 from toolkit.errors import DataError
 
+# Ctrl-C, what ends a service or a session, and what schedulers send before the time is up.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
 SLICE = 1024  # examples at a time: enough to make reading cheap, few enough for a lively progress bar
 
 Progress = Callable[[Iterable[Tensor], str, int], Iterable[Tensor]]  # (iterable, description, total)
@@ -169,7 +172,7 @@ def _outlive_stop_signals(worker: int) -> None:
 
     Workers end when their parent does; torch sees to that.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -2,6 +2,7 @@
 
 recipe.toml       resolved, with every default        environment.json   versions, plugins, git, command
 metrics.jsonl     one record every run.log_every steps   run.json        status and step
+changes.jsonl     values that were changed on resuming, if any
 samples/          grids, raw and EMA                   checkpoints/      see toolkit.training.checkpoint
 pipeline/         the trained model       scores/            what `toolkit evaluate` measured
 cost.json         what `toolkit cost` measured
@@ -27,7 +28,7 @@ import torch
 from toolkit.errors import RunError
 from toolkit.files import owned, read_text, refuse_foreign, write_json, write_text, writing
 from toolkit.recipe import Recipe
-from toolkit.runs.layout import FILES, FOLDERS, LOCK
+from toolkit.runs.layout import CHANGES, FILES, FOLDERS, LOCK, step_name
 from toolkit.runs.read import read_records
 
 Status = Literal["running", "finished", "stopped", "failed"]
@@ -55,6 +56,7 @@ class RunFolder:
                 files but no run, or if it cannot be written.
         """
         refuse_foreign(self.path, _foreign, "run", "run.out")
+        self._refuse_what_stands_in_the_way(overwrite)
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = owned(self.path / LOCK)
@@ -71,6 +73,23 @@ class RunFolder:
                 f"{self.path}: already holds a run ({self.status()}). Go on with --resume, "
                 "replace it with --overwrite, or choose another folder with --set run.out=..."
             )
+
+    def _refuse_what_stands_in_the_way(self, overwrite: bool) -> None:
+        """Find now, and not after hours of training, what could not be written or replaced."""
+        for name in (*FOLDERS, *FILES):
+            path = self.path / name
+            if path.is_symlink() and name in FOLDERS and overwrite:
+                raise RunError(
+                    f"{path}: is a link, whose target --overwrite does not remove: remove the link"
+                )
+            if not path.exists():
+                continue
+            if path.is_dir() != (name in FOLDERS):
+                raise RunError(
+                    f"{path}: is {'a folder' if path.is_dir() else 'a file'}, where a run has its own"
+                )
+            if not os.access(path, os.W_OK):
+                raise RunError(f"cannot write {path}: Permission denied")
 
     def clear(self) -> None:
         """Remove the run, but nothing else that somebody may have put beside it."""
@@ -92,8 +111,10 @@ class RunFolder:
         write_text(self.recipe, recipe.to_toml())
         write_json(self.path / "environment.json", {**environment(plugins), "computes": dict(computes)})
 
-    def set_status(self, status: Status, step: int) -> None:
-        write_json(self.path / "run.json", {"status": status, "step": step, "time": time.time()})
+    def set_status(self, status: Status, step: int, *, due: bool = False) -> None:
+        """Write the state of the run; `due` if something of a finished one is still to be made."""
+        state = {"status": status, "step": step, "time": time.time()}
+        write_json(self.path / "run.json", {**state, "due": True} if due else state)
 
     def status(self) -> str:
         """The state of the run, in words."""
@@ -101,25 +122,40 @@ class RunFolder:
         return f"{state['status']} at step {state['step']}" if state else "not finished"
 
     def finished(self) -> int | None:
-        """The last step of a run that reached its end; None if it has not."""
+        """The last step of a run that is complete; None if it is not."""
         state = self._state()
-        return int(state["step"]) if state and state["status"] == "finished" else None
+        return state["step"] if state and state["status"] == "finished" and not state["due"] else None
 
     def _state(self) -> dict[str, Any] | None:
         try:
             state = json.loads(read_text(self.path / "run.json", follow=False))
-            return {"status": state["status"], "step": int(state["step"])}
+            return {
+                "status": state["status"], "step": int(state["step"]), "due": bool(state.get("due")),
+            }  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl; JSON has no nan, so a number that is not finite becomes null."""
         known = {n: v if not isinstance(v, float) or math.isfinite(v) else None for n, v in values.items()}
-        with (
-            writing(self.metrics),
-            os.fdopen(owned(self.metrics, os.O_APPEND), "a", encoding="utf-8") as file,
-        ):
-            file.write(json.dumps(known) + "\n")
+        self._append(self.metrics, known)
+
+    def _append(self, path: Path, values: Mapping[str, Any]) -> None:
+        with writing(path), os.fdopen(owned(path, os.O_APPEND), "a", encoding="utf-8") as file:
+            file.write(json.dumps(values, default=str) + "\n")
+
+    def done(self, step: int) -> set[str]:
+        """Of what is due after that step, what has been done: its "log", "measure" and "grid"."""
+        records, _ = read_records(self.metrics)
+        names = {name for record in records if record.get("step") == step for name in record}
+        grid = self.samples / f"{step_name(step)}.png"
+        done = {"log"} if "images_per_second" in names else set()
+        done |= {"measure"} if any(name.startswith("held_out/") for name in names) else set()
+        return done | ({"grid"} if grid.exists() or grid.with_suffix(".npy").exists() else set())
+
+    def note_change(self, step: int, key: str, before: object, after: object) -> None:
+        """Append a line to changes.jsonl: from that step on, a value of the recipe is another one."""
+        self._append(self.path / CHANGES, {"step": step, "key": key, "was": before, "is": after})
 
     def forget_after(self, step: int) -> int:
         """Drop the records of steps that a resumed run takes again; returns how many lines were damaged."""

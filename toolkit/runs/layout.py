@@ -6,8 +6,14 @@ from toolkit.files import settle
 
 LOCK = ".lock"
 COST = "cost.json"
-FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json", COST)
+CHANGES = "changes.jsonl"
+FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json", CHANGES, COST)
 FOLDERS = ("samples", "checkpoints", "pipeline", "networks", "scores", "trackers")
+
+
+def step_name(step: int) -> str:
+    """The name of what belongs to a step: a checkpoint, a grid."""
+    return f"step-{step:07d}"
 
 
 def run_of(source: str | Path) -> Path | None:

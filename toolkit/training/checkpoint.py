@@ -3,7 +3,7 @@
 step-0001000/
     networks/<role>.safetensors   ema/<role>.safetensors   objective.safetensors
     optimizers/<role>.safetensors   optimizers/<role>.json
-    state.json        step, EMA update counts, the hashes of networks that are never trained
+    state.json        step, EMA update counts, sums for the next record, hashes of what is never trained
     manifest.json     size and SHA-256 of every other file; written last
 """
 
@@ -30,6 +30,7 @@ from toolkit.files import (
     write_tensors,
 )
 from toolkit.registry.signature import Positive
+from toolkit.runs.layout import step_name
 from toolkit.training.trainer import Training
 
 
@@ -52,10 +53,6 @@ FORMAT = 1
 NAME = re.compile(r"step-(\d{7,})")
 
 
-def folder_name(step: int) -> str:
-    return f"step-{step:07d}"
-
-
 def save(folder: Path, training: Training, step: int, facts: Mapping[str, Any]) -> Path:
     """Write the checkpoint of `step` into `folder`, under a temporary name until it is complete.
 
@@ -65,7 +62,7 @@ def save(folder: Path, training: Training, step: int, facts: Mapping[str, Any]) 
         step: steps done.
         facts: values that must be the same when it is loaded, e.g. the size of the data set.
     """
-    target = folder / folder_name(step)
+    target = folder / step_name(step)
     with new_folder(target, replace=True) as temporary:  # one that `load` refused may be there
         write_tensors(temporary / "objective.safetensors", training.objective.state_dict())
         for role, network in training.networks.items():
@@ -83,6 +80,7 @@ def save(folder: Path, training: Training, step: int, facts: Mapping[str, Any]) 
             "facts": dict(facts),
             "ema_updates": {role: ema.updates for role, ema in training.ema.items()},
             "untrained": _untrained(training),
+            "sums": training.sums.state(),
         })  # fmt: skip
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         write_json(temporary / "manifest.json", {
@@ -132,6 +130,7 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
         ema.updates = updates[role]
     for role, optimizer in training.optimizers.items():
         _load_optimizer(optimizer, moments[role])
+    training.sums.load(state.get("sums", {}))
     return int(state["step"])
 
 
@@ -160,6 +159,11 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
         except CheckpointError as error:
             complaints.append(str(error))
     return None, complaints
+
+
+def last(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder` by its name, which only complete ones have."""
+    return next(iter(_all(folder)[::-1]), None)
 
 
 def verify(path: Path) -> None:

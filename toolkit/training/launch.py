@@ -1,10 +1,17 @@
-"""Refuses ways of starting a run that would not do what was asked for, before a process group forms."""
+"""How a run is started, where some ways would not do what was asked for, and how it is asked to stop."""
 
 import importlib.util
 import os
-from collections.abc import Sequence
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 
+from toolkit.data.reading import STOP_SIGNALS
 from toolkit.errors import RunError
+
+AGAIN = 1.0  # seconds: torchrun repeats the Ctrl-C that the terminal has already sent to every process
 
 ONE_PROCESS_FOR_CPU = (
     "accelerate launch --cpu starts one process whatever --num_processes says (several need mpirun there). "
@@ -55,3 +62,64 @@ def refuse_missing_trackers(names: Sequence[str]) -> None:
             raise RunError(
                 f"[trackers] names has {name!r}, but its package is not installed: pip install {name}"
             )
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that ended a run where it was."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Stop:
+    """The signal that asked a run to stop.
+
+    While the run trains, it is noted and answered at once, and the run stops after the step. At other times
+    it interrupts, as does a later Ctrl-C.
+
+    Attributes:
+        number: of the first signal; None if there was none.
+    """
+
+    def __init__(self, answer: str) -> None:
+        self.number: int | None = None
+        self._answer, self._gentle, self._first = answer, False, 0.0
+
+    @contextmanager
+    def gently(self) -> Iterator[None]:
+        """Note signals instead of interrupting the block."""
+        self._gentle = True
+        try:
+            yield
+        finally:
+            self._gentle = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        first = self.number is None
+        if first:
+            self.number, self._first = number, time.monotonic()
+        if not first and (number != signal.SIGINT or time.monotonic() - self._first < AGAIN):
+            return
+        if not (first and self._gentle):
+            raise Stopped(number)
+        if self._answer:
+            with suppress(OSError):  # not by print, which may be what the signal interrupted
+                os.write(2, f"\n{signal.Signals(number).name}: {self._answer}\n".encode())
+
+
+@contextmanager
+def stop_signals(answer: str) -> Iterator[Stop]:
+    """Watch the signals, except those that the caller ignores, as `nohup` does.
+
+    Args:
+        answer: to a signal while the run trains, on stderr; "" says nothing.
+    """
+    stop = Stop(answer)
+    watched = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop.note) for number in watched}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

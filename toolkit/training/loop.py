@@ -1,31 +1,31 @@
 """A run from recipe to pipeline: what happens around the trainer's steps."""
 
+import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
-
-import torch
+from typing import Any, Literal
 
 from toolkit.console import TrainingDisplay, say, track, training_display
 from toolkit.data.batches import Batches, DataOptions
-from toolkit.errors import RunError, TrainingError
+from toolkit.errors import RunError, ToolkitError, TrainingError
 from toolkit.files import check_space
 from toolkit.recipe import Recipe
 from toolkit.registry.load import Plugins
 from toolkit.runs.folder import RunFolder, Status
+from toolkit.runs.layout import step_name
 from toolkit.training import checkpoint
 from toolkit.training.build import settled
 from toolkit.training.checkpoint import CheckpointOptions
+from toolkit.training.launch import Stop, Stopped, stop_signals
 from toolkit.training.measure import measure
-from toolkit.training.processes import Processes, TrackerOptions
+from toolkit.training.processes import Agreement, Processes, TrackerOptions
 from toolkit.training.result import Previews
-from toolkit.training.resume import identity, last_step, refuse_another_recipe, refuse_finished
+from toolkit.training.resume import FINISHED, REPLACED, RESUMED, Beginning, identity, last_step
 from toolkit.training.session import Session, session
 from toolkit.training.trainer import RunOptions, share
 
@@ -34,23 +34,40 @@ HELD_OUT_ROWS = 2048  # rows that a measure looks at
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; `signal` is the one that asked it to stop, None if it ran to its end."""
+    """How a run ended.
+
+    Attributes:
+        folder: of the run.
+        step: the last one that was taken.
+        signal: the one that asked it to stop; None if it ran to its end.
+        grid: the last grid of samples.
+        main: whether this is the main process, which reports for all.
+        ended: "stopped" has saved everything, "interrupted" has not; "untouched" did not begin.
+        saved: the newest checkpoint.
+    """
 
     folder: Path
     step: int
     signal: int | None
     grid: Path | None
-    main: bool  # whether this is the main process, which reports for all
+    main: bool
+    ended: Literal["finished", "stopped", "interrupted", "untouched"]
+    saved: Path | None
 
 
-def train(recipe: Recipe, plugins: Plugins, *, resume: bool = False, overwrite: bool = False) -> Outcome:
+def train(
+    recipe: Recipe, plugins: Plugins, *, resume: bool | Literal["auto"] = False, overwrite: bool = False,
+    changes: Sequence[str] = (),
+) -> Outcome:  # fmt: skip
     """Train by a recipe, in its run folder.
 
     Args:
         recipe: resolved and validated.
         plugins: all that are loaded.
-        resume: continue from the newest complete checkpoint.
+        resume: continue from the newest complete checkpoint; "auto" also starts where there is none yet, and
+            has nothing to do where the run is finished.
         overwrite: replace an existing run.
+        changes: keys of the recipe that may be another than those of the run that is resumed.
 
     Raises:
         ToolkitError: for every mistake of the user, before anything is computed. A run that was to be
@@ -60,24 +77,31 @@ def train(recipe: Recipe, plugins: Plugins, *, resume: bool = False, overwrite: 
     options: RunOptions = recipe.common(("run",))
     trackers: TrackerOptions = recipe.common(("trackers",))
     folder = RunFolder(options.out or Path("runs") / recipe.name)
-    with Processes(
-        options.device, options.precision, trackers, folder.trackers,
-        tf32=options.tf32, cudnn_benchmark=options.cudnn_benchmark,
-    ) as processes:  # fmt: skip
-        recipe = settled(recipe, processes.device)
-        share(options, processes.count)
-
-        def claim() -> None:
-            if resume:
-                refuse_another_recipe(recipe, folder.recipe)
-                refuse_finished(folder, last_step(options))
-            folder.claim(resume=resume, overwrite=overwrite)
-
+    main = os.environ.get("RANK", "0") == "0"
+    answer = "stopping after this step, and saving (Ctrl-C again: at once, without)" if main else ""
+    run: Run | None = None
+    with stop_signals(answer) as stop:
         try:
-            processes.on_main(claim)
-            shown = track if processes.is_main else None
-            with session(recipe, processes, options, progress=shown) as ready:
-                return Run(recipe, plugins, options, folder, ready).go(resume=resume, overwrite=overwrite)
+            with Processes(
+                options.device, options.precision, trackers, folder.trackers,
+                tf32=options.tf32, cudnn_benchmark=options.cudnn_benchmark,
+            ) as processes:  # fmt: skip
+                recipe = settled(recipe, processes.device)
+                share(options, processes.count)
+                begin = Beginning(recipe, options, folder, resume, overwrite, changes)
+                processes.on_main(begin.claim)
+                begin.how = processes.of_main(begin.how)
+                if begin.how == FINISHED:
+                    last, step = checkpoint.last(folder.checkpoints), folder.finished() or 0
+                    return Outcome(folder.path, step, None, None, main, "finished", last)
+                shown = track if processes.is_main else None
+                with session(recipe, processes, options, progress=shown) as ready:
+                    run = Run(recipe, plugins, options, folder, ready, stop)
+                    return run.go(begin)
+        except Stopped as stopped:
+            if run is None or run.status is None:
+                return Outcome(folder.path, 0, stopped.number, None, main, "untouched", None)
+            return run.outcome(stopped.number)
         finally:
             folder.release()
 
@@ -86,8 +110,9 @@ class Run:
     """One training run on this process."""
 
     def __init__(
-        self, recipe: Recipe, plugins: Plugins, options: RunOptions, folder: RunFolder, ready: Session
-    ) -> None:
+        self, recipe: Recipe, plugins: Plugins, options: RunOptions, folder: RunFolder, ready: Session,
+        stop: Stop,
+    ) -> None:  # fmt: skip
         self.recipe, self.plugins, self.options, self.folder = recipe, plugins, options, folder
         self.processes, self.built = ready.processes, ready.built
         self.batches, self.trainer, self.computes = ready.batches, ready.trainer, ready.computes()
@@ -97,7 +122,11 @@ class Run:
         self.facts = {**identity(self.built.source), "micro_batch": self.trainer.micro_batch}
         self.agreement = Agreement(self.processes)
         self.grid: Path | None = None
-        self._status: Status = "failed"  # until it has gone well
+        self.status: Status | None = None  # nothing has been written yet
+        self._stop = stop
+        self._done: set[str] = set()  # of what is due after a step, what has been done after this one
+        self._whole = True  # between two steps
+        self._kept = self._complete = False
         self._started = time.monotonic()
         self._since = (time.monotonic(), 0)
 
@@ -114,90 +143,134 @@ class Run:
             progress=track if self.processes.is_main else None, encode=self.built.encode,
         )  # fmt: skip
 
-    def go(self, *, resume: bool, overwrite: bool) -> Outcome:
+    def go(self, begin: Beginning) -> Outcome:
         """Train until the recipe's end, or until asked to stop."""
-        if resume:
-            self._resume()
+        if begin.how == RESUMED:
+            self._resume(begin)
         first, last = self.trainer.number, last_step(self.options)
-        self.processes.on_main(partial(self._prepare, overwrite=overwrite))
-        self.processes.start_trackers(self.recipe.tables["trackers"]["project"], flat(self.recipe.tables))
-        self._tell("toolkit_run_started")
-        self.batches.plan(self.trainer.requests(last))
-        self._since = (time.monotonic(), first)
-        shown = self.processes.is_main
+        self.processes.on_main(partial(self._prepare, begin))
         try:
+            self.processes.start_trackers(self.recipe.tables["trackers"]["project"], flat(self.recipe.tables))
+            self._tell("toolkit_run_started")
+            self.batches.plan(self.trainer.requests(last))
+            self._since = (time.monotonic(), first)
+            shown = self.processes.is_main
             with training_display(first, last, self.options.batch_size, visible=shown) as display:
-                with stop_signals() as stop:
-                    self._loop(last, stop, display, saved=first if resume else None)
-                stopped = self.processes.any(bool(stop))  # a signal may have reached only some processes
-                self._finish(display, stopped=stopped)
+                with self._stop.gently():
+                    self._loop(last, display)
+                    # A signal may have reached only some processes.
+                    stopped = self.processes.any(self._stop.number is not None)
+                    self._keep(display, stopped=stopped)
+                if not stopped:
+                    self._finish(display)
+        except Stopped:
+            if self.status != "finished":
+                self.status = "stopped"
+            raise
         except TrainingError as error:
             raise TrainingError(f"{str(error).rstrip('.')}. {self._last_checkpoint()}") from None
         finally:
             self._end()
-        number = (stop[0] if stop else signal.SIGTERM) if stopped else None
-        return Outcome(self.folder.path, self.trainer.number, number, self.grid, shown)
+        return self.outcome((self._stop.number or signal.SIGTERM) if stopped else None)
 
-    def _prepare(self, *, overwrite: bool) -> None:
+    def outcome(self, number: int | None) -> Outcome:
+        """How it has ended, by a signal of that number or by itself."""
+        saved = checkpoint.last(self.folder.checkpoints)
+        ended = self.status if self.status in ("finished", "stopped") and self._kept else "interrupted"
+        return Outcome(
+            self.folder.path, self.trainer.number, number, self.grid, self.processes.is_main, ended, saved
+        )
+
+    def _prepare(self, begin: Beginning) -> None:
         check_space(self.folder.path, self._checkpoint_bytes())
-        if overwrite:
+        if begin.how == REPLACED:
             self.folder.clear()
+        self.previews.refuse_to_replace(self.folder.path)
         versions = {report.owner.name: report.owner.source for report in self.plugins.reports}
+        for change in begin.changes:
+            say(f"from step {self.trainer.number} on, {change}", "changed")
+            self.folder.note_change(self.trainer.number, change.key, change.before, change.after)
         self.folder.describe(self.recipe, versions, self.computes)
         self.folder.set_status("running", self.trainer.number)
+        self.status = "failed"  # until it has gone well
 
-    def _loop(
-        self, last: int | None, stop: list[int], display: TrainingDisplay, *, saved: int | None
-    ) -> None:
+    def _loop(self, last: int | None, display: TrainingDisplay) -> None:
         trainer = self.trainer
-        while (last is None or trainer.number < last) and not self._ends(stop):
-            trainer.step()
-            number = trainer.number
-            display.step(number)
-            if number % self.options.log_every == 0:
-                self._log(display)
-            if due(number, self.options.measure_every):
-                self._measure()
-            if due(number, self.checkpoints.every):
-                self._save()
-                saved = number
-            if due(number, self.previews.options.every) and number != last:
-                self._sample()
-        if stop:
-            display.say(f"stopping after step {trainer.number} ...")
-        if saved != trainer.number:
-            self._save()
+        try:
+            if trainer.number:
+                self._catch_up(last, display)
+            while (last is None or trainer.number < last) and not self._ends():
+                trainer.read()
+                self._whole = False
+                trainer.step()
+                self._whole, self._done = True, set()
+                display.step(trainer.number)
+                self._catch_up(last, display)
+            if self._stop.number is not None:
+                display.say(f"stopping after step {trainer.number} ...")
+            self._once("checkpoint", self._save)
+        except TrainingError:
+            raise
+        except Exception:
+            self._rescue()
+            raise
 
-    def _ends(self, stop: list[int]) -> bool:
+    def _catch_up(self, last: int | None, display: TrainingDisplay) -> None:
+        """Do what is due after this step and was not done, before a kill, by the run that is resumed."""
+        number = self.trainer.number
+        if number % self.options.log_every == 0:
+            self._once("log", partial(self._log, display))
+        if due(number, self.options.measure_every):
+            self._once("measure", self._measure)
+        if due(number, self.checkpoints.every):
+            self._once("checkpoint", self._save)
+        if due(number, self.previews.options.every) and number != last:
+            self._once("grid", self._sample)
+
+    def _once(self, what: str, work: Callable[[], None]) -> None:
+        if what not in self._done:
+            work()
+            self._done.add(what)
+
+    def _rescue(self) -> None:
+        """Save the last complete step on the way out, by this process alone: others may never arrive."""
+        if self._whole and "checkpoint" not in self._done and self.trainer.finite_here():
+            with suppress(ToolkitError):  # the cause is already being reported
+                self._write_checkpoint()
+        say(f"step {self.trainer.number}: {self._last_checkpoint()} Go on with --resume", "failed")
+
+    def _ends(self) -> bool:
         """Whether time is up or someone asked to stop."""
         minutes = self.options.minutes
-        over = bool(stop) or (minutes is not None and time.monotonic() - self._started > 60 * minutes)
+        late = minutes is not None and time.monotonic() - self._started > 60 * minutes
+        over = late or self._stop.number is not None
         return self.agreement.over(self.trainer.number, over)
 
-    def _resume(self) -> None:
+    def _resume(self, begin: Beginning) -> None:
         """Resume from one checkpoint: the main process chooses it, all others load the same."""
         training, folder = self.built.training, self.folder.checkpoints
+        facts = begin.unchanged(self.facts)
 
         def choose() -> None:
-            path, self.trainer.number, complaints = checkpoint.load_newest(folder, training, self.facts)
+            path, self.trainer.number, complaints = checkpoint.load_newest(folder, training, facts)
             for complaint in complaints:
                 say(complaint, "passed over")
             say(f"resuming from {path}")
             if damaged := self.folder.forget_after(self.trainer.number):
                 say(f"{self.folder.metrics}: {damaged} damaged lines are left out", "note")
+            self._done = {"checkpoint"} | self.folder.done(self.trainer.number)
 
         def follow() -> None:
-            checkpoint.load(folder / checkpoint.folder_name(chosen), training, self.facts)
-            self.trainer.number = chosen
+            checkpoint.load(folder / step_name(self.trainer.number), training, facts)
+            training.sums.load(dict.fromkeys(training.sums.state(), (0.0, 0)))  # the main process has them
 
         self.processes.on_main(choose)
-        chosen = int(
-            self.processes.gather(torch.tensor(self.trainer.number, device=self.processes.device))[0]
-        )
+        self.trainer.number, self._done = self.processes.of_main((self.trainer.number, self._done))
         self.processes.together(follow if not self.processes.is_main else lambda: None)
 
-    def _log(self, display: TrainingDisplay) -> None:
-        logs, number = self.trainer.take_logs(), self.trainer.number
+    def _log(self, display: TrainingDisplay, *, last: bool = False) -> None:
+        """Record the means since the last record; a run that ends between two goes on as if it had not."""
+        logs, number = self.trainer.take_logs(keep=last), self.trainer.number
         if not logs:
             return  # no step since the last record
         now, (then, before) = time.monotonic(), self._since
@@ -218,13 +291,12 @@ class Run:
         self.trainer.check_finite()
         self.trainer.check_weights()
         training = self.built.training
-        modules = [*training.networks.values(), *(ema.network for ema in training.ema.values())]
-        self.processes.broadcast_state(modules, buffers_only=True)
         averages = {f"average of {role}": ema.network for role, ema in training.ema.items()}
         self.processes.must_agree({**training.networks, **averages, "objective": training.objective})
 
     def _save(self) -> None:
         self._agree()
+        self.built.training.sums.pool(self.processes)
         self.processes.on_main(self._write_checkpoint)
 
     def _write_checkpoint(self) -> None:
@@ -248,25 +320,32 @@ class Run:
         self._agree()
         self.grid = self.previews.save(self.trainer.number, self.folder.samples) or self.grid
 
-    def _finish(self, display: TrainingDisplay, *, stopped: bool) -> None:
-        """Do what is due at the end and was not already done at the last step."""
-        if self.trainer.number % self.options.log_every:
-            self._log(display)
-        self.processes.on_main(partial(self.previews.keep, self.trainer.number, self.folder.path))
+    def _keep(self, display: TrainingDisplay, *, stopped: bool) -> None:
+        """Write the result; a run whose result is written is finished, even if a grid is still due."""
         if not stopped:
-            if not due(self.trainer.number, self.options.measure_every):
-                self._measure()
-            if self.previews.any:
-                display.say("sampling the final grid ...")
-            self._sample()
-        self._status = "stopped" if stopped else "finished"
+            self._once("log", partial(self._log, display, last=True))
+        self.processes.on_main(partial(self.previews.keep, self.trainer.number, self.folder.path))
+        self._kept = True
+        self.status = "stopped" if stopped else "finished"
+        self.processes.on_main(
+            partial(self.folder.set_status, self.status, self.trainer.number, due=not stopped)
+        )
+
+    def _finish(self, display: TrainingDisplay) -> None:
+        """Do what is due at the end and was not already done at the last step."""
+        self._once("measure", self._measure)
+        if self.previews.any and "grid" not in self._done:
+            display.say("sampling the final grid ...")
+        self._once("grid", self._sample)
+        self._complete = True
         self.processes.barrier()
 
     def _end(self) -> None:
         """Record the end, also after a failure; waits for no other process, which may be gone."""
-        if self.processes.is_main:
+        if self.processes.is_main and self.status is not None:
             with suppress(RunError):  # the cause is already being reported
-                self.folder.set_status(self._status, self.trainer.number)
+                unfinished = self.status == "finished" and not self._complete
+                self.folder.set_status(self.status, self.trainer.number, due=unfinished)
         self._tell("toolkit_run_ended")
 
     def _last_checkpoint(self) -> str:
@@ -297,57 +376,3 @@ def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
         )
     return flattened
-
-
-AGAIN = 1.0  # seconds: torchrun repeats the Ctrl-C that the terminal has already sent to every process
-
-AGREE = 2.0  # seconds between two exchanges of processes on whether to stop
-
-
-class Agreement:
-    """Whether the run is over, the same on every process.
-
-    One process need not ask. Several ask each other every few steps, so many that they take about `AGREE`
-    seconds on the slowest: asking every step would stall a GPU, and a fixed number may be minutes on a CPU.
-    """
-
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
-        self._next = 0  # the step before which they ask again
-        self._asked = (time.monotonic(), 0)
-
-    def over(self, number: int, here: bool) -> bool:
-        """Whether the run is over before step `number` on any process; `here`: on this one."""
-        if self._processes.count == 1:
-            return here
-        if number < self._next:
-            return False
-        now, (then, before) = time.monotonic(), self._asked
-        pace = (now - then) / max(1, number - before)
-        answers = self._processes.gather(torch.tensor([float(here), pace], device=self._processes.device))
-        slowest = float(answers[:, 1].max())
-        self._asked = (now, number)
-        self._next = number + (min(100, max(1, int(AGREE / max(slowest, 1e-6)))) if before else 1)
-        return bool(answers[:, 0].any())
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect the first SIGTERM or Ctrl-C in the list; a later Ctrl-C interrupts at once."""
-    received: list[int] = []
-    first = 0.0
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal first
-        if not received:
-            first = time.monotonic()
-            received.append(number)
-        elif number == signal.SIGINT and time.monotonic() - first > AGAIN:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

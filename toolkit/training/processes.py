@@ -1,17 +1,22 @@
 """The processes of a run or an evaluation, through Accelerate: rank, sum, gather, agreement."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.errors import RunError, ToolkitError, TrainingError
 from toolkit.training.launch import refuse_missing_trackers, refuse_unsupported_launch
+
+T = TypeVar("T")
+
+AGREE = 2.0  # seconds between two exchanges of processes on whether to stop
 
 Device = Literal["auto", "cpu"]  # "auto" takes the accelerator if there is one
 Precision = Literal["auto", "float32", "bf16"]  # "auto" takes bf16 where the hardware computes in it
@@ -136,15 +141,23 @@ class Processes:
         gathered: Tensor = gather(tensor[None])
         return gathered
 
-    def broadcast_state(self, networks: Sequence[nn.Module], *, buffers_only: bool = False) -> None:
-        """Copy the parameters and buffers of the main process to all, or the buffers only."""
+    def of_main(self, value: T) -> T:
+        """The main process's value, on all."""
+        if self.count == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        values: list[T] = broadcast_object_list([value])
+        return values[0]
+
+    def broadcast_state(self, networks: Sequence[nn.Module]) -> None:
+        """Copy the parameters and buffers of the main process to all."""
         if self.count == 1:
             return
         from accelerate.utils import broadcast
 
         for network in networks:
-            state = [*network.buffers()] if buffers_only else [*network.parameters(), *network.buffers()]
-            for tensor in state:
+            for tensor in (*network.parameters(), *network.buffers()):
                 tensor.data.copy_(broadcast(tensor.data))
 
     def any(self, flag: bool) -> bool:
@@ -253,3 +266,30 @@ def _checksum(network: nn.Module) -> Tensor:
         content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         total = total.to(content.device) * 31 + content.sum(dtype=torch.int64)
     return total
+
+
+class Agreement:
+    """Whether the run is over, the same on every process.
+
+    One process need not ask. Several ask each other every few steps, so many that they take about `AGREE`
+    seconds on the slowest: asking every step would stall a GPU, and a fixed number may be minutes on a CPU.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._next = 0  # the step before which they ask again
+        self._asked = (time.monotonic(), 0)
+
+    def over(self, number: int, here: bool) -> bool:
+        """Whether the run is over before step `number` on any process; `here`: on this one."""
+        if self._processes.count == 1:
+            return here
+        if number < self._next:
+            return False
+        now, (then, before) = time.monotonic(), self._asked
+        pace = (now - then) / max(1, number - before)
+        answers = self._processes.gather(torch.tensor([float(here), pace], device=self._processes.device))
+        slowest = float(answers[:, 1].max())
+        self._asked = (now, number)
+        self._next = number + (min(100, max(1, int(AGREE / max(slowest, 1e-6)))) if before else 1)
+        return bool(answers[:, 0].any())

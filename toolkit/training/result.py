@@ -11,14 +11,14 @@ from torch import Tensor
 
 from toolkit.console import say
 from toolkit.errors import SamplingError
-from toolkit.pipeline.folder import PARTS, Saved, SavedNetwork, save_network
+from toolkit.pipeline.folder import PARTS, Saved, SavedNetwork, layouts, refuse_to_replace, save_network
 from toolkit.pipeline.images import save_samples
 from toolkit.pipeline.pipeline import Pipeline
 from toolkit.recipe import Recipe
 from toolkit.registry.registry import Registry
 from toolkit.registry.signature import Positive
+from toolkit.runs.layout import step_name
 from toolkit.training.build import Built
-from toolkit.training.checkpoint import folder_name
 from toolkit.training.processes import Processes
 
 
@@ -96,27 +96,43 @@ class Previews:
         for role, saved in self.networks(step).items():
             save_network(saved, run / "networks" / role, self._registry)
 
+    def refuse_to_replace(self, run: Path) -> None:
+        """Refuse, before training, to write the result over anything but an earlier result.
+
+        Raises:
+            RunError: naming what is in the way.
+        """
+        known = layouts(self._registry)
+        if self.pipeline(0, average=True) is not None:
+            refuse_to_replace(run / "pipeline", known)
+            return
+        for role in self._built.training.optimizers:
+            refuse_to_replace(run / "networks" / role, known)
+
     def save(self, step: int, folder: Path) -> Path | None:
-        """Save a grid of the raw weights and one of the averages; samples that are not finite make none.
+        """Save a grid of the averages and then, as a sign that all are there, one of the raw weights.
+
+        Samples that are not finite make none.
 
         Returns:
-            The last file that this process has written; None if there is none.
+            The first file that this process has written; None if there is none.
         """
-        written = None
+        written: Path | None = None
         for ending, pipeline in self._previewed(step):
             images = self._draw(pipeline)
             if not bool(images.isfinite().all()):
                 if self._processes.is_main:
                     say(f"samples of step {step}{ending} are not finite: there is no grid of them", "note")
             elif self._processes.is_main:
-                written = save_samples(images, folder / f"{folder_name(step)}{ending}.png")
+                path = save_samples(images, folder / f"{step_name(step)}{ending}.png")
+                written = written or path
         return written
 
     def _previewed(self, step: int) -> list[tuple[str, Pipeline]]:
         """The pipelines that grids are made with, each with the ending of its file's name."""
         role, calls = self._built.training.objective.samples, self.options.num_inference_steps
         result = []
-        for average in (False, True) if role in self._built.training.ema else (False,):
+        for average in (True, False) if role in self._built.training.ema else (False,):
             pipeline = self.pipeline(step, average=average)
             if pipeline is not None and self.options.num:
                 chosen = pipeline if calls is None else pipeline.with_sampler(num_inference_steps=calls)

@@ -1,13 +1,13 @@
 """Resuming: which changes of the recipe are allowed, and which make it another run."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
 from toolkit.data.source import DataSource
-from toolkit.errors import CheckpointError, RunError
+from toolkit.errors import CheckpointError, RunError, nearest
 from toolkit.files import digest
 from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.runs.folder import RunFolder
@@ -23,28 +23,113 @@ FREE = {
 }  # fmt: skip
 
 
-def differences(stored: Path, recipe: Recipe) -> list[str]:
-    """The differences that make `recipe` another run than the stored recipe, one phrase each."""
-    before = resolve(read_layers(stored), registry=recipe.registry).tables
-    return list(_compare(before, recipe.tables, ()))
+STARTED, RESUMED, REPLACED, FINISHED = "started", "resumed", "replaced", "finished"
+
+# What a checkpoint was made with that a deliberate change of these keys changes.
+FACTS = {"data": ("examples", "shape", "begins_with"), "run": ("micro_batch",)}
 
 
-def refuse_another_recipe(recipe: Recipe, stored: Path) -> None:
-    """Refuse to resume a run as another one; it may run longer, elsewhere, or save and log at other steps.
+@dataclass(frozen=True)
+class Change:
+    """A value of the recipe that is another than in the run that is resumed."""
 
-    Raises:
-        RunError: if there is no run.
-        CheckpointError: naming the differences from the run's stored recipe.
+    key: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {self.before!r} and is {self.after!r}"
+
+    def within(self, keys: Sequence[str]) -> bool:
+        """Whether one of these keys, or the table of that name, covers it."""
+        return any(f"{self.key}.".startswith(f"{key}.") for key in keys)
+
+
+class Beginning:
+    """How a run begins in its folder: started, resumed, replaced, or not at all, as it is finished.
+
+    Args:
+        recipe: of the run, resolved.
+        options: its [run].
+        folder: where.
+        resume: see `train`.
+        overwrite: see `train`.
+        deliberate: keys whose values may differ from those of the run that is resumed.
     """
-    if not stored.is_file():
-        raise RunError(f"{stored.parent}: there is no run to resume")
-    differing = differences(stored, recipe)
-    if differing:
-        shown = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
-        raise CheckpointError(f"{stored.parent}: its checkpoints are of another recipe: {shown}")
+
+    def __init__(
+        self, recipe: Recipe, options: RunOptions, folder: RunFolder, resume: bool | Literal["auto"],
+        overwrite: bool, deliberate: Sequence[str],
+    ) -> None:  # fmt: skip
+        self._recipe, self._options, self._folder = recipe, options, folder
+        self._resume, self._deliberate = resume, deliberate
+        self.how = REPLACED if overwrite else STARTED
+        self.changes: list[Change] = []
+
+    def claim(self) -> None:
+        """Decide, and take the folder.
+
+        Raises:
+            ToolkitError: if the run cannot be resumed, or is another one's, or is finished.
+        """
+        if self._resume and not (self._resume == "auto" and not self._folder.recipe.is_file()):
+            self.changes = self._refuse_another_recipe()
+            self.how = self._resumed()
+        if self.how != FINISHED:
+            self._folder.claim(resume=self.how == RESUMED, overwrite=self.how == REPLACED)
+
+    def _resumed(self) -> str:
+        step, last = self._folder.finished(), last_step(self._options)
+        if step is not None and last is not None and step >= last:
+            if self._resume == "auto":
+                return FINISHED
+            raise RunError(
+                f"{self._folder.path}: is finished, at step {step}. To go on, set run.steps (or run.images) "
+                "higher"
+            )
+        if self._resume == "auto" and not any(self._folder.checkpoints.glob("step-*")):
+            return REPLACED  # it was killed before its first checkpoint
+        return RESUMED
+
+    def _refuse_another_recipe(self) -> list[Change]:
+        """The deliberate changes; a run may also become longer, be elsewhere, or save at other steps."""
+        stored = self._folder.recipe
+        if not stored.is_file():
+            raise RunError(f"{stored.parent}: there is no run to resume; --resume auto starts one")
+        before = resolve(read_layers(stored), registry=self._recipe.registry).tables
+        for key in self._deliberate:
+            _refuse_unknown(key, before, self._recipe.tables)
+        changes = list(_compare(before, self._recipe.tables, ()))
+        differing = [change for change in changes if not change.within(self._deliberate)]
+        if differing:
+            shown = "; ".join(map(str, differing[:3]))
+            shown += f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise CheckpointError(
+                f"{stored.parent}: its checkpoints are of another recipe: {shown}. If that is meant, "
+                f"allow it: --change {differing[0].key}"
+            )
+        return changes
+
+    def unchanged(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The facts that must be those of the checkpoint, which a deliberate change of data is not."""
+        tables = {change.key.partition(".")[0] for change in self.changes}
+        tables |= set(self._deliberate) & {"data"}  # other files under the same path
+        changed = {name for table in tables for name in FACTS.get(table, ())}
+        return {name: value for name, value in facts.items() if name not in changed}
 
 
-def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[str]:
+def _refuse_unknown(key: str, *recipes: Mapping[str, Any]) -> None:
+    """Raise a RunError if no recipe has the key."""
+    nodes: list[Any] = list(recipes)
+    for i, part in enumerate(parts := key.split(".")):
+        known = {name for node in nodes if isinstance(node, Mapping) for name in node}
+        if part not in known:
+            there = f"[{'.'.join(parts[:i])}]" if i else "the recipe"
+            raise RunError(f"--change {key}: {there} has no {part!r}.{nearest(part, known)}")
+        nodes = [node[part] for node in nodes if isinstance(node, Mapping) and part in node]
+
+
+def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[Change]:
     moved = path[:1] == ("data",) and path[-1] == "path"
     if path in FREE or moved or path[0::2] == ("networks", "channels_last"):
         return
@@ -52,22 +137,13 @@ def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[str]:
         for key in sorted(before.keys() | after.keys()):
             yield from _compare(before.get(key), after.get(key), (*path, key))
     elif before != after:
-        yield f"{'.'.join(path)} was {before!r} and is {after!r}"
+        yield Change(".".join(path), before, after)
 
 
 def last_step(options: RunOptions) -> int | None:
     """The step at which the recipe ends, by steps or images; None if only time ends it."""
     by_images = None if options.images is None else -(-options.images // options.batch_size)
     return min((end for end in (options.steps, by_images) if end is not None), default=None)
-
-
-def refuse_finished(folder: RunFolder, last: int | None) -> None:
-    """Raise a RunError if the run has already reached the end of the recipe."""
-    step = folder.finished()
-    if step is not None and last is not None and step >= last:
-        raise RunError(
-            f"{folder.path}: is finished, at step {step}. To go on, set run.steps (or run.images) higher"
-        )
 
 
 def identity(source: DataSource) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The only loop: it knows networks, optimizers and turns, and no method."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from toolkit.data.batches import Batches
+from toolkit.data.reading import Rows
 from toolkit.errors import RunError, TrainingError
 from toolkit.randomness import position_seed, seed_default_generators
 from toolkit.registry.signature import Positive
@@ -78,6 +79,46 @@ class Training:
     optimizers: dict[str, torch.optim.Optimizer]
     optimizer_options: dict[str, OptimizerOptions]
     ema: dict[str, EMA] = field(default_factory=dict)
+    sums: "Sums" = field(default_factory=lambda: Sums())
+
+
+class Sums:
+    """Running sums of what is logged, kept on the device, where reading them would wait for it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor | float, int]] = {}
+
+    def add(self, name: str, value: Tensor, *, counts: bool = True) -> None:
+        """Add a value, or note its name only, if another process `counts` it."""
+        # In float64, where the order of so few terms does not show: several processes record what one does.
+        wide = torch.float32 if value.device.type == "mps" else torch.float64
+        total, number = self._sums.get(name, (0.0, 0))
+        total = torch.as_tensor(total, dtype=wide, device=value.device)
+        self._sums[name] = (total + value, number + 1) if counts else (total, number)
+
+    def pool(self, processes: Processes) -> dict[str, float]:
+        """Give the sums of all processes to the main one; returns the mean of each, on every process."""
+        names = sorted(self._sums)
+        if not names:
+            return {}
+        device = processes.device
+        totals = torch.stack([torch.as_tensor(self._sums[name][0], device=device) for name in names])
+        numbers = torch.tensor([self._sums[name][1] for name in names], device=device)
+        processes.add_(totals)
+        processes.add_(numbers)
+        pooled = zip(names, totals.tolist(), numbers.tolist(), strict=True)
+        mine = int(processes.is_main)
+        self._sums = {name: (total * mine, number * mine) for name, total, number in pooled}
+        return dict(zip(names, (totals / numbers).tolist(), strict=True))
+
+    def clear(self) -> None:
+        self._sums = {}
+
+    def state(self) -> dict[str, list[float]]:
+        return {name: [float(total), number] for name, (total, number) in self._sums.items()}
+
+    def load(self, state: Mapping[str, Sequence[float]]) -> None:
+        self._sums = {name: (float(total), int(number)) for name, (total, number) in state.items()}
 
 
 class Trainer:
@@ -116,22 +157,35 @@ class Trainer:
                 network.train()  # here as after every preview, on which training must not depend
             else:
                 network.requires_grad_(False).eval()
+        self._trained = [training.networks[role] for role in training.optimizers]
         self._gradients = {role: Gradients(training.networks[role]) for role in training.optimizers}
-        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._rows: list[Rows] = []  # of the next step, in order
         self._first_bad = {turn.name: torch.tensor(NEVER, device=processes.device) for turn in self.turns}
+
+    def read(self) -> None:
+        """Read the data of the next step, before anything changes; `step` does so otherwise.
+
+        Raises:
+            DataError: if an example cannot be read.
+        """
+        self._rows = [self.batches.read(start, rows) for start, rows in self.requests(self.number + 1)]
 
     def step(self) -> None:
         """One cycle of the objective's turns.
 
         Raises:
+            DataError: if an example cannot be read; nothing has changed then.
             TrainingError: after the first cycle, if a trained parameter that is not asleep had no gradient in
                 any turn.
         """
         asleep = self.training.objective.asleep(self._step(0, 0))
         for role, gradients in self._gradients.items():
             gradients.sleep(asleep.get(role, ()))
+        if not self._rows:
+            self.read()
+        rows, self._rows = iter(self._rows), []
         for turn, repetition in self._due():
-            self._take(turn, repetition)
+            self._take(turn, repetition, rows)
         if any(gradients.missing for gradients in self._gradients.values()):
             self._settle()
         self.number += 1
@@ -157,7 +211,7 @@ class Trainer:
     def _shard(self, micro: int) -> int:
         return micro * self.processes.count + self.processes.rank
 
-    def _take(self, turn: Turn, repetition: int) -> None:
+    def _take(self, turn: Turn, repetition: int, rows: Iterator[Rows]) -> None:
         for role, gradients in self._gradients.items():
             network = self.training.networks[role]
             if not network.training:
@@ -165,17 +219,21 @@ class Trainer:
             gradients.require(role in turn.trains)
         for role in turn.trains:
             self._gradients[role].zero()
-        losses = []
+        losses, buffers = [], Buffers(self._trained, self.processes, self.micro_batches)
         for micro in range(self.micro_batches):
+            buffers.start()
             key = (self.options.seed, self.number, turn.name, repetition, self._shard(micro))
             seed_default_generators(position_seed(*key), self.processes.device)
-            batch = self.batches.get(self._position(self.number, repetition, micro), self.micro_batch)
+            position = self._position(self.number, repetition, micro)
+            batch = self.batches.batch(next(rows), position)
             with self.processes.autocast():
                 loss = turn.loss(batch, self._step(repetition, micro))
             if loss.total.requires_grad:  # else the turn has called step.backward itself
                 self._backward(loss.total)
             self._note(turn.name, loss)
             losses.append(loss)
+            buffers.end()
+        buffers.join()
         for role in turn.trains:
             self._update(role)
         if losses[0].records:
@@ -201,7 +259,8 @@ class Trainer:
         gradients, options = self._gradients[role], self.training.optimizer_options[role]
         gradients.collect()
         self.processes.add_(gradients.flat)
-        self._add_log(f"{role}/gradient_norm", gradients.clip(options.clip_norm))
+        norm = gradients.clip(options.clip_norm)  # the same on every process
+        self._add_log(f"{role}/gradient_norm", norm, counts=self.processes.is_main)
         optimizer = self.training.optimizers[role]
         for group, base in zip(optimizer.param_groups, self._bases[role], strict=True):
             group["lr"] = options.lr_schedule(base, self.number)
@@ -244,27 +303,21 @@ class Trainer:
         for name, value in loss.logs.items():
             self._add_log(f"{turn}/{name}", value.detach())
 
-    def _add_log(self, name: str, value: Tensor) -> None:
+    def _add_log(self, name: str, value: Tensor, *, counts: bool = True) -> None:
         here = value.to(self.processes.device, torch.float32, non_blocking=True)
-        total, number = self._sums.get(name, (torch.zeros_like(here), 0))
-        self._sums[name] = (total + here, number + 1)
+        self.training.sums.add(name, here, counts=counts)
 
-    def take_logs(self) -> dict[str, float]:
-        """The means since the last call over all processes, which are then reset.
+    def take_logs(self, *, keep: bool = False) -> dict[str, float]:
+        """The means since the last call over all processes, which are then reset unless you `keep` them.
 
         Raises:
             TrainingError: if a loss was not finite, naming the step and the turn.
         """
         self.check_finite()
-        if not self._sums:
-            return {}
-        names = sorted(self._sums)
-        means = torch.stack([self._sums[name][0] / self._sums[name][1] for name in names]).to(
-            self.processes.device
-        )
-        self.processes.add_(means)
-        self._sums = {}
-        return dict(zip(names, (means / self.processes.count).tolist(), strict=True))
+        means = self.training.sums.pool(self.processes)
+        if not keep:
+            self.training.sums.clear()
+        return means
 
     def check_finite(self) -> None:
         """Raise a TrainingError that names the first step and turn whose loss was not finite, if any."""
@@ -273,12 +326,75 @@ class Trainer:
         if step != NEVER:
             raise TrainingError(f"the loss of turn {turn!r} is not finite at step {step}")
 
+    def finite_here(self) -> bool:
+        """Whether losses and weights of this process are finite; asks no other."""
+        try:
+            self.check_weights()
+        except TrainingError:
+            return False
+        return all(int(first) == NEVER for first in self._first_bad.values())
+
     def check_weights(self) -> None:
         """Raise a TrainingError if a trained weight is not finite: the next loss would show it too late."""
         for role in self.training.optimizers:
             parameters = self.training.networks[role].parameters()
             if not bool(torch.stack([p.isfinite().all() for p in parameters]).all()):
                 raise TrainingError(f"the weights of {role!r} are not finite after step {self.number - 1}")
+
+
+class Buffers:
+    """The buffers that a turn's forward passes change, such as BatchNorm's statistics.
+
+    Every shard starts from those before the turn, and afterwards they become the mean over all shards in
+    their order, so that it makes no difference which process computes which shard.
+
+    Args:
+        networks: whose buffers.
+        processes: of the run.
+        micro_batches: shards that this process computes.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], processes: Processes, micro_batches: int) -> None:
+        self._networks, self._processes = networks, processes
+        self._several = processes.count * micro_batches > 1  # else they are as forward leaves them
+        here = self._now() if self._several else []
+        self._before = [(buffer, buffer._version, buffer.clone()) for buffer in here]
+        self._ends: list[Tensor] = []
+        self._changed: list[int] = []
+
+    def start(self) -> None:
+        """Before the forward pass of a shard."""
+        for place, buffer in zip(self._changed, self._pick(), strict=True) if self._ends else ():
+            buffer.copy_(self._before[place][2])
+
+    def end(self) -> None:
+        """After the backward pass of a shard, which may still need the buffers."""
+        if self._several and not self._ends:
+            pairs = enumerate(zip(self._now(), self._before, strict=False))
+            self._changed = [
+                i for i, (now, (then, version, _)) in pairs if now is not then or now._version != version
+            ]
+        if self._changed:
+            # In float64 the mean of equal values is that value, also of counters.
+            wide = torch.float32 if self._processes.device.type == "mps" else torch.float64
+            self._ends.append(torch.cat([buffer.flatten().to(wide) for buffer in self._pick()]))
+
+    def join(self) -> None:
+        """After the last shard."""
+        if not self._changed:
+            return
+        shards = self._processes.gather(torch.stack(self._ends)).transpose(0, 1).flatten(0, 1)
+        buffers = self._pick()
+        means = shards.mean(0).split([buffer.numel() for buffer in buffers])
+        for buffer, mean in zip(buffers, means, strict=True):
+            buffer.copy_(mean.view_as(buffer))
+
+    def _now(self) -> list[Tensor]:
+        return [buffer for network in self._networks for buffer in network.buffers()]
+
+    def _pick(self) -> list[Tensor]:
+        now = self._now() if self._changed else []
+        return [now[place] for place in self._changed]
 
 
 def share(options: RunOptions, processes: int) -> tuple[int, int]:
