@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from recipe_kinds import (
     Chain,
     Colour,
@@ -202,7 +203,7 @@ def test_a_value_error_of_a_constructor_is_told_in_one_line_at_its_table():
         create(Method, {"type": "rich", "draws": [], "named": {}, "limit": 13})
 
 
-def test_another_error_of_a_constructor_keeps_its_traceback():
+def test_another_error_of_a_constructor_is_told_with_its_place_in_the_code():
     class Buggy(Draw):
         def __init__(self) -> None:
             raise KeyError("oops")
@@ -212,8 +213,46 @@ def test_another_error_of_a_constructor_keeps_its_traceback():
 
     found = registry()
     found.add(Draw, "buggy", Buggy)
-    with pytest.raises(KeyError):
-        found.create(Draw, {"type": "buggy"}, supplied={}, where=bracketed)
+    with pytest.raises(RecipeError) as error:
+        found.create(Draw, {"type": "buggy"}, supplied={}, where=lambda path: "x.toml:3: [draw]")
+    assert isinstance(error.value.__cause__, KeyError)
+    at = Buggy.__init__.__code__.co_firstlineno + 1
+    assert str(error.value) == (
+        f"x.toml:3: [draw] 'buggy' cannot be built from its defaults: KeyError: 'oops' (at {__file__}:{at})"
+    )
+
+
+class Tower(Net, torch.nn.Module):
+    def __init__(self, layers: int = 1, width: int = 1, norms: bool = False) -> None:
+        super().__init__()
+        kind = torch.nn.Identity if norms else torch.nn.Linear
+        self.layers = torch.nn.Sequential(*(kind(width, width) for _ in range(layers)))
+
+
+def tower(**options):
+    found = registry()
+    found.add(Net, "tower", Tower)
+    return found.create(Net, {"type": "tower", **options}, supplied={}, where=lambda path: "x.toml:2: [net]")
+
+
+@pytest.mark.parametrize("norms", [False, True])
+def test_a_network_of_far_too_many_layers_is_refused_while_it_is_built(norms, monkeypatch):
+    monkeypatch.setattr("toolkit.registry.limits.LAYERS", 400)
+    assert len(tower(layers=100, norms=norms).layers) == 100
+    with pytest.raises(RecipeError, match=r"^x.toml:2: \[net\] has more than 400 layers: layers = 1000"):
+        tower(layers=1_000, norms=norms)
+    assert not torch.nn.modules.module._global_parameter_registration_hooks
+
+
+def test_a_network_that_fills_the_memory_is_refused_before_it_does(monkeypatch):
+    monkeypatch.setattr(
+        "toolkit.registry.limits.os.sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.get
+    )
+    tower(layers=4, width=500)
+    with pytest.raises(
+        RecipeError, match="needs more than the 0 GiB of memory that there are: layers = 5, width = 500"
+    ):
+        tower(layers=5, width=500)
 
 
 def test_functions_are_components_too():

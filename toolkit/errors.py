@@ -1,6 +1,7 @@
 """Errors that a user can cause; the command line prints them without a traceback and exits with code 2."""
 
 import difflib
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -61,6 +62,19 @@ def one_line(error: BaseException) -> str:
     """An error from somebody else's code, on one line."""
     text = str(error) if isinstance(error, ToolkitError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())
+
+
+def place_of(error: BaseException, module: str) -> str | None:
+    """`file:line` of the innermost frame in a package's own code that the error passed."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    package = module.partition(".")[0]
+    own = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package
+    ]
+    return own[-1] if own else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

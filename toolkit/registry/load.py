@@ -6,7 +6,6 @@ plugin that fails to import take the command line down.
 
 import functools
 import importlib
-import traceback
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pluggy
 
 from toolkit.console import say
-from toolkit.errors import one_line
+from toolkit.errors import one_line, place_of
 from toolkit.registry import hookspecs
 from toolkit.registry.discover import Discovered, Owner, switched
 from toolkit.registry.registry import Component, Registry
@@ -97,7 +96,7 @@ def _load(on: tuple[Discovered, ...], off: tuple[Discovered, ...]) -> Plugins:
             raise
         except BaseException as error:  # also sys.exit
             registry.failures[plugin.owner] = one_line(error)
-            places[plugin.owner] = _place(error, plugin.module)
+            places[plugin.owner] = place_of(error, plugin.module)
     added = registry.added()
     reports = tuple(
         PluginReport(
@@ -115,19 +114,6 @@ def _load(on: tuple[Discovered, ...], off: tuple[Discovered, ...]) -> Plugins:
 def _observers(relay: pluggy.PluginManager, owner: Owner) -> tuple[str, ...]:
     hooks = relay.get_hookcallers(relay.get_plugin(str(owner))) or ()
     return tuple(hook.name for hook in hooks if hook.name != "toolkit_components")
-
-
-def _place(error: BaseException, module: str) -> str | None:
-    """`file:line` of the innermost frame in the plugin's own code that the error passed."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    package = module.partition(".")[0]
-    own = [
-        f"{frame.f_code.co_filename}:{line}"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == package
-    ]
-    return own[-1] if own else None
 
 
 def _manager() -> pluggy.PluginManager:

@@ -7,8 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Protocol
 
-from toolkit.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, nearest, printable
+from toolkit.errors import (
+    DataError,
+    PluginError,
+    Problem,
+    RecipeError,
+    ToolkitError,
+    nearest,
+    one_line,
+    place_of,
+    printable,
+)
 from toolkit.registry import values
+from toolkit.registry.limits import TooLarge, limited
 from toolkit.registry.signature import REQUIRED, SUPPLIED, Option, Signature, read_signature
 
 Path = tuple[str, ...]
@@ -65,9 +76,8 @@ class Table:
         """Build the object, nested ones first; constructors get the values of `supplied` that they name.
 
         Raises:
-            RecipeError: if something that a constructor needs is not supplied, or if it raises ValueError,
-                which is how a constructor refuses a combination of options; for a foreign constructor's
-                options, if it raises anything.
+            RecipeError: if something that a constructor needs is not supplied, or if it raises anything:
+                ValueError is how a constructor refuses a combination of options.
             ToolkitError: a constructor's own, with the place of its table in front.
         """
         arguments = {
@@ -87,15 +97,13 @@ class Table:
             if value is not None or not parameter.has_default:
                 arguments[parameter.name] = value
         try:
-            return self.factory(**arguments)
+            with limited():
+                return self.factory(**arguments)
         except Exception as error:
-            refusal = self._refusal(error, where(path))
-            if refusal is None:
-                raise
-            raise refusal from error
+            raise self._refusal(error, where(path)) from error
 
-    def _refusal(self, error: Exception, place: str) -> ToolkitError | None:
-        """A constructor's exception as an error in the user's table; None if it is a bug in its code."""
+    def _refusal(self, error: Exception, place: str) -> ToolkitError:
+        """A constructor's exception as an error in the user's table."""
         reason = " ".join(str(error).split())
         given = ", ".join(f"{name} = {values.as_text(value)}" for name, value in self._non_defaults().items())
         too_large = RecipeError(f"{place} needs more memory than there is: {given or 'its defaults'}.")
@@ -107,16 +115,17 @@ class Table:
             case ValueError() if not self.signature.foreign or self._raised_here(error):
                 # How a constructor refuses a combination of options, which it names; a foreign one may not.
                 return RecipeError(f"{place} {reason}")
+            case TooLarge():
+                return RecipeError(f"{place} {reason}: {given or 'its defaults'}.")
             case OSError():  # a path that the system refuses: too long, or not ours to read
                 return RecipeError(f"{place} cannot be read: {error.strerror or error}.")
             case MemoryError() | OverflowError():
                 return too_large
             case RuntimeError() if _TOO_LARGE.search(reason):
                 return too_large
-        if not self.signature.foreign:
-            return None
         built = self.plain.get("type") or getattr(self.factory, "__name__", "it")
-        cause = f"{type(error).__name__}: {reason}"
+        at = None if self.signature.foreign else place_of(error, self.factory.__module__)
+        cause = one_line(error) + (f" (at {at})" if at else "")  # it may as well be a bug there
         return RecipeError(f"{place} {built!r} cannot be built from {given or 'its defaults'}: {cause}")
 
     def _raised_here(self, error: Exception) -> bool:
