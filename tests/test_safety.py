@@ -19,10 +19,12 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_runs import content, refused, train
 
 import toolkit
+from toolkit import Chain, Outside, RecipeError, Registry, Start
 from toolkit.cli import main
 from toolkit.errors import CheckpointError, PluginError, ToolkitError
 
@@ -232,7 +234,8 @@ def test_an_inner_pipeline_lies_inside_or_is_refused(
     if path == "~":  # a name like any other
         assert "no such folder" in message
     else:
-        assert "pipeline.json: start.surrogate must be a folder inside this one" in message
+        assert "pipeline.json: [start.surrogate] 'surrogate' must be a path" in message
+        assert "which is not inside the saved folder" in message
 
 
 def test_an_inner_pipeline_that_names_an_outer_one_is_refused(
@@ -242,7 +245,7 @@ def test_an_inner_pipeline_that_names_an_outer_one_is_refused(
     inner = shutil.copytree(saved, saved.parent / "copy")
     started("start/surrogate")
     shutil.copytree(inner, saved / "start" / "surrogate")
-    assert "start/surrogate/pipeline.json: start.surrogate must be" in refusal(saved, ToolkitError)
+    assert "start/surrogate/pipeline.json: [start.surrogate] " in refusal(saved, ToolkitError)
 
 
 def test_examples_that_a_pipeline_starts_from_execute_no_script(
@@ -256,6 +259,72 @@ def test_examples_that_a_pipeline_starts_from_execute_no_script(
     edit(lambda stated: stated.update(start=table))
     refusal(saved, ToolkitError)
     assert not Path("sprung").exists()
+
+
+def cautious(schedule: Chain, places: dict[str, list[Path]], mirror: Outside | None = None) -> Start:
+    """A start whose paths lie deep in a value, and that may ask an address."""
+    raise AssertionError("built")
+
+
+@pytest.fixture
+def opened_pictures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Pictures that are opened from here on."""
+    opened: list[Any] = []
+    monkeypatch.setattr(Image, "open", lambda file, **more: opened.append(file))
+    return opened
+
+
+@pytest.mark.parametrize("data", [
+    {"type": "folder", "path": "{pictures}"}, {"type": "folder", "path": "../../pictures"},
+    {"type": "datasets", "path": "{pictures}"}, {"type": "datasets", "path": "ylecun/mnist"},
+    {"type": "folder", "path": "start/link"},
+])  # fmt: skip
+def test_examples_that_a_pipeline_starts_from_are_not_read_from_elsewhere(
+    saved: Path, edit: Edit, opened_pictures: list[Any], data: dict[str, str]
+) -> None:
+    pictures = Path("pictures").absolute()
+    pictures.mkdir()
+    (pictures / "mine.png").touch()
+    (saved / "start").mkdir()
+    (saved / "start" / "link").symlink_to(pictures)
+    data = data | {"path": data["path"].format(pictures=pictures)}
+    edit(lambda stated: stated.update(start={"type": "surrogate", "t_mid": 3, "data": data}))
+    message = refusal(saved, ToolkitError)
+    assert "[start.data.path] 'path' must be" in message and "not inside the saved folder" in message
+    assert opened_pictures == []
+
+
+@pytest.mark.parametrize("options", [
+    {"places": {"a": ["pipeline.json", "/etc/passwd"]}}, {"places": {"a": [], "b": ["../x"]}},
+    {"places": {}, "mirror": "https://example.org"},
+])  # fmt: skip
+def test_paths_and_addresses_are_confined_wherever_they_lie_in_a_value(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    registry = Registry()
+    registry.add(Start, "cautious", cautious)
+    table = {"type": "cautious", **options}
+    with pytest.raises(RecipeError, match="not inside the saved folder"):
+        registry.complete(Start, table, home=tmp_path)
+    assert registry.complete(Start, table).plain["type"] == "cautious"  # a recipe's are the user's own
+    inside = registry.complete(Start, {"type": "cautious", "places": {"a": ["x/y"]}}, home=tmp_path)
+    assert inside.arguments["places"] == {"a": [tmp_path.resolve() / "x" / "y"]}
+
+
+def test_examples_that_come_with_the_toolkit_may_be_started_from(saved: Path, edit: Edit) -> None:
+    data = {"type": "digits"}
+    edit(lambda stated: stated.update(start={"type": "surrogate", "t_mid": 3, "data": data}))
+    pipeline = toolkit.load(saved)
+    pipeline.save_pretrained("again")
+    assert toolkit.load("again").draw(None, 1).shape == (1, 1, 8, 8)
+
+
+def test_what_a_saved_folder_could_not_hold_is_refused_before_training(write: Write, tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "mine.png")
+    start = '[start]\ntype = "surrogate"\nt_mid = 3\n[start.data]\ntype = "folder"\npath = "."\n'
+    error = refused(train(write(f"{write().read_text()}\n{start}")))
+    assert "[start.data.path] 'path' must be" in error and "not inside the saved folder" in error
+    assert not list(tmp_path.rglob("step-*"))
 
 
 def test_saving_over_a_pipeline_leaves_alone_what_its_links_point_to(saved: Path) -> None:

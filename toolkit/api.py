@@ -39,7 +39,7 @@ from toolkit.registry.hookspecs import hookimpl
 from toolkit.registry.load import PluginReport, Plugins
 from toolkit.registry.load import load as load_plugins
 from toolkit.registry.registry import Component, Registry
-from toolkit.registry.signature import Default, Positive, Rate
+from toolkit.registry.signature import Default, Outside, Positive, Rate
 from toolkit.training.denoising import DenoisingObjective, SquaredError, Weighting
 from toolkit.training.objective import (
     DenoisingLoss,
@@ -57,7 +57,7 @@ __all__ = [
     "TARGETS", "UNET_LIMITS", "Ask", "Batch", "Batches", "Chain", "CheckpointError", "Component",
     "Continuous", "DataError", "DataSource", "Default", "Denoise", "Denoiser", "DenoisingLoss",
     "DenoisingObjective", "Encoder", "FeatureExtractor", "Features", "Guidance", "Importer", "LRSchedule",
-    "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective", "Pipeline",
+    "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective", "Outside", "Pipeline",
     "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive", "Prediction", "Rate",
     "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "SamplingError", "Saved",
     "SavedNetwork", "ScalarSchedule", "Scale", "Score", "SquaredError", "Start", "Step", "Steps", "Subject",

@@ -114,6 +114,24 @@ class Saved(BaseModel):
         """The values that constructors of its parts may ask for by name."""
         return {"schedule": schedule, "sample_shape": self.sample_shape, "num_classes": self.num_classes}
 
+    def within(self, folder: Path, registry: Registry, where: object) -> dict[str, dict[str, Any]]:
+        """The complete tables of its parts; paths, which are relative to `folder`, lead to places inside it.
+
+        A folder that is loaded is all that is read: it may be a stranger's.
+
+        Raises:
+            RecipeError: if a table is wrong, or it names what is outside, a path or a data set on the Hub.
+        """
+
+        def complete(name: str, table: dict[str, Any]) -> dict[str, Any]:
+            def located(path: tuple[str, ...]) -> str:
+                return f"{where}: [{'.'.join((name, *path))}]"
+
+            kind, common = PARTS[name], COMMON.get(name)
+            return registry.complete(kind, table, located, common=common, home=folder).plain
+
+        return {name: complete(name, table) for name, table in self.tables.items()}
+
     def build(self, name: str, registry: Registry, supplied: Mapping[str, Any], where: object) -> Any:
         """Build the part of that name; a network has fresh weights.
 
@@ -135,6 +153,7 @@ def read_saved(path: Path, plugins: Plugins, *parts: str) -> Saved:
     Raises:
         CheckpointError: if it is damaged, of another format, or lacks one of the `parts`.
         PluginError: naming a plugin that is missing.
+        RecipeError: if a component does not take its options, or one names what is outside the folder.
     """
     content = read_json(path)
     try:
@@ -154,7 +173,8 @@ def read_saved(path: Path, plugins: Plugins, *parts: str) -> Saved:
             raise PluginError(f"{needs}, which is switched off.")
         if name not in working:
             raise PluginError(f"{needs}, which is not installed, or broken (toolkit plugins tells).")
-    return saved.model_copy(update={"plugins": {}})  # they follow from the tables
+    tables = saved.within(path.parent, plugins.registry, path)
+    return saved.model_copy(update={"plugins": {}, **tables})  # plugins follow from the tables
 
 
 def plugins_of(tables: Mapping[str, dict[str, Any]], registry: Registry) -> dict[str, str]:
@@ -319,15 +339,13 @@ def write_pipeline(
         RunError: if the folder holds anything other than a pipeline, or cannot be written.
     """
     folder = folder.absolute()
-    known = layouts(registry)
+    known, relative = layouts(registry), whole(saved, inner, registry)
     refuse_to_replace(folder, known)
     with new_folder(folder, replace=True) as temporary:
-        tables = {}
         for part, models in inner.items():
-            tables[part] = {**saved.tables[part], **{option: f"{part}/{option}" for option in models}}
             for option, model in models.items():
                 model.save_pretrained(temporary / part / option)
-        _write_saved(temporary / "pipeline.json", saved.model_copy(update=tables), registry)
+        _write_saved(temporary / "pipeline.json", relative, registry)
         elsewhere: frozenset[str] = frozenset()
         for layout in known:
             layout.write(temporary, saved, denoiser, sampler, start)
@@ -338,6 +356,21 @@ def write_pipeline(
         text = _text(folder / README) or readme
         if text is not None:
             write_text(temporary / README, text)
+
+
+def whole(saved: Saved, inner: Mapping[str, Mapping[str, Saveable]], registry: Registry) -> Saved:
+    """The description as its folder will have it, where the models inside its parts lie in folders below.
+
+    Raises:
+        RecipeError: if it would name what is outside, which nobody could load.
+    """
+    tables = {
+        part: {**saved.tables[part], **{option: f"{part}/{option}" for option in models}}
+        for part, models in inner.items()
+    }
+    relative = saved.model_copy(update=tables)
+    relative.within(Path.cwd() / "pipeline", registry, "a saved pipeline")
+    return relative
 
 
 def _text(path: Path) -> str | None:
@@ -357,12 +390,7 @@ def read_pipeline(path: str | Path, plugins: Plugins) -> tuple[Saved, Path, dict
         saved, state = layout.read(folder, plugins.registry)
         return saved, folder, state
     saved = read_saved(folder / "pipeline.json", plugins, *(name for name in PARTS if name not in OPTIONAL))
-    tables = {
-        part: beneath(folder, part, saved.tables[part], plugins.registry)
-        for part in INNER
-        if part in saved.tables
-    }
-    return saved.model_copy(update=tables), folder, None
+    return saved, folder, None
 
 
 def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
@@ -375,36 +403,6 @@ def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
     refuse_foreign(folder, lambda names: [name for name in names if name not in ours], "pipeline", "folder")
     for inner in (path for part in ("start", "guidance") for path in (folder / part).glob("*")):
         refuse_to_replace(inner, known)
-
-
-def beneath(folder: Path, part: str, table: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """The table of a part in `INNER`, its paths relative to `folder` made absolute.
-
-    Raises:
-        CheckpointError: if one leads out of the folder, or to the folder itself (an endless recursion).
-    """
-    component = registry.components(PARTS[part]).get(str(table.get("type")))
-    paths = {option.name for option in component.options if option.annotation is Path} if component else set()
-    relative = {name: value for name, value in table.items() if name in paths and isinstance(value, str)}
-    return table | {name: str(inside(folder, value, f"{part}.{name}")) for name, value in relative.items()}
-
-
-def inside(folder: Path, relative: str, key: str) -> Path:
-    """Resolve a path of pipeline.json, links followed; it must be inside the saved folder.
-
-    Raises:
-        CheckpointError: if it is not.
-    """
-    whole = folder.resolve()
-    try:
-        result = (whole / relative).resolve()
-        result.exists()  # raises if the system does not allow such a name
-    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a null byte
-        result = whole
-    if whole not in result.parents:
-        file, shown = folder / "pipeline.json", printable(relative)
-        raise CheckpointError(f"{file}: {key} must be a folder inside this one, not {shown!r}")
-    return result
 
 
 def locate(path: str | Path, registry: Registry) -> Path:

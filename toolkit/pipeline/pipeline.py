@@ -26,6 +26,7 @@ from toolkit.pipeline.folder import (
     plugins_of,
     read_pipeline,
     read_weights,
+    whole,
     write_pipeline,
 )
 from toolkit.pipeline.images import OutputType, convert
@@ -149,10 +150,7 @@ class Pipeline:
         Raises:
             RunError: if the folder holds other files, or cannot be written.
         """
-        inner: dict[str, Mapping[str, Saveable]] = dict(self._inner)
-        if self.encoder is not None:
-            inner["encoder"] = self.encoder.folders()
-        parts = (self.saved, self.denoiser, self.sampler, self.start, inner)
+        parts = (self.saved, self.denoiser, self.sampler, self.start, self._folders)
         write_pipeline(Path(path), *parts, self.registry, self.readme)
         load().tell("toolkit_pipeline_saved", folder=Path(path), run=run)
 
@@ -195,6 +193,20 @@ class Pipeline:
         pipelines = [pipeline for several in self._inner.values() for pipeline in several.values()]
         own = plugins_of(self.saved.tables, self.registry)
         return [own, *(pipeline.plugins for pipeline in pipelines)]
+
+    def refuse_outside(self) -> None:
+        """Refuse what no folder could hold: a part that reads elsewhere, e.g. a start from examples.
+
+        Raises:
+            RecipeError: naming the option.
+        """
+        whole(self.saved, self._folders, self.registry)
+
+    @property
+    def _folders(self) -> dict[str, Mapping[str, Saveable]]:
+        """What is saved in folders below its own, by part and option."""
+        encoding = {} if self.encoder is None else {"encoder": self.encoder.folders()}
+        return {**self._inner, **encoding}
 
     @property
     def _inner(self) -> dict[str, Mapping[str, Sampled]]:

@@ -1,6 +1,7 @@
 """Components by name: plugins add them, and tables of a recipe choose among them."""
 
 import inspect
+import pathlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -223,17 +224,24 @@ class Registry:
         return [*causes, *map(line, problems[:PROBLEMS]), *rest]
 
     def complete(
-        self, target: type, table: Any, where: Where = bracketed, *, common: type | None = None
+        self,
+        target: type,
+        table: Any,
+        where: Where = bracketed,
+        *,
+        common: type | None = None,
+        home: pathlib.Path | None = None,
     ) -> Table:
         """Fill in a table: its `type` and every default, in nested tables too, ready to be built.
 
         `target` is an interface, of which the table chooses a component, or a dataclass of plain options.
-        `common` is a dataclass whose options the table takes as well.
+        `common` is a dataclass whose options the table takes as well. `home` is the saved folder that it is
+        from: its paths are relative to that, and none may lead out of it.
 
         Raises:
             RecipeError: with one line for each problem.
         """
-        completion = Completion(self)
+        completion = Completion(self, home=home)
         complete = completion.complete(target, table, common=common)
         if completion.problems:
             lines = self.lines(completion.problems, lambda p: f"{where(p.path)} {p.text}{p.hint()}")

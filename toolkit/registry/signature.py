@@ -33,6 +33,11 @@ SUPPLIED = {
 }
 REQUIRED = inspect.Parameter.empty
 
+OUTSIDE = "outside"
+# Text by which a component reads what is elsewhere: a Hub id, an address. Saved folders may have none, and no
+# path out of them: a stranger's would have us read the user's files, or ask the network.
+Outside = Annotated[str, OUTSIDE]
+
 _PLAIN = (bool, int, float, str, Path)
 _NONE = type(None)
 
@@ -59,6 +64,7 @@ class Option:
         nested: the interface whose components it takes; None for a plain value.
         many: `list` or `dict` if it takes several components.
         plain: the type of a plain value that it takes instead of a table (`float | ScalarSchedule`).
+        outside: whether it is `Outside`.
     """
 
     name: str
@@ -69,6 +75,7 @@ class Option:
     nested: type | None = None
     many: type | None = None
     plain: Any = None
+    outside: bool = False
 
     @property
     def required(self) -> bool:
@@ -213,7 +220,8 @@ def _option(name: str, annotation: Any, default: Any, description: str) -> Optio
     if preset is not None or not is_plain(bare):
         text = inspect.formatannotation(annotation)
         raise SignatureError(f"the type of {name!r}, {text}, is not one that an option can have")
-    option = Option(name, bare, default, description, optional)
+    outside = get_origin(bare) is Annotated and OUTSIDE in get_args(bare)
+    option = Option(name, bare, default, description, optional, outside=outside)
     if default is REQUIRED or (default is None and optional):
         return option
     try:

@@ -1,6 +1,7 @@
 """Tables and signatures: fill in defaults, collect problems, and build the objects described."""
 
 import copy
+import pathlib
 import re
 import traceback
 from collections.abc import Callable, Mapping
@@ -172,10 +173,12 @@ class Completion:
     """Fills in tables, and collects everything that is wrong with them in `problems`.
 
     A table is for an interface, of which it chooses a component by its `type`, or for a dataclass of options.
+    Those of a saved folder, `home`, may name nothing outside it.
     """
 
     catalogue: Catalogue
     problems: list[Problem] = field(default_factory=list)
+    home: pathlib.Path | None = None
 
     def complete(
         self,
@@ -258,7 +261,11 @@ class Completion:
         bare = option.plain is not None and not isinstance(value, dict)
         if option.nested is None or bare:
             try:
-                parsed = values.parse(option.plain if bare else option.annotation, value)
+                parsed = values.parse(option.plain if bare else option.annotation, value, self.home)
+                if option.outside and self.home is not None:
+                    raise values.Mismatch(
+                        f"not {values.as_text(value)}, which is not inside the saved folder"
+                    )
                 return values.plain(parsed), parsed
             except values.Mismatch as mismatch:
                 self._complain(path, f"{option.name!r} must be {option.expected}, {mismatch}")

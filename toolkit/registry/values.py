@@ -39,19 +39,26 @@ class Mismatch(Exception):
     """A value that its type does not allow; the message is `not <value>`, with a hint if there is one."""
 
 
-def parse(annotation: Any, value: Any) -> Any:
+def parse(annotation: Any, value: Any, home: Path | None = None) -> Any:
     """Convert a value to its type: a list to a tuple, text to a Path or Enum, 1 to 1.0.
 
     Nothing else is converted: neither "1" nor true is 1, and neither inf nor nan is a number.
 
+    Args:
+        annotation: the type.
+        value: as a recipe or a JSON file has it.
+        home: the saved folder that it comes from, a stranger's perhaps: every path must lead into it.
+
     Raises:
-        Mismatch: if it does not fit.
+        Mismatch: if it does not fit, or a path leads out of `home`.
     """
     if isinstance(value, FlagValue):
         return _parse_flag(annotation, value)
     value = _without_flags(value)
     try:
-        return _check(annotation, value)
+        return _check(annotation, value, home)
+    except _OutsideError:
+        raise Mismatch(f"not {as_text(value)}, which is not inside the saved folder") from None
     except ValidationError as error:
         hint = next((hint for other, hint in _meant(value) if _fits(annotation, other)), "")
         raise Mismatch(f"not {as_text(value)}{_place(value, error)}{hint}") from error
@@ -66,8 +73,12 @@ def _without_flags(value: Any) -> Any:
     return value.value if isinstance(value, FlagValue) else value
 
 
-def _check(annotation: Any, value: Any) -> Any:
-    checked = _absolute(_adapter(annotation).validate_json(json.dumps(value)))
+class _OutsideError(Exception):
+    """A path leads out of the folder that it must stay in."""
+
+
+def _check(annotation: Any, value: Any, home: Path | None = None) -> Any:
+    checked = _absolute(_adapter(annotation).validate_json(json.dumps(value)), home)
     if any(map(_impossible, _leaves(checked))):
         raise TypeError(f"nothing can be made of {checked!r}")
     return checked
@@ -87,13 +98,31 @@ def _impossible(value: Any) -> bool:
     return isinstance(value, int) and abs(value) > _LARGEST
 
 
-def _absolute(value: Any) -> Any:
-    """The value with ~ expanded and absolute paths, which stay right when the working directory changes."""
+def _absolute(value: Any, home: Path | None) -> Any:
+    """The value with absolute paths, which stay right when the working directory changes: inside `home`.
+
+    Without a home they are the user's, and ~ is expanded.
+    """
+    if isinstance(value, Path) and home is not None:
+        return _inside(home, value)
     if isinstance(value, Path):
         return Path(os.path.expanduser(value)).absolute()  # a name that is no user's stays as it is
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_absolute, value))
-    return {key: _absolute(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+        return type(value)(_absolute(inner, home) for inner in value)
+    return {key: _absolute(v, home) for key, v in value.items()} if isinstance(value, dict) else value
+
+
+def _inside(home: Path, path: Path) -> Path:
+    """A path relative to a folder, links followed; not the folder itself: what reads itself never ends."""
+    whole = home.resolve()
+    try:
+        result = (whole / path).resolve()
+        result.exists()  # raises if the system does not allow such a name
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a null byte
+        result = whole
+    if whole not in result.parents:
+        raise _OutsideError
+    return result
 
 
 def _leaves(value: Any) -> Iterator[Any]:

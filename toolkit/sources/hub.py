@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toolkit.data.source import DataSource
 from toolkit.errors import DataError, nearest
-from toolkit.registry.signature import Positive
+from toolkit.registry.signature import Outside, Positive
 from toolkit.sources import pictures
 from toolkit.sources.pictures import Channels, Encoded, Fit
 
@@ -43,7 +43,7 @@ class HubDataset(DataSource):
 
     def __init__(
         self,
-        path: str,
+        path: Outside,
         config: str | None = None,
         split: str = "train",
         held_out_split: str | None = None,

@@ -47,8 +47,10 @@ class Previews:
     def __init__(self, recipe: Recipe, built: Built, registry: Registry, processes: Processes) -> None:
         self.options: SampleOptions = recipe.common(("samples",))
         self._recipe, self._built, self._registry, self._processes = recipe, built, registry, processes
-        # So that a sampler refuses its options now, not after training.
+        # So that a sampler refuses its options now, not after training; and what could not be loaded again.
         self.any = bool(self._previewed(0))
+        if (result := self.pipeline(0, average=True)) is not None:
+            result.refuse_outside()
 
     def pipeline(self, step: int, *, average: bool) -> Pipeline | None:
         """The pipeline of the current weights, or with `average` of their averages if there are any.
