@@ -57,6 +57,8 @@ def test_what_is_declared_is_known() -> None:
         ("ddgan_small_discriminator", "check_rows_do_not_leak"),
         ("ddgan_large_discriminator", "check_rows_do_not_leak"),
         ("gan", "check_micro_batches"),
+        ("progressive_gan", "check_micro_batches"),
+        ("progressive_discriminator", "check_rows_do_not_leak"),
         ("classifier", "check_micro_batches"),
     }
 

@@ -34,6 +34,19 @@ def test_the_channels_of_a_stacked_picture_are_independent():
     assert (digits.corrcoef() - torch.eye(3)).abs().max() < 0.02
 
 
+def test_each_channel_shows_every_digit_once_before_any_again():
+    """As DDGAN's authors draw StackedMNIST: two permutations of the digits in each channel."""
+    digits = Digits()
+    n, known = len(digits), contents(digits)
+    images, _ = StackedDigits(digits, length=2 * n + 3).read(torch.arange(2 * n + 3))
+    for channel in images.unbind(1):
+        shown = [image.numpy().tobytes() for image in channel]
+        assert (
+            sorted(shown[:n]) == sorted(shown[n : 2 * n]) == sorted(known) and shown[:n] != shown[n : 2 * n]
+        )
+    assert not torch.equal(images[:, 0], images[:, 1])
+
+
 def test_examples_depend_on_the_seed_and_on_nothing_else():
     one, again, other = (StackedDigits(Digits(), 200, seed=seed).read(INDICES)[0] for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)

@@ -22,26 +22,32 @@ def small_networks(**discriminator):
 
 
 class Fixed(Denoiser):
-    """Says x_0 = 2 x_t, and draws nothing."""
+    """Says x_0 = 2 x_t, and draws nothing; it keeps the classes that it was asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
 
     def forward(self, x_t, t, *, s=None, label=None, latent=None):
+        self.asked.append(label)
         return Prediction(ONE_STEP, x_t, t, x0=2 * x_t)
 
 
 class Linear(Discriminator):
-    """D(x) = <w, x>, whose slope is w everywhere; it keeps what it has seen."""
+    """D(x) = <w, x>, whose slope is w everywhere; it keeps what it has seen, and of which classes."""
 
     def __init__(self, *w):
         super().__init__()
-        self.w, self.seen = nn.Parameter(torch.tensor(w)), []
+        self.w, self.seen, self.asked = nn.Parameter(torch.tensor(w)), [], []
 
-    def forward(self, x):
+    def forward(self, x, label=None):
         self.seen.append(x.detach())
+        self.asked.append(label)
         return (x * self.w).sum(1)
 
 
-def step_of(networks, number=0, repetition=0, float32=nullcontext):
-    return Step(number, repetition, torch.device("cpu"), networks, networks, float32)
+def step_of(networks, number=0, repetition=0, float32=nullcontext, total=None):
+    return Step(number, repetition, torch.device("cpu"), networks, networks, float32, total=total)
 
 
 def take(objective, name, networks, number=0, repetition=0, images=None):

@@ -91,13 +91,47 @@ decay = 0.5
 [samples]
 num = 4
 """
+TINY_PROGRESSIVE = """
+[run]
+batch_size = 8
+micro_batch_size = 4
+steps = 8
+log_every = 1
+[data]
+type = "digits"
+[schedule]
+type = "betas"
+betas = [1.0]
+[networks.generator]
+type = "progressive_generator"
+latent_width = 4
+width = 8
+[networks.discriminator]
+type = "progressive_discriminator"
+width = 8
+[objective]
+type = "progressive_gan"
+phase_images = 24
+[optimizers.generator]
+type = "adam"
+lr = 1e-2
+betas = [0.5, 0.99]
+[optimizers.discriminator]
+type = "adam"
+lr = 1e-2
+betas = [0.5, 0.99]
+[ema.generator]
+decay = 0.5
+[samples]
+num = 0
+"""
 TINY = {"sngan": TINY_SNGAN, "dcgan": TINY_DCGAN}
 
 
-def train(recipe: Path | str, *changes: str) -> Result:
+def train(recipe: Path | str, *changes: str, flags: tuple[str, ...] = ()) -> Result:
     """`toolkit train`, with values set."""
     sets = [part for value in changes for part in ("--set", value)]
-    return CliRunner().invoke(main, ["train", str(recipe), *sets])
+    return CliRunner().invoke(main, ["train", str(recipe), *sets, *flags])
 
 
 def all_runs(folder: Path, name: str) -> None:

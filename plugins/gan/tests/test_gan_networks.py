@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from toolkit_gan.attention import SelfAttention
 from toolkit_gan.dcgan import DCGANDiscriminator, DCGANGenerator
-from toolkit_gan.sngan import DoublingBlock, JudgingBlock, SNGANDiscriminator, SNGANGenerator
+from toolkit_gan.sngan import ClassNorm, DoublingBlock, JudgingBlock, SNGANDiscriminator, SNGANGenerator
 
 
 def parameters(network):
@@ -123,7 +124,7 @@ def singular_values(network):
     return [
         torch.linalg.matrix_norm(module.weight.detach().flatten(1), 2).item()
         for module in network.modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding)
     ]
 
 
@@ -141,6 +142,61 @@ def test_spectral_normalisation_brings_every_largest_singular_value_to_one():
     assert singular_values(network) == pytest.approx([1] * 12, abs=0.02)
     free = SNGANDiscriminator((1, 16, 16), width=8, spectral_norm=False)
     assert max(singular_values(free)) > 1.5
+
+
+def test_sagan_normalises_every_matrix_of_both_networks():
+    """Conditional batch normalisation keeps its tables: they are scales and shifts, no matrix."""
+    torch.manual_seed(0)
+    options = {"width": 8, "attention": (8,), "num_classes": 10, "conditional": True}
+    generator = SNGANGenerator(ONE_STEP, (1, 16, 16), 4, spectral_norm=True, **options)
+    discriminator = SNGANDiscriminator((1, 16, 16), **options)
+    x, label = torch.randn(4, 1, 16, 16), torch.arange(4)
+    with torch.no_grad():
+        for p in (*generator.parameters(), *discriminator.parameters()):
+            p.mul_(3)
+    for _ in range(40):
+        generator.images(torch.randn(4, 4), label)
+        discriminator(x, label)
+    for network, layers in ((generator.eval(), 1 + 2 * 3 + 4 + 1), (discriminator.eval(), 12 + 1)):
+        assert singular_values(network) == pytest.approx([1] * layers, abs=0.02)
+
+
+def test_a_conditional_generator_scales_and_shifts_by_class():
+    torch.manual_seed(0)
+    norm, x = ClassNorm(4, classes=3), torch.randn(5, 4, 2, 2)
+    label, plain = torch.tensor([0, 2, 2, 1, 0]), nn.BatchNorm2d(4, affine=False)
+    assert torch.equal(norm(x, label), plain(x))
+    with torch.no_grad():
+        norm.scales.normal_()
+        norm.shifts.normal_()
+    scale, shift = (table[label][:, :, None, None] for table in (norm.scales, norm.shifts))
+    assert torch.allclose(norm(x, label), scale * plain(x) + shift, atol=1e-6)
+    for classes, differ in ((None, False), (3, True)):
+        generator = SNGANGenerator(ONE_STEP, (1, 8, 8), 4, width=4, num_classes=classes, conditional=differ)
+        for module in generator.modules():
+            if isinstance(module, ClassNorm) and differ:
+                nn.init.normal_(module.shifts)
+        z = torch.randn(1, 4).expand(2, 4)
+        noise, t, label = torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.tensor([0, 1])
+        one, other = generator.eval()(noise, t, label=label, latent=z).x0
+        assert torch.equal(one, other) is not differ
+
+
+def test_the_projection_adds_the_features_in_the_direction_of_the_class():
+    torch.manual_seed(0)
+    plain = SNGANDiscriminator((1, 8, 8), width=4, spectral_norm=False)
+    told = SNGANDiscriminator((1, 8, 8), width=4, spectral_norm=False, num_classes=3, conditional=True)
+    told.load_state_dict(plain.state_dict(), strict=False)
+    x, label = torch.randn(5, 1, 8, 8), torch.tensor([0, 2, 2, 1, 0])
+    features = relu(plain.blocks(x)).sum((2, 3))
+    expected = plain(x) + (features * told.projection.weight[label]).sum(1)
+    assert torch.allclose(told(x, label), expected, atol=1e-5) and torch.equal(plain(x, label), plain(x))
+
+
+@pytest.mark.parametrize("network", [SNGANDiscriminator, partial(SNGANGenerator, ONE_STEP)])
+def test_a_conditional_network_needs_labelled_data(network):
+    with pytest.raises(ValueError, match="conditional = true needs labelled data"):
+        network((1, 8, 8), width=4, conditional=True)
 
 
 def test_power_iterations_run_in_training_only():

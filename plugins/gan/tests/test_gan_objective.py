@@ -4,7 +4,7 @@ import pytest
 import torch
 from gan_networks import ONE_STEP, Fixed, Linear, has_gradient, small_networks, step_of, take
 
-from toolkit import Batch
+from toolkit import Batch, RecipeError
 from toolkit.diffusion.chain import listed_betas
 from toolkit_gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from toolkit_gan.losses import discriminator_loss, generator_loss, gradient_penalty, r1
@@ -84,7 +84,9 @@ def test_penalties_are_taken_in_float32_under_autocast():
         real, fake = torch.randn(2, 6, 1, 8, 8)
         step = step_of(networks, float32=partial(torch.autocast, "cpu", enabled=False))
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            return GAN(ONE_STEP, "hinge", gp_weight=1.0)._penalties(real, fake, step)["gp"][1]
+            return GAN(ONE_STEP, "hinge", gp_weight=1.0)._penalties(
+                networks["discriminator"], real, fake, step
+            )["gp"][1]
 
     assert torch.equal(penalty(autocast=True), penalty(autocast=False))
 
@@ -122,6 +124,37 @@ def test_the_generators_batch_is_so_many_times_that_of_the_discriminator():
     with torch.no_grad():
         objective._generator_turn(Batch(torch.randn(5, 2), None, 0), step_of(networks))
     assert [len(seen) for seen in networks["discriminator"].seen] == [10]
+
+
+def test_generated_images_have_the_classes_of_the_batch_and_are_judged_by_them():
+    networks = {"generator": Fixed(), "discriminator": Linear(1.0, 1.0)}
+    objective = GAN(ONE_STEP, "hinge", fakes_per_real=2, gp_weight=1.0, r1_gamma=1.0)
+    batch = Batch(torch.randn(3, 2), torch.tensor([4, 0, 2]), 0)
+    for turn in objective.turns():
+        turn.loss(batch, step_of(networks))
+    once, twice = [4, 0, 2], [4, 0, 2, 4, 0, 2]
+    assert [label.tolist() for label in networks["generator"].asked] == [once, twice]
+    # Real and generated images, both penalties; and the generator's turn.
+    assert [label.tolist() for label in networks["discriminator"].asked] == [once, once, once, once, twice]
+
+
+@pytest.mark.parametrize("conditional", [(True, False), (False, True)])
+def test_a_conditional_network_is_not_trained_against_an_unconditional_one(conditional):
+    networks = {"generator": Fixed(), "discriminator": Linear(1.0, 1.0)}
+    networks["generator"].conditional, networks["discriminator"].conditional = conditional
+    one, other = (str(value).lower() for value in conditional)
+    for turn in GAN(ONE_STEP, "hinge").turns():
+        with pytest.raises(RecipeError, match=f"conditional go together: they are {one} and {other}"):
+            turn.loss(Batch(torch.randn(5, 2), torch.zeros(5), 0), step_of(networks))
+
+
+def test_drift_is_the_mean_square_of_the_logits_of_real_images():
+    networks, x = {"generator": Fixed(), "discriminator": Linear(3.0, 4.0)}, torch.randn(5, 2)
+    loss = take(GAN(ONE_STEP, "wasserstein", drift=0.5), "discriminator", networks, images=x)
+    drift = (3 * x[:, 0] + 4 * x[:, 1]).square().mean()
+    assert loss.logs["drift"].item() == pytest.approx(drift.item(), rel=1e-5)
+    plain = loss.logs["fake"] - loss.logs["real"]
+    assert (loss.total - plain).item() == pytest.approx(drift.item() / 2, rel=1e-5)
 
 
 def test_dequantisation_raises_real_images_by_less_than_a_grey_level():

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 class SelfAttention(nn.Module):
     """x + gamma v(sum_j beta_ij h(x_j)), beta_ij = softmax_j f(x_j) . g(x_i).
 
-    f, g and h have an eighth of the channels. gamma begins at 0, so that a network begins without attention.
+    This is the paper's: f, g and h have an eighth of the channels. (In its TensorFlow code h has half of
+    them, and f and h are pooled to half the side.) gamma begins at 0, so that a network begins without it.
     The sum is written out because fused kernels cannot be differentiated twice, as R1 and gradient penalties
     do.
     """
@@ -22,7 +23,7 @@ class SelfAttention(nn.Module):
             nn.init.xavier_uniform_(conv.weight)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         f, g, h = (conv(x).flatten(2) for conv in (self.f, self.g, self.h))  # (B, C / 8, H W)
         beta = torch.einsum("bcj,bci->bij", f, g).softmax(dim=2)
         o = torch.einsum("bij,bcj->bci", beta, h).unflatten(2, x.shape[2:])

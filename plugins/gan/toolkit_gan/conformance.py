@@ -15,23 +15,16 @@ split = "test"
 type = "betas"
 betas = [1.0]
 [objective]
-type = "gan"
-loss = "hinge"
-n_dis = 2
-fakes_per_real = 2
-gp_weight = 1.0
-r1_gamma = 0.1
-penalty_every = 3
-dequantise = 0.01
-instance_noise = 0.1
+{objective}
 [networks.generator]
 type = "{family}_generator"
 latent_width = 4
 width = 4
+{generator}
 [networks.discriminator]
 type = "{family}_discriminator"
 width = 4
-{norm}
+{discriminator}
 [optimizers.generator]
 type = "adam"
 lr = 1e-3
@@ -41,11 +34,28 @@ lr = 1e-3
 [ema.generator]
 decay = 0.5
 """
+OPTIONS = """
+type = "gan"
+loss = "hinge"
+n_dis = 2
+fakes_per_real = 2
+gp_weight = 1.0
+r1_gamma = 0.1
+drift = 0.1
+penalty_every = 3
+dequantise = 0.01
+instance_noise = 0.1
+"""
+BATCH = "its last block is told how much the images of a batch differ, as published"
 
 
 def cases() -> list[testing.Case]:
     result = []
-    for family in ("dcgan", "sngan"):
+    for family, declares in (
+        ("dcgan", {}),
+        ("sngan", {}),
+        ("progressive", {"check_rows_do_not_leak": BATCH}),
+    ):
         result += [
             testing.Case(Denoiser, f"{family}_generator", {"latent_width": 4, "width": 4}, schedule=ONE_STEP),
             testing.Case(
@@ -54,12 +64,44 @@ def cases() -> list[testing.Case]:
                 {"width": 4},
                 schedule=ONE_STEP,
                 inputs=lambda n: (torch.randn(n, 1, 8, 8),),
+                declares=declares,
             ),
         ]
+    result += [
+        testing.Case(
+            Denoiser,
+            "sngan_generator",
+            {"latent_width": 4, "width": 4, "attention": [8], "conditional": True, "spectral_norm": True},
+            num_classes=3,
+            schedule=ONE_STEP,
+        ),
+        testing.Case(
+            Discriminator,
+            "sngan_discriminator",
+            {"width": 4, "attention": [4], "conditional": True},
+            num_classes=3,
+            schedule=ONE_STEP,
+            inputs=lambda n: (torch.randn(n, 1, 8, 8), torch.arange(n) % 3),
+        ),
+    ]
     # The losses themselves are means over rows, as a discriminator shows that keeps no statistics.
-    plain, declares = "spectral_norm = false", {"check_micro_batches": STATISTICS}
+    plain = {
+        "objective": OPTIONS,
+        "family": "sngan",
+        "generator": "",
+        "discriminator": "spectral_norm = false",
+    }
+    told = "conditional = true\nattention = [4]"
+    sagan = plain | {"generator": "conditional = true\nspectral_norm = true", "discriminator": told}
+    growing = {"objective": 'type = "progressive_gan"\nphase_images = 10', "family": "progressive"}
+    growing |= {"generator": "", "discriminator": ""}
     return [
         *result,
-        testing.Case(Objective, "gan", recipe=RECIPE.format(family="sngan", norm=plain)),
-        testing.Case(Objective, "gan", recipe=RECIPE.format(family="sngan", norm=""), declares=declares),
+        testing.Case(Objective, "gan", recipe=RECIPE.format(**plain)),
+        *(
+            testing.Case(
+                Objective, name, recipe=RECIPE.format(**options), declares={"check_micro_batches": why}
+            )
+            for name, options, why in (("gan", sagan, STATISTICS), ("progressive_gan", growing, BATCH))
+        ),
     ]

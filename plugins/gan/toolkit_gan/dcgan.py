@@ -47,7 +47,7 @@ class DCGANGenerator(Generator):
         self.layers = nn.Sequential(*layers)
         initialise(self)
 
-    def images(self, z: Tensor) -> Tensor:
+    def images(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         out: Tensor = self.layers(z[:, :, None, None])
         return out.tanh()
 
@@ -77,7 +77,7 @@ class DCGANDiscriminator(Discriminator):
         self.layers = nn.Sequential(*layers)
         initialise(self)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         check_shape(x, self.sample_shape)  # a larger image would pass, with a map of logits
         logits: Tensor = self.layers(x)
         return logits.flatten()

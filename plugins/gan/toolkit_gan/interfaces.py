@@ -21,8 +21,8 @@ class Generator(Denoiser, ABC):
     latent_width: int
 
     @abstractmethod
-    def images(self, z: Tensor) -> Tensor:
-        """(B, C, H, W) in [-1, 1] from z (B, latent_width)."""
+    def images(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) near [-1, 1] from z (B, latent_width), of these classes (B,) if it is conditional."""
 
     def latent(self, n: int, generators: Sequence[torch.Generator] | None) -> Tensor:
         return randn((n, self.latent_width), generators, next(self.parameters()).device)
@@ -37,15 +37,21 @@ class Generator(Denoiser, ABC):
         latent: Tensor | None = None,
     ) -> Prediction:
         z = self.latent(len(x_t), None) if latent is None else latent
-        return Prediction(self.schedule, x_t, t, x0=self.images(z).float())
+        return Prediction(self.schedule, x_t, t, x0=self.images(z, label).float())
 
 
 class Discriminator(nn.Module, ABC):
-    """Judges whether an image is real; as the critic of a Wasserstein GAN, it scores it."""
+    """Judges whether an image is real; as the critic of a Wasserstein GAN, it scores it.
+
+    Attributes:
+        conditional: whether this instance asks for the class that an image shall show.
+    """
+
+    conditional: bool = False
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B,), high for real, from x (B, ...)."""
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """Logits (B,), high for real, from x (B, ...); label (B,) if the data has classes."""
 
 
 def doublings(sample_shape: tuple[int, ...]) -> tuple[int, int]:
@@ -64,6 +70,17 @@ def doublings(sample_shape: tuple[int, ...]) -> tuple[int, int]:
             "data.size to a size that it gives (8, 10, 12, 14, 16, 20, 24, 28, 32, ...)"
         )
     return side // 2**n, n
+
+
+def classes_of(num_classes: int | None, conditional: bool) -> int | None:
+    """How many classes a network is told; None for one that is not conditional.
+
+    Raises:
+        ValueError: if it shall be conditional, and the data has no labels.
+    """
+    if conditional and num_classes is None:
+        raise ValueError("conditional = true needs labelled data")
+    return num_classes if conditional else None
 
 
 def check_shape(x: Tensor, sample_shape: tuple[int, ...]) -> None:

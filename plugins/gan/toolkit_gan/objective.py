@@ -1,14 +1,15 @@
 """The objective of one-shot GANs."""
 
+from functools import partial
 from typing import Annotated, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit import Batch, Chain, Denoiser, Loss, Objective, Step, Turn
+from toolkit import Batch, Chain, Denoiser, Loss, Objective, RecipeError, Step, Turn
 from toolkit_gan.interfaces import Discriminator
-from toolkit_gan.losses import Adversarial, discriminator_loss, generator_loss, gradient_penalty, r1
+from toolkit_gan.losses import Adversarial, Judge, discriminator_loss, generator_loss, gradient_penalty, r1
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -21,6 +22,7 @@ class GAN(Objective):
     A generator is a denoiser that draws x_0 from pure noise on a chain of one step, so that samplers and
     pipelines need to know nothing of it. A step is `n_dis` updates of the discriminator, each on a fresh
     batch, then one of the generator. Each turn draws x_1 and z first, then what the options below ask for.
+    Generated images have the classes of the real ones of their batch, for networks that are conditional.
 
     Batch normalisation sees one micro-batch of real or of generated images at a time: results depend on its
     size. Spectral norm takes a power iteration in each forward pass in training, so results depend on the
@@ -32,7 +34,8 @@ class GAN(Objective):
         fakes_per_real: images generated in the generator's turn for each of the batch size (SNGAN takes 2).
         gp_weight: weight of E (|grad D| - 1)^2 between real and generated images (Gulrajani et al. 2017, 10).
         r1_gamma: half of it is the weight of E |grad D|^2 at real images (Mescheder et al. 2018).
-        penalty_every: take these two in one of so many updates of the discriminator, with so many
+        drift: weight of E D(x)^2 at real images, which keeps a critic near 0 (Karras et al. 2018, 0.001).
+        penalty_every: take gp and r1 in one of so many updates of the discriminator, with so many
             times the weight (lazy regularisation, Karras et al. 2020).
         dequantise: add U[0, dequantise) to real images (SNGAN takes 1/128, one grey level).
         instance_noise: standard deviation of Gaussian noise added to all that the discriminator sees
@@ -53,6 +56,7 @@ class GAN(Objective):
         fakes_per_real: Count = 1,
         gp_weight: Weight = 0.0,
         r1_gamma: Weight = 0.0,
+        drift: Weight = 0.0,
         penalty_every: Count = 1,
         dequantise: Weight = 0.0,
         instance_noise: Weight = 0.0,
@@ -65,7 +69,7 @@ class GAN(Objective):
             )
         self.loss, self.n_dis, self.fakes_per_real = loss, n_dis, fakes_per_real
         self.gp_weight, self.r1_weight, self.penalty_every = gp_weight, r1_gamma / 2, penalty_every
-        self.dequantise, self.instance_noise = dequantise, instance_noise
+        self.drift, self.dequantise, self.instance_noise = drift, dequantise, instance_noise
 
     def turns(self) -> tuple[Turn, ...]:
         return (
@@ -79,33 +83,41 @@ class GAN(Objective):
     def measures(self) -> tuple[Turn, ...]:
         return (Turn("discriminator", (), self._held_out),)
 
-    def fakes(self, n: int, like: Tensor, step: Step) -> Tensor:
-        """n images (n, ...), each of the shape of those in `like` (B, ...)."""
-        noise = torch.randn(n, *like.shape[1:], device=like.device)
-        t = torch.zeros(n, dtype=torch.int64, device=like.device)
-        fakes: Tensor = step.networks["generator"](noise, t).x0
+    def fakes(self, batch: Batch, step: Step, times: int = 1) -> Tensor:
+        """So many times as many images as the batch has, of the same shape and classes."""
+        generator, judge = step.networks["generator"], step.networks["discriminator"]
+        if generator.conditional != judge.conditional:
+            one, other = (str(network.conditional).lower() for network in (generator, judge))
+            raise RecipeError(
+                "networks.generator.conditional and networks.discriminator.conditional go together: they are "
+                f"{one} and {other}"
+            )
+        n = times * len(batch.images)
+        noise = torch.randn(n, *batch.images.shape[1:], device=step.device)
+        t = torch.zeros(n, dtype=torch.int64, device=step.device)
+        fakes: Tensor = generator(noise, t, label=repeated(batch.labels, times)).x0
         return fakes
 
     def _noised(self, x: Tensor) -> Tensor:
         return x + self.instance_noise * torch.randn_like(x) if self.instance_noise else x
 
-    def _pair(self, real: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    def _pair(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
         """Real and generated images as the discriminator sees them."""
-        fake = self.fakes(len(real), real, step)
+        real, fake = batch.images, self.fakes(batch, step)
         if self.dequantise:
             real = real + self.dequantise * torch.rand_like(real)
         return self._noised(real), self._noised(fake)
 
-    def _judge(self, real: Tensor, fake: Tensor, step: Step) -> Loss:
-        judge = step.networks["discriminator"]
-        # Apart, so that each has batch statistics of its own; bf16 would be too coarse for the losses.
-        real_logits, fake_logits = judge(real).float(), judge(fake).float()
-        logs = {"real": real_logits.mean(), "fake": fake_logits.mean()}
-        return Loss(discriminator_loss(self.loss, real_logits, fake_logits), logs)
+    def _judged(self, real: Tensor, fake: Tensor) -> Loss:
+        """The discriminator's loss from its logits, without penalties."""
+        logs = {"real": real.mean(), "fake": fake.mean()}
+        return Loss(discriminator_loss(self.loss, real, fake), logs)
 
-    def _penalties(self, real: Tensor, fake: Tensor, step: Step) -> dict[str, tuple[float, Tensor]]:
-        """Those that are due in this update, with their weights."""
-        judge, result = step.networks["discriminator"], {}
+    def _penalties(
+        self, judge: Judge, real: Tensor, fake: Tensor, step: Step
+    ) -> dict[str, tuple[float, Tensor]]:
+        """The penalties on the slope that are due in this update, with their weights."""
+        result = {}
         if (step.number * self.n_dis + step.repetition) % self.penalty_every == 0:
             with step.float32():  # bf16 would spoil a gradient of a gradient
                 if self.gp_weight:
@@ -115,16 +127,35 @@ class GAN(Objective):
         return result
 
     def _discriminator_turn(self, batch: Batch, step: Step) -> Loss:
-        real, fake = self._pair(batch.images, step)
-        loss, penalties = self._judge(real, fake, step), self._penalties(real, fake, step)
+        real, fake = self._pair(batch, step)
+        judge = judge_of(step, batch.labels)
+        real_logits, fake_logits = logits_of(judge, real, fake)
+        loss, penalties = self._judged(real_logits, fake_logits), self._penalties(judge, real, fake, step)
+        if self.drift:
+            penalties["drift"] = self.drift, real_logits.square().mean()
         total = loss.total + sum(weight * value for weight, value in penalties.values())
         return Loss(total, {**loss.logs, **{name: value for name, (_, value) in penalties.items()}})
 
     def _generator_turn(self, batch: Batch, step: Step) -> Loss:
-        fake = self.fakes(self.fakes_per_real * len(batch.images), batch.images, step)
-        logits = step.networks["discriminator"](self._noised(fake)).float()
+        fake = self.fakes(batch, step, self.fakes_per_real)
+        judge = judge_of(step, repeated(batch.labels, self.fakes_per_real))
+        logits = judge(self._noised(fake)).float()
         return Loss(generator_loss(self.loss, logits), {"fake": logits.mean()})
 
     def _held_out(self, batch: Batch, step: Step) -> Loss:
         """The discriminator's loss on images it was not trained on: the higher, the more it overfits."""
-        return self._judge(*self._pair(batch.images, step), step)
+        return self._judged(*logits_of(judge_of(step, batch.labels), *self._pair(batch, step)))
+
+
+def judge_of(step: Step, label: Tensor | None) -> Judge:
+    """The discriminator, asked about rows of these classes."""
+    return partial(step.networks["discriminator"], label=label)
+
+
+def logits_of(judge: Judge, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of real and of generated images, in float32: bf16 would be too coarse for the losses."""
+    return judge(real).float(), judge(fake).float()  # apart, so that each has batch statistics of its own
+
+
+def repeated(label: Tensor | None, times: int) -> Tensor | None:
+    return label if label is None else label.repeat(times)

@@ -1,9 +1,14 @@
-"""SNGAN's residual networks (Miyato et al. 2018), published for 32x32 images; depth follows from the size."""
+"""SNGAN's residual networks (Miyato et al. 2018), published for 32x32 images; depth follows from the size.
+
+SAGAN's (Zhang et al. 2019) are these with spectral normalisation in the generator too, self-attention in
+both, and for labelled images conditional batch normalisation and a projection.
+"""
 
 from collections.abc import Sequence
 from math import sqrt
 from typing import Annotated, final
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from toolkit import NoiseSchedule
 from toolkit_gan.attention import SelfAttention
-from toolkit_gan.interfaces import Discriminator, Generator, check_shape, doublings
+from toolkit_gan.interfaces import Discriminator, Generator, check_shape, classes_of, doublings
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -26,9 +31,12 @@ class SNGANGenerator(Generator):
         latent_width: length of z.
         width: channels of all maps.
         attention: sides of the maps that self-attention is put on (SAGAN; not in SNGAN).
+        conditional: batch normalisation has a scale and a shift for each class (SAGAN).
+        spectral_norm: divide every weight matrix by its largest singular value (SAGAN; not in SNGAN).
 
     Raises:
-        ValueError: if the image is not square and of such a side, or no map has a side named by `attention`.
+        ValueError: if the image is not square and of such a side, no map has a side named by `attention`, or
+            there are no classes.
     """
 
     def __init__(
@@ -38,23 +46,31 @@ class SNGANGenerator(Generator):
         latent_width: Count = 128,
         width: Count = 256,
         attention: tuple[int, ...] = (),
+        num_classes: int | None = None,
+        conditional: bool = False,
+        spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.schedule, self.latent_width = schedule, latent_width
+        self.schedule, self.latent_width, self.conditional = schedule, latent_width, conditional
+        classes = classes_of(num_classes, conditional)
         base, n = doublings(sample_shape)
         self.first_map = (width, base, base)
         self.linear = nn.Linear(latent_width, width * base**2)
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         sides = [base * 2 ** (i + 1) for i in range(n)]
-        blocks = [DoublingBlock(width) for _ in sides]
+        blocks = [DoublingBlock(width, classes) for _ in sides]
         self.blocks = with_attention(blocks, sides, width, attention)
-        self.norm = nn.BatchNorm2d(width)
+        self.norm = ClassNorm(width, classes)
         self.last_conv = conv(width, sample_shape[0], 3)
+        if spectral_norm:
+            normalise(self)
 
-    def images(self, z: Tensor) -> Tensor:
-        h = self.blocks(self.linear(z).unflatten(1, self.first_map))
-        out: Tensor = self.last_conv(F.relu(self.norm(h)))
+    def images(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        h = self.linear(z).unflatten(1, self.first_map)
+        for block in self.blocks:
+            h = block(h, label)
+        out: Tensor = self.last_conv(F.relu(self.norm(h, label)))
         return out.tanh()
 
 
@@ -70,10 +86,12 @@ class SNGANDiscriminator(Discriminator):
         attention: sides of the maps that self-attention is put on (SAGAN; not in SNGAN).
         spectral_norm: divide every weight matrix by its largest singular value, estimated by one power
             iteration a forward pass in training. Without it the network is a critic for a gradient penalty.
+        conditional: add the inner product of the last features and a vector of the class (projection,
+            Miyato & Koyama 2018).
 
     Raises:
-        ValueError: if the image is not square and of a side as the generator's, or no map has a side that
-            `attention` names; or if, later, an image has another size.
+        ValueError: if the image is not square and of a side as the generator's, no map has a side that
+            `attention` names, or there are no classes; or if, later, an image has another size.
     """
 
     def __init__(
@@ -82,9 +100,12 @@ class SNGANDiscriminator(Discriminator):
         width: Count = 128,
         attention: tuple[int, ...] = (),
         spectral_norm: bool = True,
+        num_classes: int | None = None,
+        conditional: bool = False,
     ) -> None:
         super().__init__()
-        self.sample_shape = sample_shape
+        self.sample_shape, self.conditional = sample_shape, conditional
+        classes = classes_of(num_classes, conditional)
         side, halvings = sample_shape[-1], halvings_of(sample_shape)
         sides = [side // 2 ** min(i + 1, halvings) for i in range(halvings + 2)]
         others = [JudgingBlock(width, halve=i < halvings) for i in range(1, halvings + 2)]
@@ -92,14 +113,19 @@ class SNGANDiscriminator(Discriminator):
         self.blocks = with_attention(blocks, sides, width, attention)
         self.linear = nn.Linear(width, 1, bias=False)
         nn.init.xavier_uniform_(self.linear.weight)
+        self.projection = None if classes is None else nn.Embedding(classes, width)
+        if self.projection is not None:
+            nn.init.xavier_uniform_(self.projection.weight)
         if spectral_norm:
             normalise(self)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         check_shape(x, self.sample_shape)
         h = F.relu(self.blocks(x)).sum(dim=(2, 3))
-        logits: Tensor = self.linear(h)
-        return logits.squeeze(1)
+        logits: Tensor = self.linear(h).squeeze(1)
+        if self.projection is not None:
+            logits = logits + (h * self.projection(label)).sum(1)
+        return logits
 
 
 def halvings_of(sample_shape: tuple[int, ...]) -> int:
@@ -109,9 +135,9 @@ def halvings_of(sample_shape: tuple[int, ...]) -> int:
 
 
 def normalise(network: nn.Module) -> None:
-    """Spectral normalisation of every convolution and linear layer; its vectors are buffers."""
+    """Spectral normalisation of every weight matrix, that of the projection too; its vectors are buffers."""
     for module in [*network.modules()]:
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
             spectral_norm(module)
 
 
@@ -143,18 +169,35 @@ def with_attention(
     return nn.Sequential(*layers)
 
 
+class ClassNorm(nn.BatchNorm2d):
+    """Batch normalisation; if there are classes, with a scale and a shift for each (de Vries et al. 2017)."""
+
+    def __init__(self, width: int, classes: int | None = None) -> None:
+        super().__init__(width, affine=classes is None)
+        self.scales = None if classes is None else nn.Parameter(torch.ones(classes, width))
+        self.shifts = None if classes is None else nn.Parameter(torch.zeros(classes, width))
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        x = super().forward(x)
+        if self.scales is None or self.shifts is None:
+            return x
+        assert label is not None, "a conditional generator is told the class of each row"
+        scale, shift = (F.embedding(label, table)[:, :, None, None] for table in (self.scales, self.shifts))
+        return scale * x + shift
+
+
 class DoublingBlock(nn.Module):
     """(B, width, H, W) -> (B, width, 2 H, 2 W), nearest neighbours."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, classes: int | None = None) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+        self.norm1, self.norm2 = ClassNorm(width, classes), ClassNorm(width, classes)
         self.conv1, self.conv2 = (conv(width, width, 3, gain=sqrt(2)) for _ in range(2))
         self.shortcut = conv(width, width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.interpolate(F.relu(self.norm1(x)), scale_factor=2))
-        h = self.conv2(F.relu(self.norm2(h)))
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.interpolate(F.relu(self.norm1(x, label)), scale_factor=2))
+        h = self.conv2(F.relu(self.norm2(h, label)))
         # Published the other way round; a 1x1 convolution commutes with doubling and costs a quarter before.
         out: Tensor = h + F.interpolate(self.shortcut(x), scale_factor=2)
         return out
