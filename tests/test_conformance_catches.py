@@ -1,5 +1,6 @@
 """Each check of the conformance kit fails on a component that is broken in its way, and says what to do."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import broken_components as broken
 import broken_objectives as objectives
 import pytest
+import torch
 from click.testing import CliRunner
 from small_runs import install
+from torch import Tensor, nn
 
 from toolkit import (
     DataSource,
@@ -18,6 +21,7 @@ from toolkit import (
     Metric,
     NoiseSchedule,
     Objective,
+    PluginError,
     Registry,
     Sampler,
     Start,
@@ -130,6 +134,44 @@ def test_exactly_the_intended_check_fails(
     assert set(failed) == set(expected), failed
     with pytest.raises(testing.Nonconformance, match=says):
         raise testing.Nonconformance(failed[check])
+
+
+def test_labels_that_are_taken_in_secret_are_found_where_the_case_states_no_classes(
+    registry: Registry,
+) -> None:
+    case = testing.Case(Denoiser, "check_conditional", sample_shape=(2,), schedule=SHORT, registry=registry)
+    failed = {o.check: o.message for o in testing.run([case]) if o.status == "failed"}
+    assert "set it to True" in failed.pop("check_conditional") and not failed
+
+
+@pytest.mark.parametrize(("answer", "says"), [
+    ("(x, {'a': x})", "forward gives a tuple with a dict inside: give a tensor, or a tuple of tensors"),
+    ("{'a': x}", "forward gives a dict: give a tensor, or a tuple of tensors"),
+    ("None", "forward gives a NoneType"),
+    ("(x, x.mean())", r"forward gives a tensor of \(\) for 4 rows"),
+    ("(x[:3], x)", r"forward gives a tensor of \(3, 2\) for 4 rows"),
+    ("(x, x.sum(1), x)", None),
+])  # fmt: skip
+def test_what_a_network_gives_is_said_as_it_is(answer: str, says: str | None, registry: Registry) -> None:
+    class Answers(nn.Module):
+        """Answers."""
+
+        def forward(self, x: Tensor) -> Any:
+            return eval(answer)
+
+    known = registry.copy()
+    known.add(nn.Module, "answers", Answers)
+    case = testing.Case(nn.Module, "answers", inputs=lambda n: (torch.zeros(n, 2),), registry=known)
+    failed = {o.check: o.message for o in testing.run([case]) if o.status == "failed"}
+    assert (says is None) == (not failed)
+    if says is not None:
+        assert re.search(says, failed["check_output"]), failed
+
+
+@pytest.mark.parametrize("arguments", [("unet",), ("unet", Denoiser), (Denoiser,), (Denoiser, {"a": 1})])
+def test_a_case_that_is_none_says_how_to_write_one(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(PluginError, match=r"a case is Case\(kind, name, ...\), such as Case\(Denoiser, "):
+        testing.Case(*arguments)
 
 
 def test_every_check_has_a_component_that_fails_it() -> None:

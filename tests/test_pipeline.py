@@ -1,6 +1,7 @@
 """Pipelines as Python code uses them: shapes, ranges, and what an image depends on."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import toolkit
 from toolkit import Denoiser, NoiseSchedule, Pipeline, Prediction, RecipeError, Registry
 from toolkit.pipeline.folder import Saved
+from toolkit.pipeline.images import save_samples
 from toolkit.registry import load as plugins
 
 UNET = {
@@ -81,10 +84,47 @@ def together(pipeline: Pipeline, num: int, **options: Any) -> Tensor:
     return torch.cat(list(pipeline.sample(num, **options)))
 
 
-@pytest.mark.parametrize(("shape", "mode"), [((1, 8, 8), "L"), ((3, 8, 16), "RGB")])
+@pytest.mark.parametrize(("shape", "mode"), [
+    ((1, 8, 8), "L"), ((2, 8, 16), "LA"), ((3, 8, 16), "RGB"), ((4, 8, 8), "RGBA"),
+])  # fmt: skip
 def test_pil_images_have_the_size_and_the_channels_of_the_data(shape: tuple[int, ...], mode: str) -> None:
     images = make(shape)(batch_size=2).images
     assert [(image.mode, image.size) for image in images] == [(mode, (shape[2], shape[1]))] * 2
+
+
+def test_one_label_is_that_of_all_images() -> None:
+    pipeline = make_conditional()
+    one, several = (pipeline(2, seeded(0, 1), 2, "pt", labels=labels).images for labels in (3, [3, 3]))
+    assert torch.equal(one, several)
+
+
+@pytest.mark.parametrize("label", [[10, 0], [-1, 0], [0]])
+def test_a_tensor_of_labels_is_checked_before_a_network_is_called(label: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"label must be \(2,\) of the classes 0\.\.9, not \["):
+        make_conditional().draw(seeded(0, 1), 2, label=torch.tensor(label))
+
+
+def test_more_channels_than_a_picture_has_are_all_kept_as_an_array() -> None:
+    pipeline = make((5, 8, 8))
+    array = pipeline(2, seeded(0, 1)).images
+    assert array.shape == (2, 8, 8, 5) and array.min() >= 0 and array.max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_numbers_that_are_no_pictures_are_neither_clamped_nor_scaled(channels: int) -> None:
+    pictures = make((channels, 8, 8), sampler={"type": "ancestral"})
+    saved = pictures.saved.model_copy(update={"pictures": False})
+    numbers = Pipeline.from_saved(saved, registry(), "here")
+    numbers.denoiser.load_state_dict(pictures.denoiser.state_dict())
+    numbers.save_pretrained("numbers")
+    numbers = toolkit.load("numbers")
+    drawn = numbers.draw(seeded(0, 1), 2)
+    assert drawn.abs().max() > 1
+    assert torch.equal(drawn.clamp(-1, 1), pictures.draw(seeded(0, 1), 2))
+    for kind in ("pil", "np", "pt"):
+        assert np.array_equal(numbers(2, seeded(0, 1), output_type=kind).images, drawn.numpy())
+    assert save_samples(drawn, Path("grid.png"), numbers.pictures) == Path("grid.npy")
+    assert np.array_equal(np.load("grid.npy"), drawn.numpy())
 
 
 def test_arrays_have_channels_last_and_tensors_channels_first_both_from_0_to_1() -> None:
@@ -225,10 +265,14 @@ def test_labels_for_a_model_that_is_not_conditional_are_refused() -> None:
 
 @pytest.mark.parametrize(("labels", "message"), [
     ([3], "labels must be one for each of 2 images, got 1"),
-    ([3, 10], "labels must be of the classes 0..9"),
-    ([-1, 3], "labels must be of the classes 0..9"),
+    ([3, 10], "there is no class 10: labels must be of the classes 0..9"),
+    ([-1, 3], "there is no class -1: labels must be of the classes 0..9"),
+    ([3, 1.5], "there is no class 1.5"),
+    ([3, True], "there is no class True"),
+    (10, "there is no class 10"),
+    ("cat", "there is no class 'cat'"),
 ])  # fmt: skip
-def test_labels_that_are_too_few_or_no_classes_are_refused(labels: list[int], message: str) -> None:
+def test_labels_that_are_too_few_or_no_classes_are_refused(labels: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_conditional()(2, labels=labels)
 

@@ -230,3 +230,60 @@ def test_a_sampler_that_refuses_its_options_does_so_before_training(
 ) -> None:
     assert complaint in refused(train(write(), stated))
     assert not Path("runs/tiny/metrics.jsonl").exists()
+
+
+FLOATS = '''
+import torch
+from toolkit import DataSource, Start, hookimpl
+
+class Floats(DataSource):
+    """Numbers of the shape of a picture, in a range of their own.
+
+    Args:
+        channels: of each.
+    """
+    num_classes = None
+
+    def __init__(self, channels: int) -> None:
+        self.image_shape = (channels, 8, 8)
+
+    def __len__(self):
+        return 16
+
+    def read(self, indices):
+        return 5 + indices.view(-1, 1, 1, 1).expand(-1, *self.image_shape).float(), None
+
+class Lost(Start):
+    """Not finite."""
+    time = 19
+    def draw(self, shape, generators, t, device):
+        return torch.full(tuple(shape), float("inf"), device=device)
+
+@hookimpl
+def toolkit_components(registry):
+    registry.add(DataSource, "floats", Floats)
+    registry.add(Start, "lost", Lost)
+'''
+
+
+def test_numbers_that_are_no_pictures_stay_numbers(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, tmp_path, "floats", FLOATS)
+    said = finished(write(), "data.type=floats", "data.channels=3", "run.out=numbers").output
+    assert json.loads(Path("numbers/pipeline/pipeline.json").read_text())["pictures"] is False
+    assert sorted({path.suffix for path in Path("numbers/samples").iterdir()}) == [".npy"]
+    assert "images.shape" in said and "save(" not in said
+    said = finished(write(), "run.out=pictures").output
+    assert 'images[0].save("one.png")' in said
+    assert "pictures" not in json.loads(Path("pictures/pipeline/pipeline.json").read_text())
+
+
+def test_samples_that_are_not_finite_make_no_grid_and_stop_no_run(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, tmp_path, "floats", FLOATS)
+    said = finished(write(), "start.type=lost", "samples.every=2", "run.out=lost").output
+    assert "samples of step 2 are not finite: there is no grid of them" in said
+    assert "samples of step 4-ema are not finite" in said
+    assert not list(Path("lost").glob("samples/*")) and Path("lost/pipeline/pipeline.json").exists()

@@ -73,6 +73,61 @@ def test_colour_stays_colour() -> None:
     assert Image.open("grid.png").mode == "RGB"
 
 
+@pytest.mark.parametrize(("channels", "mode"), [(2, "LA"), (4, "RGBA")])
+def test_every_channel_is_kept(channels: int, mode: str) -> None:
+    make((channels, 8, 8)).save_pretrained("model")
+    sample("model", "--num", 2, "--steps", 2, "--out", "grid.png")
+    sample("model", "--num", 2, "--steps", 2, "--out", "images")
+    (samples,) = toolkit.load("model").with_sampler(num_inference_steps=2).sample(2)
+    assert Image.open("grid.png").mode == Image.open("images/000001.png").mode == mode
+    expected = toolkit.to_uint8(samples).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(pixels("images/000001.png"), expected[1])
+    assert np.array_equal(pixels("grid.png")[8 : 8 + 64 : 8, 8 : 8 + 64 : 8], expected[0])
+
+
+def test_channels_that_no_png_can_hold_are_written_as_an_array() -> None:
+    make((5, 8, 8)).save_pretrained("model")
+    assert sample("model", "--num", 3, "--steps", 2, "--out", "grid.png").exit_code == 0
+    assert sample("model", "--num", 3, "--steps", 2, "--out", "images").exit_code == 0
+    assert np.load("grid.npy").shape == np.load("images/samples.npy").shape == (3, 5, 8, 8)
+    Path("other.npy").write_text("mine")
+    assert "other.npy: is already there" in refusal("model", "--out", "other.png")
+
+
+def test_a_launcher_of_several_processes_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "started 2 processes (WORLD_SIZE), and this command works in one" in refusal(run, "--num", 1)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert sample(run, "--num", 1, "--steps", 2).exit_code == 0
+
+
+def test_another_number_of_steps_than_the_model_was_saved_with_is_said(run: Path) -> None:
+    toolkit.load(run).with_sampler(num_inference_steps=2).save_pretrained("student")
+    assert "note" not in sample("student", "--num", 1, "--out", "a.png").stderr
+    assert "note" not in sample("student", "--num", 1, "--steps", 2, "--out", "b.png").stderr
+    said = sample("student", "--num", 1, "--steps", 4, "--out", "c.png").stderr
+    assert said.startswith("note --steps 4: this model is saved with 2")
+
+
+def test_a_member_of_a_table_is_set_and_the_others_stay(run: Path) -> None:
+    options = {"set_alpha_to_one": False, "clip_sample": False}
+    pipeline = toolkit.load(run).with_sampler(
+        "diffusers", scheduler="DDIMScheduler", num_inference_steps=3, options=options
+    )
+    pipeline.save_pretrained("model")
+    done = sample("model", "--num", 1, "--set", "sampler.options.clip_sample=true", "--save", "other")
+    assert done.exit_code == 0
+    assert toolkit.load("other").saved.sampler["options"] == {**options, "clip_sample": True}
+    wrong = refusal("model", "--num", 1, "--set", "sampler.options.clip_sample=7", "--overwrite")
+    assert "options.clip_sample must be true or false, not 7" in wrong
+
+
+@pytest.mark.parametrize("flag", ["sampler.eta.x=1", "sampler.options.a.b=true", "start.type.x=[1]"])
+def test_a_value_in_an_error_is_shown_as_it_was_written(run: Path, flag: str) -> None:
+    value = refusal(run, "--num", 1, "--sampler", "ddim", "--set", flag)
+    assert "FlagValue" not in value and "Traceback" not in value
+
+
 def test_images_do_not_depend_on_the_batch_size_but_for_rounding(run: Path) -> None:
     for size in (1, 64):
         sample(run, "--num", 3, "--batch-size", size, "--out", f"images{size}")
@@ -155,7 +210,10 @@ def test_a_mistake_is_answered_with_one_line(run: Path, arguments: tuple[object,
 
 
 def test_a_label_that_is_no_class_is_answered_with_the_classes(classes: Path) -> None:
-    assert refusal(classes, "--label", 10) == "--label 10: labels must be of the classes 0..9"
+    assert (
+        refusal(classes, "--label", 10)
+        == "--label 10: there is no class 10: labels must be of the classes 0..9"
+    )
 
 
 @pytest.mark.parametrize("option", ["--num", "--steps", "--batch-size", "--seed"])

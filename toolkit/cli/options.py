@@ -1,5 +1,6 @@
 """Options shared by commands: how to sample a trained model, and on which device."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,10 +55,18 @@ def choose_sampler(
         RecipeError: if there is no such sampler or option.
         ToolkitError: if a diffusers scheduler is named without a number of steps.
     """
+    from toolkit.console import say
+
     given = {"num_inference_steps": steps, "spacing": spacing}
     options = {name: value for name, value in given.items() if value is not None}
     if sampler is None and not options:
         return pipeline
+    own = (pipeline.saved.sampler or {}).get("num_inference_steps")
+    if steps is not None and own not in (None, steps):
+        say(
+            f"--steps {steps}: this model is saved with {own}, and is made for no others if it was distilled",
+            "note",
+        )
     if sampler is not None and sampler.endswith("Scheduler"):
         if steps is None:
             raise ToolkitError(f"--sampler {sampler} needs --steps, the number of the scheduler's steps")
@@ -69,10 +78,16 @@ def choose_device(name: str | None) -> Any:
     """The torch device of that name, or an accelerator if there is one, else the CPU.
 
     Raises:
-        ToolkitError: if torch has no such device here.
+        ToolkitError: if torch has no such device here, or a launcher started several processes, all of which
+            would do the same work and write the same files.
     """
     import torch
 
+    if (count := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+        raise ToolkitError(
+            f"the launcher started {count} processes (WORLD_SIZE), and this command works in one: run it "
+            "without torchrun or accelerate launch. `toolkit evaluate` shares its sampling out"
+        )
     try:
         device = torch.device(name or torch.accelerator.current_accelerator() or "cpu")
         torch.empty(0, device=device)
@@ -97,5 +112,13 @@ def override(pipeline: "Pipeline", flags: Sequence[str]) -> "Pipeline":
         if name not in parts or not isinstance(options, dict):
             hint = nearest(name, parts)
             raise ToolkitError(f"--set {name}: only options of {', '.join(parts)} can be set here.{hint}")
-        pipeline = getattr(pipeline, f"with_{name}")(**options)
+        present = pipeline.saved.tables.get(name, {})
+        merged = {key: _member_set(present.get(key), value) for key, value in options.items()}
+        pipeline = getattr(pipeline, f"with_{name}")(**merged)
     return pipeline
+
+
+def _member_set(present: Any, value: Any) -> Any:
+    """A table with the members that flags set, and its others as they were unless its type changes."""
+    both = isinstance(present, dict) and isinstance(value, dict)
+    return {**present, **value} if both and value.get("type") in (None, present.get("type")) else value

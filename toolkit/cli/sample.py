@@ -68,11 +68,11 @@ def sample(
 
     from toolkit.console import sampling_display, say
     from toolkit.files import refuse_taken
-    from toolkit.pipeline.images import save_images, save_samples
+    from toolkit.pipeline.images import drawable, save_images, save_samples
     from toolkit.pipeline.pipeline import Pipeline
 
     pipeline = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing)
-    if target.suffix == ".png" and len(pipeline.image_shape) != 3:
+    if target.suffix == ".png" and not drawable(pipeline.image_shape, pipeline.pictures):
         refuse_taken(target.with_suffix(".npy"), overwrite, "--out")  # where other data than pictures goes
     if start is not None:
         pipeline = pipeline.with_start(start, **read_flags(options))
@@ -91,9 +91,9 @@ def sample(
             starts = clean.sample(num, seed=seed, batch_size=batch_size, labels=labels)
             batches = (torch.cat(pair, dim=-1) for pair in zip(starts, batches, strict=True))
         if target.suffix == ".png":
-            written = save_samples(torch.cat(list(batches)), target)
+            written = save_samples(torch.cat(list(batches)), target, pipeline.pictures)
         else:
-            written = save_images(batches, target)
+            written = save_images(batches, target, pipeline.pictures)
     before = f", after {pipeline.start.calls} for its start" if pipeline.start.calls else ""
     say(f"{num} samples, {pipeline.calls} network calls each{before}: {written}")
 

@@ -48,6 +48,8 @@ def train(
     layers = read_layers(recipe, overrides)  # before anything heavy is imported: a typo answers at once
 
     from toolkit.console import console, say
+    from toolkit.files import read_json
+    from toolkit.pipeline.images import drawable
     from toolkit.registry import load as plugins
     from toolkit.training.loop import train as run
 
@@ -78,7 +80,12 @@ def train(
         say(f"  pipeline    {folder / 'pipeline'}")
         say("try next")
         say(f"  toolkit sample {shlex.quote(str(folder))} --num 64 --out grid.png")
-        code = f'import toolkit; toolkit.load("{folder}")(4).images[0].save("one.png")'
+        saved = read_json(folder / "pipeline" / "pipeline.json")
+        shape = saved.get("image_shape") or saved["sample_shape"]
+        drawn = drawable(shape, saved.get("pictures", True))
+        shown = '.images[0].save("one.png")' if drawn else ".images.shape"
+        load = f'toolkit.load("{folder}")(4){shown}'
+        code = f"import toolkit; {load}" if drawn else f"import toolkit; print({load})"
         say(f"  python -c {shlex.quote(code)}")
     elif (folder / "networks").is_dir():
         say(f"  networks    {folder / 'networks'}")

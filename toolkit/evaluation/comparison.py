@@ -178,7 +178,7 @@ class Comparison:
                 batch_size=self.options.batch_size,
                 progress=report,
             ):
-                kept.append(to_uint8(batch).cpu() if batch.ndim == 4 else batch.cpu())
+                kept.append(to_uint8(batch).cpu() if pipeline.pictures else batch.cpu())
                 write_tensors(path, {"samples": torch.cat(kept)})
 
     def _features(self, images: Tensor) -> Features:

@@ -113,7 +113,7 @@ def evaluate(
     )  # fmt: skip
     if not isinstance(subject, Pipeline):
         identity = identity_of_images(subject, comparison.num_generated)
-    pictures = len(shape) == 3
+    pictures = len(shape) == 3 and (model is None or model.pictures)
     for name, metric in metrics.items():
 
         def report(done: int, total: int, name: str = name) -> None:

@@ -74,6 +74,7 @@ class Saved(BaseModel):
         image_shape: of one image, where an encoder decodes samples to images; else None.
         num_classes: None for unlabelled data.
         class_names: None where the data does not name its classes.
+        pictures: False for other numbers of the shape of a picture, which are neither clamped nor scaled.
         plugins: the plugins whose components it uses, each with its distribution.
         network: complete recipe table. A pipeline also has those of `schedule`, `sampler` and `start`, and
             of `guidance` and `encoder` if it uses them.
@@ -90,6 +91,7 @@ class Saved(BaseModel):
     sample_shape: tuple[PositiveInt, ...]
     num_classes: PositiveInt | None
     class_names: list[str] | None = None
+    pictures: Annotated[bool, Field(strict=True)] = True
     plugins: dict[str, str] = Field(default_factory=dict)
     schedule: dict[str, Any] | None = None
     network: dict[str, Any]
@@ -310,6 +312,8 @@ def locate_network(folder: Path) -> Path:
 def _write_saved(path: Path, saved: Saved, registry: Registry) -> None:
     content = {**saved.model_dump(mode="json"), "plugins": plugins_of(saved.tables, registry)}
     optional = ("schedule", "sampler", "start", "guidance", "encoder", "class_names", "image_shape")
+    if saved.pictures:
+        del content["pictures"]
     write_json(path, {name: v for name, v in content.items() if v is not None or name not in optional})
 
 

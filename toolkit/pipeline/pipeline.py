@@ -172,6 +172,11 @@ class Pipeline:
         return self.saved.image_shape or self.saved.sample_shape
 
     @property
+    def pictures(self) -> bool:
+        """Whether samples are pictures (C, H, W) in [-1, 1], and not other numbers."""
+        return self.saved.pictures and len(self.image_shape) == 3
+
+    @property
     def identity(self) -> str:
         """A hash of everything samples depend on but the seed: weights, architecture and sampling.
 
@@ -342,6 +347,10 @@ class Pipeline:
         shape, t = (n, *self.sample_shape), self.times[0] if self.times else self.schedule.clean
         if noise is not None and noise.shape != shape:
             raise ValueError(f"noise must be {shape}, as the samples are, not {tuple(noise.shape)}")
+        if label is not None and self.num_classes is not None:
+            most = self.num_classes - 1 + self.denoiser.null_class
+            if label.shape != (n,) or not bool(((label >= 0) & (label <= most)).all()):
+                raise ValueError(f"label must be ({n},) of the classes 0..{most}, not {label.tolist()[:8]}")
         with torch.inference_mode():
             x = self.start.draw(shape, generators, t, self.device) if noise is None else noise
             x = walk(
@@ -352,7 +361,7 @@ class Pipeline:
             x = self.decode(x)
             if self.encoder is not None and not bool(x.isfinite().all()):
                 raise SamplingError("images are not finite (NaN or infinite) after decoding")
-            x = x.clamp(-1, 1) if len(self.image_shape) == 3 else x
+            x = x.clamp(-1, 1) if self.pictures else x
         return x.clone()  # tensors made in inference mode cannot be trained on
 
     def encode(self, images: Tensor) -> Tensor:
@@ -376,7 +385,7 @@ class Pipeline:
         seed: int = 0,
         first: int = 0,
         batch_size: int = 64,
-        labels: Sequence[int | str] | None = None,
+        labels: Sequence[int | str] | int | None = None,
         progress: Callable[[int, int, int], None] | None = None,
     ) -> Iterator[Tensor]:
         """Samples first..first+num-1 in batches (n, *image_shape); sample i depends on seed + i alone.
@@ -386,7 +395,7 @@ class Pipeline:
             seed: of sample 0.
             first: number of the first sample.
             batch_size: samples at once.
-            labels: the class of each, by number or name; None takes the classes in turn.
+            labels: the class of each or of all, by number or name; None takes the classes in turn.
             progress: called with the offset and the size of the current batch, and the network calls done
                 for it.
 
@@ -416,7 +425,8 @@ class Pipeline:
         classes = self.saved.num_classes
         return None if classes is None else (first + torch.arange(n, device=self.device)) % classes
 
-    def _each(self, labels: Sequence[int | str], n: int) -> Tensor:
+    def _each(self, labels: Sequence[int | str] | int, n: int) -> Tensor:
+        labels = [labels] * n if isinstance(labels, int | str) else labels
         if len(labels) != n:
             raise ValueError(f"labels must be one for each of {n} images, got {len(labels)}")
         return self.classes(labels)
@@ -434,10 +444,10 @@ class Pipeline:
             known = nearest(unknown[0], names) or f" Classes: {', '.join(names) or 'numbers only'}."
             raise ValueError(f"there is no class {printable(unknown[0])!r}.{known}")
         numbers = [names[label] if isinstance(label, str) else label for label in labels]
-        label = torch.as_tensor(numbers, device=self.device)
-        if label.ndim != 1 or not bool(((label >= 0) & (label < self.num_classes)).all()):
-            raise ValueError(f"labels must be of the classes 0..{self.num_classes - 1}")
-        return label.long()
+        every = range(self.num_classes)
+        if strange := [n for n in numbers if isinstance(n, bool | float) or n not in every]:
+            raise ValueError(f"there is no class {strange[0]}: labels must be of the classes 0..{every[-1]}")
+        return torch.as_tensor([int(number) for number in numbers], device=self.device)
 
     def __call__(
         self,
@@ -446,7 +456,7 @@ class Pipeline:
         num_inference_steps: int | list[int] | None = None,
         output_type: OutputType = "pil",
         *,
-        labels: Sequence[int | str] | None = None,
+        labels: Sequence[int | str] | int | None = None,
         guidance_scale: float | None = None,
         noise: Tensor | None = None,
         latents: Sequence[Tensor] | None = None,
@@ -459,8 +469,8 @@ class Pipeline:
             num_inference_steps: steps, or a list of the steps in each of as many sections of a chain; None
                 keeps those of the pipeline's sampler.
             output_type: "pil", "np" (n, H, W, C) or "pt" (n, C, H, W), the last two in [0, 1].
-            labels: the class of each image, by number or name, for a conditional model; None takes the
-                classes in turn.
+            labels: the class of each image or of all, by number or name, for a conditional model; None takes
+                the classes in turn.
             guidance_scale: of classifier-free guidance; None keeps the pipeline's guidance, if any.
             noise: (batch_size, *sample_shape), replaces the x that the start draws.
             latents: replace what the denoiser would draw: one tensor per network call.
@@ -489,4 +499,4 @@ class Pipeline:
             noise=noise,
             latents=latents,
         )
-        return PipelineOutput(convert(images, output_type))
+        return PipelineOutput(convert(images, output_type, self.pictures))

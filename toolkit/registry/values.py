@@ -201,8 +201,7 @@ def _limits(metadata: tuple[Any, ...]) -> Iterator[str]:
 
 def as_text(value: Any) -> str:
     """A value as a recipe would have it, short and printable."""
-    if isinstance(value, FlagValue):
-        return as_text(value.value)
+    value = _without_flags(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     try:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from toolkit.diffusion.schedule import NoiseSchedule
+from toolkit.errors import PluginError
 from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.recipe.writer import write_toml
 from toolkit.registry import load as plugins
@@ -42,7 +43,7 @@ class Case:
     """
 
     kind: type
-    name: str
+    name: str = ""
     options: Table | Callable[[Path], Table] = field(default_factory=dict)
     sample_shape: tuple[int, ...] = (1, 8, 8)
     num_classes: int | None = None
@@ -52,6 +53,13 @@ class Case:
     inputs: Callable[[int], tuple[Tensor, ...]] | None = None
     declares: Mapping[str, str] = field(default_factory=dict)
     registry: Registry | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, type) or not isinstance(self.name, str) or not self.name:
+            raise PluginError(
+                f'a case is Case(kind, name, ...), such as Case(Denoiser, "unet"), not Case({self.kind!r}, '
+                f"{self.name!r})"
+            )
 
     def __str__(self) -> str:
         return f"{self.kind.__name__} {self.name}"

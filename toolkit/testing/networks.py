@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,8 +40,15 @@ def _ask(network: nn.Module, inputs: tuple[Tensor | None, ...], rows: slice = sl
     """Its output for these rows: of a denoiser x_0 + noise, of another network all it returns."""
     given = [tensor if tensor is None else tensor[rows] for tensor in inputs]
     if not isinstance(network, Denoiser):
-        out = network.eval()(*given)
-        return torch.cat([part.flatten(1) for part in out], 1) if isinstance(out, (tuple, list)) else out
+        out, count = network.eval()(*given), len(range(ROWS)[rows])
+        parts = out if isinstance(out, (tuple, list)) else (out,)
+        for part in parts:
+            kind = type(part).__name__
+            inside = f"a {type(out).__name__} with a {kind} inside" if parts is out else f"a {kind}"
+            require(isinstance(part, Tensor), f"forward gives {inside}: give a tensor, or a tuple of tensors")
+            shape = tuple(part.shape)
+            require(part.ndim and len(part) == count, f"forward gives a tensor of {shape} for {count} rows")
+        return torch.cat([part.reshape(count, -1) for part in parts], 1) if parts is out else out
     out = _predict(network, given)
     # At each end of the chain one of the two is divided by a number near 0; the sum shows errors of both.
     return out.x0 + out.noise
@@ -74,7 +82,6 @@ def check_output(case: Case) -> None:
             require(tensor.shape == first.shape, f"the prediction's {name} has shape {shapes}")
     else:
         named = {"output": _ask(network, inputs)}
-        require(len(named["output"]) == ROWS, f"gives {len(named['output'])} rows for {ROWS}")
     for name, tensor in named.items():
         require(tensor.dtype == torch.float32, f"the {name} is {tensor.dtype}: end with .float()")
         require(tensor.isfinite().all(), f"the {name} of a new network is not finite")
@@ -145,14 +152,16 @@ def check_folder_round_trip(case: Case) -> None:
 
 def check_conditional(case: Case) -> None:
     """Labels change a denoiser's predictions if and only if it is `conditional`."""
+    classes = case.num_classes or 2  # a denoiser may know labels that its case says nothing of
+    case = replace(case, num_classes=classes)
     network = case.build()
-    if not isinstance(network, Denoiser) or case.num_classes is None:
+    if not isinstance(network, Denoiser):
         return
     with torch.no_grad():
         for parameter in network.parameters():  # weights that begin at zero would hide the label
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
-    labels = [torch.full((ROWS,), i) for i in range(min(2, case.num_classes))]
-    labels += [torch.full((ROWS,), case.num_classes)] if network.null_class else []
+    labels = [torch.full((ROWS,), i) for i in range(min(2, classes))]
+    labels += [torch.full((ROWS,), classes)] if network.null_class else []
     inputs = _inputs(case, network)
     assert inputs is not None
     x_t, t, s, _, latent = inputs

@@ -1,6 +1,7 @@
 """Samples of a run as it stands, and its result: a pipeline, or networks."""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from toolkit.console import say
-from toolkit.errors import SamplingError
+from toolkit.errors import DataError, SamplingError
 from toolkit.pipeline.folder import PARTS, Saved, SavedNetwork, layouts, refuse_to_replace, save_network
 from toolkit.pipeline.images import save_samples
 from toolkit.pipeline.pipeline import Pipeline
@@ -47,6 +48,9 @@ class Previews:
     def __init__(self, recipe: Recipe, built: Built, registry: Registry, processes: Processes) -> None:
         self.options: SampleOptions = recipe.common(("samples",))
         self._recipe, self._built, self._registry, self._processes = recipe, built, registry, processes
+        self._pictures = True
+        with suppress(DataError):  # whether an unreadable example stops a run is for others to say
+            self._pictures = built.source.read(torch.arange(1))[0].dtype == torch.uint8
         # So that a sampler refuses its options now, not after training; and what could not be loaded again.
         self.any = bool(self._previewed(0))
         if (result := self.pipeline(0, average=True)) is not None:
@@ -85,6 +89,7 @@ class Previews:
             image_shape=None if built.encoder is None else tuple(built.source.image_shape),
             num_classes=built.supplied["num_classes"],
             class_names=list(built.source.class_names) if built.source.class_names else None,
+            pictures=self._pictures,
             network=self._recipe.component(("networks", role)),
         )
         return SavedNetwork(network, saved)
@@ -126,7 +131,8 @@ class Previews:
                 if self._processes.is_main:
                     say(f"samples of step {step}{ending} are not finite: there is no grid of them", "note")
             elif self._processes.is_main:
-                path = save_samples(images, folder / f"{step_name(step)}{ending}.png")
+                name = f"{step_name(step)}{ending}.png"
+                path = save_samples(images, folder / name, pipeline.pictures)
                 written = written or path
         return written
 

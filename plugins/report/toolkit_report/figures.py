@@ -177,5 +177,5 @@ def _stage(axes: Axes, stage: Tensor, stages: Tensor, look: Style) -> None:
         _square(axes, stages)
         return
     pixels = to_uint8(stage).permute(1, 2, 0).numpy()
-    axes.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+    axes.imshow(pixels if pixels.shape[2] in (3, 4) else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
     axes.spines[:].set_visible(False)

@@ -47,7 +47,7 @@ class Samples:
             self.grids.notes.append(f"{name}: has no pipeline (nothing that samples, or not finished).")
             return
         shape = list(run.image_shape)
-        if len(shape) != 3 and (len(shape) != 1 or shape[0] < 2):
+        if (len(shape) != 3 or shape[0] > 4) and (len(shape) != 1 or shape[0] < 2):
             self.grids.notes.append(f"{name}: samples of shape {shape} cannot be drawn.")
             return
         say(f"sampling {name}")

@@ -20,6 +20,8 @@ class Handover(Denoiser):
     def __init__(self, denoiser: Denoiser, schedule: NoiseSchedule, last: int) -> None:
         super().__init__()
         self.denoiser, self._schedule, self._last = denoiser, schedule, last
+        self.conditional, self.null_class = denoiser.conditional, denoiser.null_class
+        self.respaceable = denoiser.respaceable
         self.x0 = torch.empty(0)
 
     def latent(self, n: int, generators: Sequence[torch.Generator] | None) -> Tensor | None:
