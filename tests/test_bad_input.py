@@ -12,8 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from small_runs import checkpoints, content, finished, refused, train
+
+from toolkit.cli import main
 
 Write = Callable[..., Path]
 
@@ -70,6 +73,78 @@ def test_images_that_cannot_be_read_are_named_and_counted(write: Write, pictures
         (pictures / name).write_bytes((pictures / name).read_bytes()[:40])
     error = refused(train(write(), f'data={{type="folder", path="{pictures}"}}'))
     assert "2 images cannot be read: " in error and "03.png" in error and "07.png" in error
+
+
+STREAMED = ("data.in_memory_mb=0", "run.steps=4")
+
+
+@pytest.fixture
+def late(pictures: Path) -> Path:
+    """More pictures than are looked at in the beginning; the header of the one that is cut off is whole."""
+    for number in range(12, 90):
+        Image.fromarray(np.full((8, 8), number, dtype=np.uint8)).save(pictures / f"{number:02d}.png")
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert("L").save(pictures / "80.jpg", quality=95)
+    (pictures / "80.jpg").write_bytes((pictures / "80.jpg").read_bytes()[:-20])
+    return pictures
+
+
+def test_an_image_that_cannot_be_read_is_skipped_where_that_is_asked_for(write: Write, late: Path) -> None:
+    data = f'data={{type="folder", path="{late}", on_error="skip"}}'
+    result = finished(write(), data, *STREAMED, "run.batch_size=96", "run.micro_batch_size=none")
+    assert result.output.count("80.jpg (image file is truncated") == 1, result.output
+    (late / "80.jpg").unlink()
+    more = ("run.steps=5", "run.batch_size=96", "run.micro_batch_size=none", "data.in_memory_mb=0")
+    again = finished(write(), data, *more, flags=("--resume",))
+    assert "the data has lost 1 of 91 examples: their order is another from now on" in again.output
+
+
+def test_a_run_that_an_image_ended_goes_on_without_it(write: Write, late: Path) -> None:
+    data = f'data={{type="folder", path="{late}"}}'
+    sizes = ("run.batch_size=8", "checkpoints.every=1", "data.in_memory_mb=0", "run.steps=12")
+    error = refused(train(write(), data, *sizes))
+    assert "80.jpg (image file is truncated" in error and 'data.on_error = "skip"' in error
+    assert "80.jpg" in finished(write(), data, *sizes, "data.on_error=skip", flags=("--resume",)).output
+
+
+@pytest.mark.parametrize(("megabytes", "message"), [(64, "an example or a label"), (0, "of other sizes")])
+def test_data_that_changed_beyond_its_first_examples_is_not_gone_on_with(
+    write: Write, late: Path, megabytes: int, message: str
+) -> None:
+    (late / "80.jpg").unlink()
+    data = f'data={{type="folder", path="{late}", in_memory_mb={megabytes}}}'
+    finished(write(), data)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)).save(late / "85.png")
+    error = refused(train(write(), data, "run.steps=5", flags=("--resume",)))
+    assert "the data has changed since: " in error and message in error
+
+
+def test_what_was_found_and_left_out_is_said_by_train_and_check(write: Write, tmp_path: Path) -> None:
+    for name in ("cat/0.png", "dog/1.png", "dog/2.png", "dog/notes.txt"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").resize((8, 8)).save(tmp_path / "set" / name, "PNG")
+    recipe, data = write(), 'data={type="folder", path="set"}'
+    checked = CliRunner().invoke(main, ["recipe", "check", str(recipe), "--set", data])
+    for output in (checked.output, finished(recipe, data).output):
+        assert "data: 3 examples of 1x8x8; values " in output
+        assert "data: 2 classes: cat (1), dog (2)" in output
+        assert "data: 1 file without the suffix of an image left out: .txt 1" in output
+
+
+@pytest.mark.parametrize("command", [("train",), ("recipe", "check")])
+def test_held_out_labels_beyond_the_classes_end_it_before_training(
+    write: Write, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    from datasets import Dataset
+
+    for split, last in (("train", 1), ("test", 7)):
+        pictures = [Image.new("L", (8, 8), 40 * number) for number in range(4)]
+        rows = Dataset.from_dict({"image": pictures, "kind": [0, 1, 0, last]})
+        rows.to_parquet(str(tmp_path / "set" / f"{split}.parquet"))
+    data = 'data={type="datasets", path="set", label_column="kind"}'
+    error = refused(CliRunner().invoke(main, [*command, str(write()), "--set", data]))
+    assert "split 'test': labels run from 0 to 7, but the data has 2 classes" in error
+    assert not (tmp_path / "runs" / "tiny" / "metrics.jsonl").exists()
 
 
 def test_a_data_set_without_the_image_column(write: Write, tmp_path: Path) -> None:

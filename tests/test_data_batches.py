@@ -199,6 +199,64 @@ def test_a_workers_error_is_one_clear_line():
     assert str(error.value).startswith("1 image cannot be read: picture 3.")
 
 
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_next_readable_example_takes_the_place_of_one_that_is_skipped(memory: bool, workers: int):
+    unreadable = (3, 4, 22)
+    source = batches(Counted(unreadable=unreadable), memory=memory, workers=workers, on_error="skip")
+    whole = batches(Counted())
+    requests = [(0, 12), (12, 11)]
+    source.plan(requests)
+    places = {3: 5, 4: 5, 22: 0}
+    for request in requests:
+        batch, other = source.get(*request), whole.get(*request)
+        index = ((other.images[:, 0, 0, 0] + 1) * 127.5).round().long() // 5
+        expected = torch.tensor([places.get(i, i) for i in index.tolist()])
+        assert (((batch.images[:, 0, 0, 0] + 1) * 127.5).round().long() // 5).equal(expected)
+        assert batch.labels is not None and batch.labels.equal(expected % 5)
+    source.close()
+    assert sorted(source.skipped) == ["picture 22", "picture 3", "picture 4"]
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_of_examples_that_cannot_all_be_skipped_nothing_is_made(memory: bool):
+    source = Counted(4, unreadable=(0, 1, 2, 3))
+    with pytest.raises(UnreadableImages):
+        batches(source, memory=memory, on_error="skip").get(0, 4)
+
+
+class Labelled(Counted):
+    """Says that it has fewer classes than its labels have."""
+
+    num_classes = 4
+
+    def check(self, indices: Tensor) -> None:
+        DataSource.check(self, indices)
+
+
+class Knowing(Labelled):
+    """The same, but knows its labels without reading."""
+
+    def all_labels(self) -> Tensor:
+        return torch.arange(self.n) % 5
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("kind", [Labelled, Knowing])
+def test_labels_that_are_no_classes_are_refused_before_training(kind: type[Labelled], memory: bool):
+    with pytest.raises(DataError, match="labels run from 0 to 4, but the data has 4 classes, .* 0 to 3"):
+        batches(kind(), memory=memory)
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_what_is_at_hand_is_in_the_order_of_the_source(memory: bool):
+    source = Counted(100)
+    images, labels = batches(source, memory=memory).at_hand()
+    expected = source.read(torch.arange(100 if memory else 64))
+    assert images.equal(expected[0]) and labels is not None and expected[1] is not None
+    assert labels.equal(expected[1])
+
+
 def test_progress_sees_every_slice():
     seen: list[tuple[str, int, int]] = []
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from datasets import ClassLabel, Features, Value
@@ -220,7 +221,7 @@ def test_unreadable_images_are_named_and_counted(tmp_path: Path, megabytes: int)
     broken = [None, png(1), {"bytes": b"no picture", "path": None}, png(2)]
     path = write(tmp_path / "set", "train", {"picture": broken, "label": [0] * 4}, KINDS)
     source = HubDataset(path)
-    with pytest.raises(DataError, match="^2 images cannot be read: .*set, train row 0, .*set, train row 2"):
+    with pytest.raises(DataError, match="^2 images cannot be read: .*set, train row 0 .*set, train row 2"):
         Batches(source, DataOptions(in_memory_mb=megabytes), seed=0, device=CPU)
 
 
@@ -231,6 +232,171 @@ def test_a_folder_of_image_files_serves_too(tmp_path: Path):
     source = HubDataset(str(tmp_path / "set"))
     assert (len(source), source.num_classes, source.image_shape) == (2, 2, (3, 4, 4))
     assert source.held_out() is not None
+
+
+INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+
+
+def labelled(
+    folder: Path, kind: str, labels: list[Any], test: list[Any] | None = None, **options: Any
+) -> HubDataset:
+    """A set with a column `kind` of labels of that type."""
+    for split, values in {"train": labels, "test": test}.items():
+        if values is not None:
+            columns = {"picture": [png(i) for i in range(len(values))], "kind": values}
+            write(folder, split, columns, {"picture": datasets.Image(), "kind": Value(kind)})
+    return HubDataset(str(folder), label_column="kind", **options)
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_labels_are_of_any_type_of_integers(tmp_path: Path, kind: str):
+    source = labelled(tmp_path / "set", kind, [0, 2, 1])
+    labels = source.read(torch.tensor([2, 1]))[1]
+    assert labels is not None and labels.dtype == torch.int64 and labels.tolist() == [1, 2]
+    assert (source.num_classes, source.class_names) == (3, None)
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_a_missing_label_is_missing_in_any_type_of_integers(tmp_path: Path, kind: str):
+    with pytest.raises(DataError, match="1 of 2 rows have no label in 'kind'"):
+        labelled(tmp_path / "set", kind, [0, None])
+
+
+def test_text_labels_are_classes_with_names_in_alphabetical_order(tmp_path: Path):
+    source = labelled(tmp_path / "set", "string", ["dog", "cat", "dog"], test=["cat"], limit=1)
+    assert (source.num_classes, source.class_names) == (2, ("cat", "dog"))  # the limit drops no class
+    held_out = source.held_out()
+    for one, expected in ((source, [1]), (held_out, [0])):
+        labels = one.all_labels() if one is not None else None
+        assert labels is not None and labels.tolist() == expected
+
+
+def test_bool_labels_are_two_classes(tmp_path: Path):
+    source = labelled(tmp_path / "set", "bool", [True, True])
+    labels = source.all_labels()
+    assert (source.num_classes, source.class_names) == (2, ("False", "True"))
+    assert labels is not None and labels.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("kind", "labels", "message"), [
+    ("float32", [0.0, 1.0], "column 'kind' holds float32, and classes are .*: save it as one of"),
+    ("string", ["", None], "no row has a label in 'kind'"),
+    ("string", ["cat", ""], "1 of 2 rows have no label in 'kind'"),
+    ("int64", [0, -1], "1 of 2 rows have no label"),
+])  # fmt: skip
+def test_labels_that_are_no_classes_are_refused(tmp_path: Path, kind: str, labels: list[Any], message: str):
+    with pytest.raises(DataError, match=message):
+        labelled(tmp_path / "set", kind, labels)
+
+
+def test_numbers_beyond_any_class_are_refused(tmp_path: Path):
+    kind = pyarrow.array([0, 2**64 - 1], pyarrow.uint64())
+    table = pyarrow.table({"img": [png(1)["bytes"]] * 2, "kind": kind})
+    pyarrow.parquet.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="column 'kind' holds numbers too large for classes"):
+        HubDataset(str(tmp_path), label_column="kind")
+
+
+@pytest.mark.parametrize(("kind", "train", "test", "message"), [
+    ("int64", [0, 1], [0, 7], "split 'test': labels run from 0 to 7, but the data has 2 classes"),
+    ("string", ["cat", "dog"], ["emu"], "split 'test': .* has classes that are not trained on: emu"),
+])  # fmt: skip
+def test_held_out_labels_must_be_classes_that_are_trained_on(
+    tmp_path: Path, kind: str, train: list[Any], test: list[Any], message: str
+):
+    source = labelled(tmp_path / "set", kind, train, test)
+    with pytest.raises(DataError, match=message):
+        source.held_out()
+
+
+@pytest.mark.parametrize("form", ["plain", "with path", "large"])
+def test_images_may_be_files_as_bytes(tmp_path: Path, form: str):
+    pictures = [png(level) for level in (3, 4)]
+    values = pictures if form == "with path" else [picture["bytes"] for picture in pictures]
+    kind: Any = Value("large_binary" if form == "large" else "binary")
+    kinds = {"content": {"bytes": kind, "path": Value("string")} if form == "with path" else kind}
+    source = HubDataset(write(tmp_path / "set", "train", {"content": values}, kinds))
+    assert levels(source) == [3, 4]
+    assert source.fingerprint()["sizes"]
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_what_save_to_disk_wrote_is_read(folder: str, tmp_path: Path, several: bool):
+    splits = datasets.load_dataset(folder)
+    (splits if several else splits["train"]).save_to_disk(tmp_path / "saved")
+    source = HubDataset(str(tmp_path / "saved"))
+    assert levels(source) == list(range(10))
+    assert (source.held_out() is not None) == several
+
+
+@pytest.mark.parametrize(("split", "expected"), [
+    ("train[:3]", [0, 1, 2]),
+    ("train[80%:]", [8, 9]),
+    ("train[-1:]", [9]),
+    ("train[:1]+train[5:6]", [0, 5]),
+])  # fmt: skip
+def test_a_split_may_be_a_slice(folder: str, split: str, expected: list[int]):
+    source = HubDataset(folder, split=split)
+    assert levels(source) == expected
+    labels = source.all_labels()
+    assert labels is not None and labels.tolist() == [level % 2 for level in expected]
+    assert source.held_out() is not None  # the split "test", as for all of "train"
+
+
+def test_one_split_may_be_trained_on_and_held_out_in_parts(folder: str):
+    held_out = HubDataset(folder, split="train[:80%]", held_out_split="train[80%:]").held_out()
+    assert held_out is not None and levels(held_out) == [8, 9]
+    with pytest.raises(DataError, match=r"split 'train\[5:\]' and 'train\[:6\]' cannot be both"):
+        HubDataset(folder, split="train[:6]", held_out_split="train[5:]")
+    assert HubDataset(folder, split="train[:2]+test[:2]").held_out() is None
+
+
+@pytest.mark.parametrize(("split", "message"), [
+    ("train[:3", r"has no split 'train\[:3', but train, test"),
+    ("train[3:3]", "is empty"),
+    ("train[a:b]", "is not one, as"),
+    ("train[:3]+tset", "is not one, as"),
+    ("tran[:3]", r"has no split 'tran', but train, test\. Did you mean 'train'"),
+])  # fmt: skip
+def test_a_slice_that_is_none_is_refused(folder: str, split: str, message: str):
+    with pytest.raises(DataError, match=message):
+        HubDataset(folder, split=split)
+
+
+def paint(folder: Path, *names: str) -> str:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(folder / name)
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["train.png", "my_train_01.jpg", "eval-1.png", "test shot.png", "val.png"])
+def test_a_word_in_a_files_name_does_not_decide_what_is_trained_on(tmp_path: Path, name: str):
+    path = paint(tmp_path / "set", name, *(f"img_{number}.png" for number in range(5)))
+    message = r"words in the names of images for splits \(\w+ with 1\), and 5 others are in none .*\"folder\""
+    with pytest.raises(DataError, match=message):
+        HubDataset(path)
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (("train/1.png", "train/2.png", "more/3.png"), ["more/3.png"]),
+    (("latest.png", "a.png"), []),
+    (("train_1.png", "test_1.png"), []),
+])  # fmt: skip
+def test_files_in_no_split_are_said(tmp_path: Path, names: tuple[str, ...], expected: list[str]):
+    path = paint(tmp_path / "set", *names)
+    notes = HubDataset(path).notes()
+    assert [note.partition("left out: ")[2] for note in notes] == expected
+
+
+def test_files_of_other_formats_beside_are_said(tmp_path: Path):
+    path = paint(tmp_path / "set", "a.png")
+    (tmp_path / "set" / "b.png.part").write_text("")
+    (tmp_path / "set" / "c.avif").write_text("")
+    (tmp_path / "set" / "dog").symlink_to(tmp_path)
+    linked, unknown = HubDataset(path).notes()
+    assert linked == "1 linked folder left out, links are not followed: dog"
+    assert unknown.endswith("left out: c.avif")
 
 
 @pytest.mark.slow

@@ -360,7 +360,7 @@ def digest(*parts: object) -> str:
             for name, tensor in sorted(named.items()):
                 content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
                 total.update(f"{name} {tuple(tensor.shape)}".encode())
-                total.update(content.numpy().tobytes())
+                total.update(content.numpy())
         elif isinstance(part, bytes):
             total.update(part)
         else:

@@ -104,7 +104,9 @@ def classes(pipeline: "Pipeline", label: str, num: int) -> list[int]:
     Raises:
         ToolkitError: if the model is not conditional, or has no such class.
     """
-    chosen = [int(part) if part.isdecimal() else part for part in label.split(",")]
+    names = pipeline.saved.class_names or []  # which may have commas, or be numbers, but not their own
+    parts = [label] if label in names else label.split(",")
+    chosen = [int(part) if part.isdecimal() and part not in names else part for part in parts]
     try:
         return pipeline.classes([chosen[i % len(chosen)] for i in range(num)]).tolist()
     except ValueError as error:

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.data.reading import Examples, Memory, Progress, Rows, Stream, in_slices
-from toolkit.data.source import Batch, DataSource, to_float
+from toolkit.data.reading import Examples, Memory, Progress, Reader, Rows, Stream, in_slices
+from toolkit.data.source import Batch, DataSource, UnreadableImages, refuse_strange_labels, to_float
 from toolkit.errors import DataError
 
 
@@ -23,11 +23,14 @@ class DataOptions:
         in_memory_mb: size in MiB, as uint8, up to which a set is decoded into memory once; a larger one is
             read while training.
         workers: processes that read a set that is not kept in memory; 0 reads in the trainer's process.
+        on_error: what an example that cannot be read does: "stop" ends the run, "skip" names it and lets the
+            next example that can be read take its place.
     """
 
     flip: bool = False
     in_memory_mb: Annotated[int, Field(ge=0)] = 2048
     workers: Annotated[int, Field(ge=0)] = 0
+    on_error: Literal["stop", "skip"] = "stop"
 
 
 def _silently(slices: Iterable[Tensor], description: str, total: int) -> Iterable[Tensor]:
@@ -45,7 +48,8 @@ class Batches:
         progress: wraps the passes over the whole set at the beginning, for a progress bar.
 
     Raises:
-        DataError: if examples cannot be read, or `flip` is set for data that is not images.
+        DataError: if examples cannot be read, labels are no classes, or `flip` is set for data that is not
+            images.
     """
 
     def __init__(
@@ -64,11 +68,29 @@ class Batches:
             )
         self._device, self._encode = device, encode
         self._flip = options.flip
+        refuse_strange_labels(source.all_labels(), source.num_classes)
+        reader, shown = Reader(source, skip=options.on_error == "skip"), progress or _silently
         if len(source) * math.prod(source.image_shape) <= options.in_memory_mb * 2**20:
-            self._examples: Examples = Memory(source, seed, device, progress or _silently)
+            self._examples: Examples = Memory(reader, seed, device, shown)
         else:
-            in_slices(source, source.check, "checking images", progress or _silently)
-            self._examples = Stream(source, seed, workers=options.workers, pin_memory=device.type != "cpu")
+            unreadable: list[str] = []
+            try:
+                in_slices(source, source.check, "checking images", shown)
+            except UnreadableImages as error:
+                if options.on_error == "stop":
+                    raise
+                unreadable += error.names
+            pin = device.type != "cpu"
+            self._examples = Stream(reader, seed, unreadable, workers=options.workers, pin_memory=pin)
+
+    @property
+    def skipped(self) -> list[str]:
+        """The examples that could not be read so far, by name; others stand in their places."""
+        return list(self._examples.skipped)
+
+    def at_hand(self) -> tuple[Tensor, Tensor | None]:
+        """Images and labels as the source has them, in its order: all if in memory, else the first few."""
+        return self._examples.at_hand()
 
     @property
     def place(self) -> str:

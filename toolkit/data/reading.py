@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from toolkit.data.order import Order
-from toolkit.data.source import DataSource, UnreadableImages
+from toolkit.data.source import DataSource, UnreadableImages, refuse_strange_labels
 from toolkit.errors import DataError
 
 # Ctrl-C, what ends a service or a session, and what schedulers send before the time is up.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+FEW = 64  # examples that stand for all, where reading all of them is dear
 
 SLICE = 1024  # examples at a time: enough to make reading cheap, few enough for a lively progress bar
 
@@ -36,9 +38,15 @@ class Examples(ABC):
 
     Attributes:
         place: where they are kept, in words.
+        skipped: names of the examples that could not be read and were replaced, so far, as keys.
     """
 
     place: str
+    skipped: dict[str, None]
+
+    @abstractmethod
+    def at_hand(self) -> tuple[Tensor, Tensor | None]:
+        """Images and labels in the order of the source: all that are in memory, or the first `FEW`."""
 
     @abstractmethod
     def rows(self, start: int, count: int) -> Rows:
@@ -68,14 +76,66 @@ def in_slices(
         raise UnreadableImages(unreadable)
 
 
+class Example(NamedTuple):
+    """Examples as they are read, and the names of those that could not be read and were replaced."""
+
+    images: Tensor
+    labels: Tensor | None
+    skipped: tuple[str, ...] = ()
+
+
+@final
+class Reader(Dataset[Example | DataError]):
+    """Reads examples, here or in the workers.
+
+    Args:
+        skip: let the next readable example take the place of one that cannot be read, so that which example
+            stands at a position depends on the data alone.
+    """
+
+    def __init__(self, source: DataSource, *, skip: bool) -> None:
+        self.source, self._skip = source, skip
+
+    def read(self, indices: Tensor) -> Example:
+        try:
+            return Example(*self.source.read(indices))
+        except UnreadableImages:
+            if not self._skip:
+                raise
+        found = [self._readable(index) for index in indices.tolist()]
+        images = torch.cat([one.images for one in found])
+        labels = [one.labels for one in found if one.labels is not None]
+        return Example(images, torch.cat(labels) if labels else None, sum((one.skipped for one in found), ()))
+
+    def _readable(self, index: int) -> Example:
+        """The example at an index, or the next one that can be read."""
+        own: tuple[str, ...] = ()
+        for step in range(len(self.source)):
+            try:
+                images, labels = self.source.read(torch.tensor([(index + step) % len(self.source)]))
+                return Example(images, labels, own)
+            except UnreadableImages as error:
+                own = own or tuple(error.names)
+        raise UnreadableImages(own)
+
+    def __getitem__(self, indices: Tensor) -> Example | DataError:
+        try:
+            return self.read(indices)
+        except DataError as error:
+            return error  # raised here, it would arrive with a traceback in its message
+
+
 @final
 class Memory(Examples):
     """All examples in one tensor; a batch is an index into it."""
 
-    def __init__(self, source: DataSource, seed: int, device: torch.device, progress: Progress) -> None:
+    def __init__(self, reader: Reader, seed: int, device: torch.device, progress: Progress) -> None:
+        source = reader.source
         self._images = torch.empty(0)
         self._labels: Tensor | None = None
-        in_slices(source, lambda indices: self._keep(source, indices), "reading images", progress)
+        self.skipped = {}
+        in_slices(source, lambda indices: self._keep(reader, indices), "reading images", progress)
+        refuse_strange_labels(self._labels, source.num_classes)
         try:
             self._images = self._images.to(device)
         except torch.OutOfMemoryError:
@@ -90,17 +150,21 @@ class Memory(Examples):
         # index_select: plain indexing wakes a thread pool for each batch, milliseconds on a busy machine.
         return Rows(self._images.index_select(0, indices), labels, mirrored)
 
+    def at_hand(self) -> tuple[Tensor, Tensor | None]:
+        return self._images, self._labels
+
     def plan(self, requests: Iterable[tuple[int, int]]) -> None:
         pass
 
     def close(self) -> None:
         pass
 
-    def _keep(self, source: DataSource, indices: Tensor) -> None:
-        images, labels = source.read(indices)
+    def _keep(self, reader: Reader, indices: Tensor) -> None:
+        images, labels, skipped = reader.read(indices)
+        self.skipped |= dict.fromkeys(skipped)
         if not len(self._images):  # allocated once, in the dtype that the source turns out to have
-            self._images = images.new_empty((len(source), *source.image_shape))
-            self._labels = None if labels is None else labels.new_empty(len(source))
+            self._images = images.new_empty((len(reader.source), *reader.source.image_shape))
+            self._labels = None if labels is None else labels.new_empty(len(reader.source))
         self._images[indices] = images
         if self._labels is not None and labels is not None:
             self._labels[indices] = labels
@@ -109,7 +173,6 @@ class Memory(Examples):
 REMEMBERED = 16  # requests: turns that share a batch ask for its micro-batches again
 
 Request = tuple[int, int]  # start, count
-Example = tuple[Tensor, Tensor | None]  # images, labels
 
 
 @final
@@ -118,9 +181,12 @@ class Stream(Examples):
 
     place = "read while training"
 
-    def __init__(self, source: DataSource, seed: int, *, workers: int, pin_memory: bool) -> None:
-        self._reader = _Reader(source)
-        self._order = Order(len(source), seed, torch.device("cpu"))
+    def __init__(
+        self, reader: Reader, seed: int, skipped: Iterable[str], *, workers: int, pin_memory: bool
+    ) -> None:
+        self._reader = reader
+        self.skipped = dict.fromkeys(skipped)
+        self._order = Order(len(reader.source), seed, torch.device("cpu"))
         self._workers = workers
         self._pin_memory = pin_memory
         self._planned: Iterator[Request]
@@ -131,7 +197,14 @@ class Stream(Examples):
 
     def rows(self, start: int, count: int) -> Rows:
         indices, mirrored = self._order.rows(start, count)
-        return Rows(*self._read((start, count), indices), mirrored)
+        images, labels, skipped = self._read((start, count), indices)
+        self.skipped |= dict.fromkeys(skipped)
+        return Rows(images, labels, mirrored)
+
+    def at_hand(self) -> tuple[Tensor, Tensor | None]:
+        images, labels, skipped = self._reader.read(torch.arange(min(FEW, len(self._reader.source))))
+        self.skipped |= dict.fromkeys(skipped)
+        return images, labels
 
     def plan(self, requests: Iterable[Request]) -> None:
         self.close()
@@ -185,21 +258,8 @@ def _unread(requests: Iterable[Request]) -> Iterator[Request]:
             yield request
 
 
-class _Reader(Dataset[Example | DataError]):
-    """Reads examples in the workers."""
-
-    def __init__(self, source: DataSource) -> None:
-        self._source = source
-
-    def __getitem__(self, indices: Tensor) -> Example | DataError:
-        try:
-            return self._source.read(indices)
-        except DataError as error:
-            return error  # raised here, it would arrive with a traceback in its message
-
-
 def _examples(answer: Example | DataError) -> Example:
     if isinstance(answer, DataError):
         raise answer
-    images, labels = answer
-    return images, labels
+    # Workers send their answers as plain tuples.
+    return Example(*answer)

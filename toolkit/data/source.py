@@ -1,13 +1,13 @@
 """Data sources, and the batches of their examples."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from toolkit.errors import DataError
+from toolkit.errors import DataError, printable
 
 
 class DataSource(ABC):
@@ -43,7 +43,22 @@ class DataSource(ABC):
         Raises:
             DataError: as `read` would.
         """
-        self.read(indices)
+        refuse_strange_labels(self.read(indices)[1], self.num_classes)
+
+    def all_labels(self) -> Tensor | None:
+        """The labels of all examples, int64 (n,), if they are known without reading them; else None."""
+        return None
+
+    def notes(self) -> Sequence[str]:
+        """A line for each thing that was left out, or that the user should know of what was found."""
+        return ()
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Hashes by which the examples are known again without reading them.
+
+        "sizes", e.g. of their files, must be the same when a run is resumed; if "times" differ, it is said.
+        """
+        return {}
 
     def held_out(self) -> "DataSource | None":
         """The examples that are kept for measuring and never trained on; None if there are none."""
@@ -66,15 +81,37 @@ class Batch:
     position: int  # of the first row in the sequence
 
 
+def refuse_strange_labels(labels: Tensor | None, num_classes: int | None) -> None:
+    """Raise a DataError unless labels (n,) are classes: networks look them up without asking."""
+    if labels is None or num_classes is None or not len(labels):
+        return
+    low, high = (int(label) for label in labels.aminmax())
+    if low < 0 or high >= num_classes:
+        raise DataError(
+            f"labels run from {low} to {high}, but the data has {num_classes} classes, which are numbered 0 "
+            f"to {num_classes - 1}."
+        )
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """The first few names, and how many more there are: `a, b and 3 more`."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return printable(", ".join(names[:limit])) + more
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """`1 image`, `2 images`."""
+    return f"1 {one}" if number == 1 else f"{number:,} {several or one + 's'}"
+
+
 class UnreadableImages(DataError):
-    """Pictures that cannot be decoded, all of them named."""
+    """Pictures that cannot be decoded, all of them named, each with the reason in brackets."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(names)  # as args, so that it crosses process boundaries
         self.names = names
 
     def __str__(self) -> str:
-        listed, rest = ", ".join(self.names[:5]), len(self.names) - 5
-        more = f" and {rest} more" if rest > 0 else ""
-        count = "1 image" if len(self.names) == 1 else f"{len(self.names)} images"
-        return f"{count} cannot be read: {listed}{more}. Repair or remove what is named here."
+        count, names = counted(len(self.names), "image"), listed(self.names)
+        remedy = 'Repair or remove what is named here, or set data.on_error = "skip".'
+        return f"{count} cannot be read: {names}. {remedy}"

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from toolkit.data.order import permutation
 from toolkit.data.source import DataSource
-from toolkit.registry.signature import Positive
-from toolkit.sources.pictures import Canvas, Fit
+from toolkit.sources.pictures import Canvas, Fit, Size, height_and_width
 
 HELD_OUT = 360  # of 1,797, about a fifth; which ones is fixed for ever
 
@@ -21,14 +20,14 @@ class Digits(DataSource):
     Their 17 levels v = 0, ..., 16 become u = round(255 v / 16), from which v = round(16 u / 255).
 
     Args:
-        size: side of the images in pixels; 8 if none.
-        fit: how they are brought to that size: "crop" and "resize" (the same here), or "pad" with black.
+        size: side of the images in pixels, or [height, width]; 8 if none.
+        fit: how they are brought to that size: "crop", "resize", or "pad" with black.
         split: "train" holds out a fixed fifth for measuring, "test" is that fifth, "all" holds out nothing.
     """
 
     def __init__(
         self,
-        size: Positive | None = None,
+        size: Size | None = None,
         fit: Fit = "crop",
         split: Literal["train", "test", "all"] = "train",
     ) -> None:
@@ -39,8 +38,8 @@ class Digits(DataSource):
         shuffled = permutation(0, len(digits.target))
         chosen = {"train": shuffled[HELD_OUT:], "test": shuffled[:HELD_OUT], "all": shuffled}[split]
         pixels = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)
-        side = size or 8
-        canvas = Canvas(channels=1, height=side, width=side, fit=fit, reduces=False)
+        height, width = height_and_width(size or 8)
+        canvas = Canvas(channels=1, height=height, width=width, fit=fit, reduces=False)
         self.images = torch.stack([canvas.draw(Image.fromarray(digit), "a digit") for digit in pixels])
         self.labels = torch.from_numpy(digits.target[chosen]).long()
         self.image_shape = canvas.shape
@@ -52,6 +51,9 @@ class Digits(DataSource):
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.images[indices], self.labels[indices]
+
+    def all_labels(self) -> Tensor:
+        return self.labels
 
     def held_out(self) -> "Digits | None":
         return Digits(*self._held_out, split="test") if self._held_out else None

@@ -1,22 +1,23 @@
 """A folder of image files."""
 
 import copy
-from collections.abc import Iterator
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, final
+from typing import Annotated, NamedTuple, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from toolkit.data.order import permutation
-from toolkit.data.source import DataSource
+from toolkit.data.source import DataSource, counted, listed
 from toolkit.errors import DataError
-from toolkit.registry.signature import Positive
+from toolkit.files import digest
 from toolkit.sources import pictures
-from toolkit.sources.pictures import Channels, Encoded, Fit
+from toolkit.sources.pictures import SUFFIXES, Channels, Encoded, Fit, Remarks, Size
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = {"train", "training", "test", "val", "valid", "validation"}
 
 
@@ -25,12 +26,12 @@ class ImageFolder(DataSource):
     """The image files of a folder and all its sub-folders, in the order of their paths.
 
     If every image lies in one of several sub-folders, these are the classes, in alphabetical order. Hidden
-    files, and those without the suffix of an image, are skipped.
+    files, those without the suffix of an image, and what lies in linked folders is left out, which is said.
 
     Args:
         path: the folder.
-        size: side of the images in pixels; if none, all must have the size of the first.
-        fit: how they are brought to that size: "crop" resizes the short side and cuts out the middle,
+        size: side of the images in pixels, or [height, width]; if none, all must have the size of the first.
+        fit: how they are brought to that size: "crop" resizes until it is covered and cuts out the middle,
             "resize" stretches, "pad" adds a black border (and shrinks only what is too large).
         channels: 1 for greyscale, 3 for colour; if none, as many as the first image has.
         held_out_fraction: share of the images, chosen at random but always the same, that is kept for
@@ -40,17 +41,18 @@ class ImageFolder(DataSource):
     def __init__(
         self,
         path: Path,
-        size: Positive | None = None,
+        size: Size | None = None,
         fit: Fit = "crop",
         channels: Channels | None = None,
         held_out_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         self.path = path.expanduser()
-        self.files = _image_files(self.path)
-        classes = _classes(self.path, self.files)
+        self.files, self._notes = _image_files(self.path)
+        self._remarks: Remarks = defaultdict(set)
+        classes = _classes(self.path, self.files, self._notes)
         self.num_classes, self.class_names = len(classes) or None, tuple(classes) or None
         number = {name: index for index, name in enumerate(classes)}
-        self.labels = torch.tensor([number[file.parts[0]] for file in self.files]) if classes else None
+        self._labels = torch.tensor([number[file.parts[0]] for file in self.files]) if classes else None
         everything = torch.arange(len(self.files))
         held_out = int(held_out_fraction * len(self.files))
         by_chance = permutation(0, len(self.files))
@@ -63,11 +65,23 @@ class ImageFolder(DataSource):
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         rows = self._rows[indices]
-        images = pictures.decode(self._encoded(rows), self.canvas)
-        return images, None if self.labels is None else self.labels[rows]
+        images = pictures.decode(self._encoded(rows), self.canvas, self._remarks)
+        return images, None if self._labels is None else self._labels[rows]
 
     def check(self, indices: Tensor) -> None:
-        pictures.check(self._encoded(self._rows[indices]), self.canvas)
+        pictures.check(self._encoded(self._rows[indices]), self.canvas, self._remarks)
+
+    def all_labels(self) -> Tensor | None:
+        return None if self._labels is None else self._labels[self._rows]
+
+    def notes(self) -> Sequence[str]:
+        return [*self._notes, *(f"{what}: {listed(sorted(names))}" for what, names in self._remarks.items())]
+
+    def fingerprint(self) -> Mapping[str, str]:
+        found = [self.files[row] for row in self._rows.tolist()]
+        facts = [pictures.size_and_time(self.path / file) for file in found]
+        sizes = [[str(file), size] for file, (size, _) in zip(found, facts, strict=True)]
+        return {"sizes": digest(sizes), "times": digest([time for _, time in facts])}
 
     def held_out(self) -> "ImageFolder | None":
         if not len(self._held_out):
@@ -82,29 +96,82 @@ class ImageFolder(DataSource):
             yield str(file), file
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """Paths below the folder, sorted; DataError if it is missing or has none."""
+class Found(NamedTuple):
+    """The files below a folder with certain suffixes, sorted relative paths, and what lies there besides."""
+
+    files: list[Path]
+    links: list[str]  # folders that are links, which are not followed: they may lead in a circle
+    hidden: int
+    others: Counter[str]  # files with other suffixes, by suffix
+
+
+def find(folder: Path, suffixes: Collection[str]) -> Found:
+    """Look for files; raise a DataError if a folder cannot be looked into."""
+    files: list[Path] = []
+    links: list[str] = []
+    hidden, others = 0, Counter[str]()
+    for here, folders, names in os.walk(folder, onerror=_refuse):
+        place = Path(here).relative_to(folder)
+        hidden += sum(name.startswith(".") for name in [*folders, *names])
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links += [str(place / name) for name in folders if os.path.islink(os.path.join(here, name))]
+        for file in (place / name for name in names if not name.startswith(".")):
+            if file.suffix.lower() in suffixes:
+                files.append(file)
+            else:
+                others[file.suffix.lower() or "no suffix"] += 1
+    return Found(sorted(files), sorted(links), hidden, others)
+
+
+def _image_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """Paths below the folder, sorted, and what was left out; DataError if it is missing or has none."""
     if not folder.is_dir():
         raise DataError(
             f"{folder} is {'a file' if folder.exists() else 'missing'}: path must be a folder of images."
         )
-    below = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    files = sorted(file for file in below if not any(part.startswith(".") for part in file.parts))
-    if not files:
-        raise DataError(
-            f"{folder} has no images: neither it nor a sub-folder holds a file in {', '.join(SUFFIXES)}."
-        )
-    return files
+    found = find(folder, SUFFIXES)
+    notes = [linked(found.links)] if found.links else []
+    if found.others:
+        kinds = listed([f"{kind} {number:,}" for kind, number in found.others.most_common()])
+        several = counted(found.others.total(), "file")
+        notes.append(f"{several} without the suffix of an image left out: {kinds}")
+    if found.hidden:
+        notes.append(f"{counted(found.hidden, 'hidden file or folder', 'hidden files and folders')} left out")
+    if not found.files:
+        kinds = ", ".join(SUFFIXES) + (f" ({'; '.join(notes)})" if notes else "")
+        raise DataError(f"{folder} has no images: neither it nor a sub-folder holds a file in {kinds}.")
+    return found.files, notes
 
 
-def _classes(folder: Path, files: list[Path]) -> list[str]:
-    """The sub-folders that are classes; none if images lie beside them, or there is only one."""
-    if any(len(file.parts) == 1 for file in files):
+def linked(links: Sequence[str]) -> str:
+    """The note on folders that are links."""
+    return f"{counted(len(links), 'linked folder')} left out, links are not followed: {listed(links)}"
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be looked into: {error.strerror}") from error
+
+
+def _classes(folder: Path, files: list[Path], notes: list[str]) -> list[str]:
+    """The sub-folders that are classes; none if images lie beside them, or there is only one.
+
+    Adds to the notes why sub-folders are no classes, or which are empty.
+    """
+    beside = [str(file) for file in files if len(file.parts) == 1]
+    names = sorted({file.parts[0] for file in files if len(file.parts) > 1})
+    if beside:
+        if len(names) > 1:
+            lie = f"{counted(len(beside), 'image')} beside the sub-folders ({listed(beside)})"
+            notes.append(f"no classes, because of {lie}")
         return []
-    names = sorted({file.parts[0] for file in files})
     if SPLITS.issuperset(name.lower() for name in names) and len(names) > 1:
         raise DataError(
             f"{folder} has the sub-folders {' and '.join(names)}, which are splits and not classes: "
             'set path to one of them, or type = "datasets", which knows splits.'
         )
-    return names if len(names) > 1 else []
+    if len(names) < 2:
+        return []
+    every = {entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)}
+    if empty := sorted(name for name in every - set(names) if not name.startswith(".")):
+        notes.append(f"{counted(len(empty), 'sub-folder')} without images, no class: {listed(empty)}")
+    return names

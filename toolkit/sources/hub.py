@@ -2,40 +2,47 @@
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-import torch
 from torch import Tensor
 
-from toolkit.data.source import DataSource
+from toolkit.data.source import DataSource, counted, listed, refuse_strange_labels
 from toolkit.errors import DataError, nearest
+from toolkit.files import digest
 from toolkit.registry.signature import Outside, Positive
-from toolkit.sources import pictures
-from toolkit.sources.pictures import Channels, Encoded, Fit
+from toolkit.sources import columns, pictures
+from toolkit.sources.folder import find, linked
+from toolkit.sources.pictures import SUFFIXES, Channels, Encoded, Fit, Remarks, Size
 
 if TYPE_CHECKING:  # datasets takes half a second to import
     from datasets import Dataset, DatasetDict
 
+Rows = tuple[str, int, int]  # of a split, from the first up to the last, which is not in it
+
+SPLIT_WORD = re.compile(
+    r"(^|[-._ 0-9])(train|valid|val|dev|test|eval|training|validation|testing|evaluation)([-._ 0-9]|$)"
+)
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 @final
 class HubDataset(DataSource):
-    """A data set of images that `datasets.load_dataset` can read.
+    """A data set of images that `datasets` can read, or has written by `save_to_disk`.
 
     Args:
         path: a folder, or else an id on the Hugging Face hub such as "ylecun/mnist".
         config: the configuration, where the data set has several.
-        split: the split to train on.
-        held_out_split: the split that is kept for measuring; if none, "test" where there is one.
-        image_column: the column of images; found by its type if none is named.
-        label_column: the column of classes (ClassLabel, or integers from 0); found by its type, ClassLabel,
-            if none is named.
-        size: side of the images in pixels; if none, all must have the size of the first.
-        fit: how they are brought to that size: "crop" resizes the short side and cuts out the middle,
+        split: the split to train on, or a slice of it such as "train[:80%]".
+        held_out_split: the split that is kept for measuring, or a slice; if none, "test" where there is one.
+        image_column: the column of images, or of their files as bytes; found by its type if none is named.
+        label_column: the column of classes: ClassLabel, integers from 0, text or true and false; found by its
+            type, ClassLabel, if none is named.
+        size: side of the images in pixels, or [height, width]; if none, all must have the size of the first.
+        fit: how they are brought to that size: "crop" resizes until it is covered and cuts out the middle,
             "resize" stretches, "pad" adds a black border (and shrinks only what is too large).
         channels: 1 for greyscale, 3 for colour; if none, as many as the first image has.
         limit: use only this many examples of the training split, the first ones.
@@ -49,37 +56,61 @@ class HubDataset(DataSource):
         held_out_split: str | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
-        size: Positive | None = None,
+        size: Size | None = None,
         fit: Fit = "crop",
         channels: Channels | None = None,
         limit: Positive | None = None,
     ) -> None:
-        splits = _load(path, config)
-        examples = _split(splits, split, path)
-        examples = examples.select(range(min(limit or len(examples), len(examples))))
+        splits, self._notes = _load(path, config)
+        examples, rows = _split(splits, split, path)
+        self._remarks: Remarks = defaultdict(set)
         self.path = path
-        self.image_column = _image_column(examples, image_column, path)
-        self.label_column = _label_column(examples, label_column, path)
-        self._use(split, examples)
-        self.num_classes = _num_classes(examples, self.label_column, self.labels)
-        self.class_names = _class_names(examples, self.label_column)
+        self.image_column = columns.image_column(examples, image_column, path)
+        self.label_column = columns.label_column(examples, label_column, path)
+        self.num_classes, self.class_names = columns.classes(examples, self.label_column, path)
+        self._use(split, examples.select(range(min(limit or len(examples), len(examples)))))
         self.canvas = pictures.canvas_for(self._all_encoded(), size, fit, channels)
         self.image_shape = self.canvas.shape
-        if held_out_split == split:
-            raise DataError(f"{path}: split {split!r} cannot be both trained on and held out.")
-        if held_out_split is None and "test" in splits and split != "test":
+        if held_out_split is None and "test" in splits and all(name != "test" for name, _, _ in rows):
             held_out_split = "test"
-        self._held_out = (held_out_split, _split(splits, held_out_split, path)) if held_out_split else None
+        self._held_out: tuple[str, Dataset] | None = None
+        if held_out_split is not None:
+            kept, kept_rows = _split(splits, held_out_split, path)
+            if any(_overlap(one, other) for one in rows for other in kept_rows):
+                both = sorted({repr(split), repr(held_out_split)})
+                raise DataError(f"{path}: split {' and '.join(both)} cannot be both trained on and held out.")
+            self._held_out = (held_out_split, kept)
 
     def __len__(self) -> int:
         return len(self._images)
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        images = pictures.decode(self._encoded(indices.tolist()), self.canvas)
-        return images, None if self.labels is None else self.labels[indices]
+        images = pictures.decode(self._encoded(indices.tolist()), self.canvas, self._remarks)
+        return images, None if self._labels is None else self._labels[indices]
 
     def check(self, indices: Tensor) -> None:
-        pictures.check(self._encoded(indices.tolist()), self.canvas)
+        pictures.check(self._encoded(indices.tolist()), self.canvas, self._remarks)
+
+    def all_labels(self) -> Tensor | None:
+        return self._labels
+
+    def notes(self) -> Sequence[str]:
+        return [*self._notes, *(f"{what}: {listed(sorted(names))}" for what, names in self._remarks.items())]
+
+    def fingerprint(self) -> Mapping[str, str]:
+        from pyarrow import compute
+
+        facts: list[tuple[int, int]] = []
+        for rows in self._images.with_format("arrow").iter(
+            10_000
+        ):  # the lengths of images, without their bytes
+            images = rows.column(self.image_column)
+            lengths = compute.binary_length(compute.struct_field(images, "bytes"))
+            files = compute.struct_field(images, "path")
+            for length, file in zip(lengths.to_pylist(), files.to_pylist(), strict=True):
+                alone = length is None and file
+                facts.append(pictures.size_and_time(Path(file)) if alone else (length or 0, 0))
+        return {"sizes": digest([size for size, _ in facts]), "times": digest([time for _, time in facts])}
 
     def held_out(self) -> "HubDataset | None":
         if self._held_out is None:
@@ -93,16 +124,23 @@ class HubDataset(DataSource):
         import datasets
 
         self.split = split
-        self.labels = _labels(examples, self.label_column, f"{self.path}, split {split!r}")
+        where = f"{self.path}, split {split!r}"
+        self._labels = columns.labels(examples, self.label_column, self.class_names, where)
+        try:
+            refuse_strange_labels(self._labels, self.num_classes)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
         # Undecoded, because datasets does not say which image it could not read.
         encoded = datasets.Image(decode=False)
         self._images = examples.select_columns([self.image_column]).cast_column(self.image_column, encoded)
 
     def _encoded(self, rows: Sequence[int]) -> Iterator[Encoded]:
         for row, image in zip(rows, self._images[rows][self.image_column], strict=True):
-            image = image or {"bytes": b"", "path": None}
-            file = Path(image["path"]) if image["bytes"] is None else BytesIO(image["bytes"])
-            yield f"{self.path}, {self.split} row {row}", file
+            content, file = (image["bytes"], image["path"]) if image else (None, None)
+            if content is None and file:
+                yield file, Path(file)
+            else:
+                yield f"{self.path}, {self.split} row {row}", BytesIO(content or b"")
 
     def _all_encoded(self) -> Iterator[Encoded]:
         """One by one, because rarely more than the first is needed."""
@@ -110,8 +148,8 @@ class HubDataset(DataSource):
             yield from self._encoded([row])
 
 
-def _load(path: str, config: str | None) -> "DatasetDict":
-    """All splits; an existing folder takes precedence over a hub id."""
+def _load(path: str, config: str | None) -> tuple["DatasetDict", list[str]]:
+    """All splits, and what of a folder belongs to none; an existing folder takes precedence over a hub id."""
     import datasets
 
     folder = Path(path).expanduser()
@@ -123,7 +161,14 @@ def _load(path: str, config: str | None) -> "DatasetDict":
     bars_enabled = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(str(folder.resolve()) if local else path, config)
+        if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            saved = datasets.load_from_disk(str(folder.resolve()))
+            one = isinstance(saved, datasets.Dataset)
+            return datasets.DatasetDict({"train": saved}) if one else saved, []
+        builder = datasets.load_dataset_builder(str(folder.resolve()) if local else path, config)
+        notes = _left_out(folder.resolve(), builder.config.data_files, path) if local else []
+        builder.download_and_prepare()
+        return builder.as_dataset(), notes
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         if local or not isinstance(error, OSError):
@@ -137,81 +182,56 @@ def _load(path: str, config: str | None) -> "DatasetDict":
             datasets.enable_progress_bars()
 
 
-def _split(splits: "DatasetDict", name: str, path: str) -> "Dataset":
-    if name not in splits:
-        raise DataError(f"{path} has no split {name!r}, but {', '.join(splits)}.{nearest(name, splits)}")
-    if not len(splits[name]):
+def _left_out(folder: Path, splits: Mapping[str, Sequence[str]] | None, path: str) -> list[str]:
+    """What of a folder datasets leaves out, though it is of the kind that it reads.
+
+    Raises:
+        DataError: if words in the names of image files were taken for splits, and other images lie beside.
+    """
+    used = {Path(str(file)) for files in (splits or {}).values() for file in files}
+    suffixes = {file.suffix.lower() for file in used}
+    found = find(folder, {*suffixes, *SUFFIXES} if suffixes & set(SUFFIXES) else suffixes)
+    notes = [linked(found.links)] if found.links else []
+    rest = [file for file in found.files if folder / file not in used]
+    if not rest:
+        return notes
+    names = listed([str(file) for file in rest])
+    images = [file for file in used if file.suffix.lower() in SUFFIXES]
+    beside = {file.parent for file in images} & {(folder / file).parent for file in rest}
+    if beside and all(SPLIT_WORD.search(file.stem.lower()) for file in images):
+        taken = ", ".join(f"{split} with {len(files)}" for split, files in (splits or {}).items())
+        raise DataError(
+            f"{path}: datasets takes words in the names of images for splits ({taken}), and {len(rest)} "
+            f'others are in none ({names}): set type = "folder", or put each split into a folder of its name.'
+        )
+    return [
+        *notes,
+        f"{counted(len(rest), 'file')} in no split, or that datasets does not know, left out: {names}",
+    ]
+
+
+def _split(splits: "DatasetDict", name: str, path: str) -> tuple["Dataset", list[Rows]]:
+    """A split, or a slice of one such as "train[:80%]", and which rows of which splits these are."""
+    import datasets
+
+    unsliced = re.sub(r"\[[^\]]*\]", "", name)
+    if name not in splits and unsliced not in splits and "+" not in name:
+        listing = ", ".join(splits)
+        raise DataError(f"{path} has no split {unsliced!r}, but {listing}.{nearest(unsliced, splits)}")
+    lengths = {split: len(examples) for split, examples in splits.items()}
+    try:
+        parts = datasets.ReadInstruction.from_spec(name).to_absolute(lengths)
+    except (ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f'{path}: split {name!r} is not one, as "train" or "train[:80%]" are: {reason}'
+        ) from None
+    rows = [(part.splitname, part.from_, part.to) for part in parts if part.from_ < part.to]
+    if not rows:
         raise DataError(f"{path}: split {name!r} is empty.")
-    return splits[name]
+    chosen = [splits[split].select(range(first, end)) for split, first, end in rows]
+    return chosen[0] if len(chosen) == 1 else datasets.concatenate_datasets(chosen), rows
 
 
-def _image_column(examples: "Dataset", named: str | None, path: str) -> str:
-    import datasets
-
-    candidates = [name for name, kind in examples.features.items() if isinstance(kind, datasets.Image)]
-    if named is not None and named not in candidates:
-        raise DataError(
-            f"{path} has no image column {named!r}; it has {_columns(examples)}.{nearest(named, candidates)}"
-        )
-    if named is None and not candidates:
-        raise DataError(f"{path} has no image column; it has {_columns(examples)}.")
-    if named is None and len(candidates) > 1:
-        names = ", ".join(candidates)
-        raise DataError(f"{path} has several image columns ({names}): set image_column to one.")
-    return named or candidates[0]
-
-
-def _label_column(examples: "Dataset", named: str | None, path: str) -> str | None:
-    import datasets
-
-    candidates = [name for name, kind in examples.features.items() if isinstance(kind, datasets.ClassLabel)]
-    if named is None and len(candidates) > 1:
-        names = ", ".join(candidates)
-        raise DataError(f"{path} has several label columns ({names}): set label_column to one.")
-    if named is None:
-        return candidates[0] if candidates else None
-    kind = examples.features.get(named)
-    if named not in candidates and not (isinstance(kind, datasets.Value) and "int" in kind.dtype):
-        raise DataError(
-            f"{path} has no column {named!r} of classes (ClassLabel, or integers from 0); "
-            f"it has {_columns(examples)}.{nearest(named, examples.features)}"
-        )
-    return named
-
-
-def _columns(examples: "Dataset") -> str:
-    """The columns with their types: `img (Image), label (ClassLabel), id (int64)`."""
-    return ", ".join(
-        f"{name} ({kind.dtype if type(kind).__name__ == 'Value' else type(kind).__name__})"
-        for name, kind in examples.features.items()
-    )
-
-
-def _labels(examples: "Dataset", column: str | None, where: str) -> Tensor | None:
-    """int64 (n,); DataError if a row has none, as in the test splits of competitions."""
-    if column is None:
-        return None
-    table = examples.select_columns([column]).with_format("arrow")[:]
-    labels = torch.from_numpy(table.column(column).fill_null(-1).to_numpy().astype("int64"))
-    if missing := int((labels < 0).sum()):
-        raise DataError(
-            f"{where}: {missing} of {len(labels)} rows have no label in {column!r} (null or negative)."
-        )
-    return labels
-
-
-def _num_classes(examples: "Dataset", column: str | None, labels: Tensor | None) -> int | None:
-    import datasets
-
-    if column is None or labels is None:
-        return None
-    kind = examples.features[column]
-    return kind.num_classes if isinstance(kind, datasets.ClassLabel) else int(labels.max()) + 1
-
-
-def _class_names(examples: "Dataset", column: str | None) -> tuple[str, ...] | None:
-    """The names that a ClassLabel column has for its classes."""
-    import datasets
-
-    kind = examples.features[column] if column is not None else None
-    return tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
+def _overlap(one: Rows, other: Rows) -> bool:
+    return one[0] == other[0] and one[1] < other[2] and other[1] < one[2]

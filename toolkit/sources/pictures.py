@@ -1,5 +1,6 @@
 """Decode pictures into uint8 tensors of one shape."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,15 +14,25 @@ from torch import Tensor
 from toolkit.data.source import UnreadableImages
 from toolkit.errors import DataError
 from toolkit.files import opened
+from toolkit.registry.signature import Positive
 
 if TYPE_CHECKING:  # Pillow is imported where it is used: listing components must stay fast
     from PIL.Image import Image
 
 Fit = Literal["crop", "pad", "resize"]
 Channels = Literal[1, 3]
+Size = Positive | tuple[Positive, Positive]  # of both sides, or height and width
 Encoded = tuple[str, BinaryIO | Path]  # how an error names the picture, and where its bytes are
+Remarks = defaultdict[str, set[str]]  # what of a picture is not used -> the names of such pictures
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's, of the suffixes that are read
+# The only decoders that are tried: Pillow has others, one of which hands the file to Ghostscript.
+FORMATS = {
+    "AVIF": (".avif",), "BMP": (".bmp",), "GIF": (".gif",), "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg"),
+    "PNG": (".apng", ".png"), "PPM": (".pbm", ".pgm", ".pnm", ".ppm"), "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}  # fmt: skip
+SUFFIXES = tuple(sorted(suffix for suffixes in FORMATS.values() for suffix in suffixes))
+
 GREYSCALE = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of one channel
 
 
@@ -94,49 +105,99 @@ def _borders(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int, 
     return left, top, outer[0] - inner[0] - left, outer[1] - inner[1] - top
 
 
-def canvas_for(pictures: Iterable[Encoded], size: int | None, fit: Fit, channels: Channels | None) -> Canvas:
+def height_and_width(size: Size) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def canvas_for(pictures: Iterable[Encoded], size: Size | None, fit: Fit, channels: Channels | None) -> Canvas:
     """The canvas that the options ask for; what they leave open, the first readable picture decides."""
     _, image = next(_opened(pictures, decoded=False))
     detected: Channels = 1 if image.mode in GREYSCALE else 3
+    height, width = (image.height, image.width) if size is None else height_and_width(size)
     return Canvas(
         channels=channels or detected,
-        height=size or image.height,
-        width=size or image.width,
-        fit=fit if size else None,
+        height=height,
+        width=width,
+        fit=None if size is None else fit,
         reduces=channels is not None,
     )
 
 
-def decode(pictures: Iterable[Encoded], canvas: Canvas) -> Tensor:
-    """The pictures as uint8 (n, C, H, W)."""
-    return torch.stack([canvas.draw(image, name) for name, image in _opened(pictures, decoded=True)])
+def decode(pictures: Iterable[Encoded], canvas: Canvas, remarks: Remarks | None = None) -> Tensor:
+    """The pictures as uint8 (n, C, H, W); adds to `remarks` what of them is not used."""
+    drawn = [canvas.draw(image, name) for name, image in _opened(pictures, decoded=True, remarks=remarks)]
+    return torch.stack(drawn)
 
 
-def check(pictures: Iterable[Encoded], canvas: Canvas) -> None:
+def check(pictures: Iterable[Encoded], canvas: Canvas, remarks: Remarks | None = None) -> None:
     """Raise DataError if pictures cannot be opened or do not fit the canvas; only headers are read."""
-    for name, image in _opened(pictures, decoded=False):
+    for name, image in _opened(pictures, decoded=False, remarks=remarks):
         canvas.check(image, name)
 
 
-def _opened(pictures: Iterable[Encoded], *, decoded: bool) -> Iterator[tuple[str, "Image"]]:
+def _opened(
+    pictures: Iterable[Encoded], *, decoded: bool, remarks: Remarks | None = None
+) -> Iterator[tuple[str, "Image"]]:
     """The readable pictures, upright; then UnreadableImages if there were others."""
-    from PIL import ExifTags, Image, ImageOps
+    from PIL import ExifTags, ImageOps
 
     unreadable: list[str] = []
     for name, file in pictures:
         with ExitStack() as files:
             try:
-                source = files.enter_context(opened(file)) if isinstance(file, Path) else file
-                # Not by whatever decoder the content asks for: an EPS called .png would start Ghostscript.
-                image: Image.Image = Image.open(source, formats=FORMATS)
+                image = _open(files.enter_context(opened(file)) if isinstance(file, Path) else file)
+                if remarks is not None:
+                    for remark in _unused(image):
+                        remarks[remark].add(name)
                 # Cameras store pictures on their side. Asking a PNG without EXIF for it would decode all.
                 if "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                     image = ImageOps.exif_transpose(image)
                 if decoded:
                     image.load()
-            except Exception:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, ...
-                unreadable.append(name)
+            # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, ...
+            except Exception as error:
+                unreadable.append(f"{name} ({_reason(error)})")
                 continue
             yield name, image
     if unreadable:
         raise UnreadableImages(unreadable)
+
+
+def _open(file: BinaryIO) -> "Image":
+    """The picture in a file, by the decoders of `FORMATS` alone."""
+    from PIL import Image
+
+    file.seek(0)
+    if not file.read(1):
+        raise OSError("empty")
+    file.seek(0)
+    Image.init()
+    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+def _reason(error: Exception) -> str:
+    """Why a picture cannot be read, in the words of Pillow or of the system, without the file's name."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):  # it shows the file as an object in Python
+        return f"not a picture in {', '.join(FORMATS)}"
+    system = error.strerror if isinstance(error, OSError) else None
+    return " ".join((system or str(error) or type(error).__name__).split())
+
+
+def _unused(image: "Image") -> Iterator[str]:
+    """What of a picture is not used, by its header."""
+    if getattr(image, "is_animated", False):
+        yield "several frames, only the first is used"
+    bands = getattr(image, "tag_v2", {}).get(277, 1)  # TIFF's SamplesPerPixel
+    if bands > len(image.getbands()):
+        yield "several bands, only the first are used"
+
+
+def size_and_time(file: Path) -> tuple[int, int]:
+    """Bytes in a file, and nanoseconds when it was changed; zeros if it cannot be looked at."""
+    try:
+        status = file.stat()
+    except OSError:  # reading it says why
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

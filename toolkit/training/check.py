@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 
+from toolkit.data.identity import summary
 from toolkit.data.source import DataSource
 from toolkit.diffusion.sampler import count_calls, walk
 from toolkit.errors import CheckpointError, SamplingError
@@ -42,6 +43,9 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
     ):
         built, trainer = ready.built, ready.trainer
         previews = Previews(recipe, built, recipe.registry, processes)  # refuses what cannot be sampled
+        measured = bool(built.training.objective.measures())
+        for line in summary(built.source, ready.batches, measured=measured):
+            say(line)
         for role, module in built.training.networks.items():
             count = sum(p.numel() for p in module.parameters())
             say(f"network {role}: {type(module).__name__}, {count:,} parameters")

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toolkit.data.identity import changed
 from toolkit.errors import CheckpointError, printable
 from toolkit.files import (
     digest,
@@ -107,9 +108,8 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     updates = {role: state["ema_updates"].get(role) for role in training.ema}
     if state.get("step") != _step(path) or not all(isinstance(number, int) for number in updates.values()):
         raise CheckpointError(f"{path}: state.json is of another step, or of another recipe")
-    for name, value in facts.items():
-        if state["facts"].get(name) != value:
-            raise CheckpointError(f"{path}: made with {name} = {state['facts'].get(name)}, not {value}")
+    if difference := changed(state["facts"], facts):
+        raise CheckpointError(f"{path}: {difference}")
     for role, weights in _untrained(training).items():
         if state["untrained"].get(role) != weights:
             raise CheckpointError(f"{path}: network {role!r}, which is not trained, has other weights now")

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from toolkit.console import TrainingDisplay, say, track, training_display
 from toolkit.data.batches import Batches, DataOptions
+from toolkit.data.identity import identity, remarks, summary
 from toolkit.errors import RunError, ToolkitError, TrainingError
-from toolkit.files import check_space
+from toolkit.files import check_space, read_json
 from toolkit.recipe import Recipe
 from toolkit.registry.load import Plugins
 from toolkit.runs.folder import RunFolder, Status
@@ -25,7 +26,7 @@ from toolkit.training.launch import Stop, Stopped, stop_signals
 from toolkit.training.measure import measure
 from toolkit.training.processes import Agreement, Processes, TrackerOptions
 from toolkit.training.result import Previews
-from toolkit.training.resume import FINISHED, REPLACED, RESUMED, Beginning, identity, last_step
+from toolkit.training.resume import FINISHED, REPLACED, RESUMED, Beginning, last_step
 from toolkit.training.session import Session, session
 from toolkit.training.trainer import RunOptions, share
 
@@ -119,7 +120,14 @@ class Run:
         self.checkpoints: CheckpointOptions = recipe.common(("checkpoints",))
         self.held_out = self._held_out()
         self.previews = Previews(recipe, self.built, plugins.registry, self.processes)
-        self.facts = {**identity(self.built.source), "micro_batch": self.trainer.micro_batch}
+        skips = recipe.common(("data",)).on_error == "skip"
+        self.facts = {
+            **identity(self.built.source, self.batches, skips=skips), "micro_batch": self.trainer.micro_batch
+        }  # fmt: skip
+        for line in summary(self.built.source, self.batches, measured=self.held_out is not None):
+            if self.processes.is_main:
+                say(line)
+        self._skipped = len(self.batches.skipped)
         self.agreement = Agreement(self.processes)
         self.grid: Path | None = None
         self.status: Status | None = None  # nothing has been written yet
@@ -256,6 +264,8 @@ class Run:
             for complaint in complaints:
                 say(complaint, "passed over")
             say(f"resuming from {path}")
+            for remark in remarks(read_json(path / "state.json")["facts"], facts):
+                say(remark, "note")
             if damaged := self.folder.forget_after(self.trainer.number):
                 say(f"{self.folder.metrics}: {damaged} damaged lines are left out", "note")
             self._done = {"checkpoint"} | self.folder.done(self.trainer.number)
@@ -270,6 +280,9 @@ class Run:
 
     def _log(self, display: TrainingDisplay, *, last: bool = False) -> None:
         """Record the means since the last record; a run that ends between two goes on as if it had not."""
+        for name in self.batches.skipped[self._skipped :]:  # each process tells of what it has read itself
+            say(f"cannot be read, another example stands in its place: {name}", "skipped")
+        self._skipped = len(self.batches.skipped)
         logs, number = self.trainer.take_logs(keep=last), self.trainer.number
         if not logs:
             return  # no step since the last record

@@ -4,21 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
-from toolkit.data.source import DataSource
+from toolkit.data.identity import KNOWN_BY
 from toolkit.errors import CheckpointError, RunError, nearest
-from toolkit.files import digest
 from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.runs.folder import RunFolder
 from toolkit.training.trainer import RunOptions
 
-# Neither the mathematics nor the data order depends on these. The data may have moved: its size and first
-# examples, which the checkpoint records with the micro-batch size, show whether it is the same.
+# Neither the mathematics nor the data order depends on these. The data may have moved: the
+# checkpoint records its identity, with the micro-batch size, by which it is known again.
 FREE = {
     ("run", "steps"), ("run", "images"), ("run", "minutes"), ("run", "out"), ("run", "log_every"),
     ("run", "measure_every"), ("run", "device"), ("run", "tf32"), ("run", "cudnn_benchmark"),
-    ("data", "in_memory_mb"), ("data", "workers"),
+    ("data", "in_memory_mb"), ("data", "workers"), ("data", "on_error"),
     ("samples",), ("checkpoints",), ("trackers",), ("sampler",), ("start",), ("guidance",),
 }  # fmt: skip
 
@@ -26,7 +23,7 @@ FREE = {
 STARTED, RESUMED, REPLACED, FINISHED = "started", "resumed", "replaced", "finished"
 
 # What a checkpoint was made with that a deliberate change of these keys changes.
-FACTS = {"data": ("examples", "shape", "begins_with"), "run": ("micro_batch",)}
+FACTS = {"data": KNOWN_BY, "run": ("micro_batch",)}
 
 
 @dataclass(frozen=True)
@@ -144,10 +141,3 @@ def last_step(options: RunOptions) -> int | None:
     """The step at which the recipe ends, by steps or images; None if only time ends it."""
     by_images = None if options.images is None else -(-options.images // options.batch_size)
     return min((end for end in (options.steps, by_images) if end is not None), default=None)
-
-
-def identity(source: DataSource) -> dict[str, Any]:
-    """Facts that identify a data set wherever it lies: size, shape, and a hash of the first examples."""
-    images, labels = source.read(torch.arange(min(64, len(source))))
-    begins_with = digest(images) if labels is None else digest(images, labels)
-    return {"examples": len(source), "shape": list(source.image_shape), "begins_with": begins_with}
