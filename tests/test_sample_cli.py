@@ -175,6 +175,26 @@ def test_a_label_makes_all_images_of_that_class(classes: Path) -> None:
     assert np.array_equal(pixels("images/000000.png"), np.asarray(toolkit.to_image(samples[0])))
 
 
+@pytest.mark.parametrize(("label", "number"), [
+    ("cat", 0),
+    ("10", 1),  # a folder's name, whatever its place in the alphabet
+    ("5", 5),
+    ("New York, NY", 2),
+    ("cat,10", [0, 1]),
+])  # fmt: skip
+def test_a_label_may_be_the_name_that_the_data_has_for_a_class(
+    tmp_path: Path, label: str, number: int | list[int]
+) -> None:
+    pipeline = make_conditional()
+    names = ["cat", "10", "New York, NY", *(f"class {i}" for i in range(3, 10))]
+    pipeline.saved = pipeline.saved.model_copy(update={"class_names": names})
+    pipeline.save_pretrained(tmp_path / "named")
+    sample(tmp_path / "named", "--num", 2, "--steps", 2, "--label", label, "--out", "images")
+    (samples,) = toolkit.load(tmp_path / "named").with_sampler(num_inference_steps=2).sample(2, labels=number)
+    for i in range(2):
+        assert np.array_equal(pixels(f"images/{i:06d}.png"), np.asarray(toolkit.to_image(samples[i])))
+
+
 def test_an_existing_grid_is_replaced_only_on_request(run: Path) -> None:
     Path("grid.png").write_text("mine")
     assert refusal(run, "--out", "grid.png").startswith("grid.png: is already there; give --overwrite")
