@@ -22,7 +22,7 @@ TOLERANCE = 1e-5
 
 def theirs(pipeline: Any, steps: int) -> Tensor:
     pipeline.set_progress_bar_config(disable=True)
-    images = pipeline(3, seeded(1, 2, 3), num_inference_steps=steps, output_type="np").images
+    images = pipeline(3, generator=seeded(1, 2, 3), num_inference_steps=steps, output_type="np").images
     return torch.as_tensor(images).permute(0, 3, 1, 2)
 
 
@@ -36,15 +36,24 @@ def inside(images: Tensor) -> float:
     return float(((images > 0) & (images < 1)).float().mean())
 
 
-def foreign(folder: str, pipeline: str = "DDPMPipeline", *, safe: bool = True, **scheduler: Any) -> Path:
-    """A pipeline folder as diffusers writes it."""
+def foreign(
+    folder: str,
+    pipeline: str = "DDPMPipeline",
+    *,
+    kind: str | None = None,
+    classes: int | None = None,
+    saving: dict[str, Any] | None = None,
+    **scheduler: Any,
+) -> Path:
+    """A pipeline folder as diffusers writes it, with a scheduler of that kind."""
     torch.manual_seed(0)
-    kind = "DDIMScheduler" if pipeline == "DDIMPipeline" else "DDPMScheduler"
+    kind = kind or pipeline.replace("Pipeline", "Scheduler")
     options = {"num_train_timesteps": 20, "beta_start": 1e-3, "beta_end": 0.3, **scheduler}
     unet = {key: value for key, value in UNET.items() if key not in ("type", "add_attention")}
     unet |= {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "attention_head_dim": None}
-    parts = diffusers.UNet2DModel(8, 3, 3, **unet), getattr(diffusers, kind)(**options)
-    getattr(diffusers, pipeline)(*parts).save_pretrained(folder, safe_serialization=safe)
+    model = diffusers.UNet2DModel(8, 3, 3, num_class_embeds=classes, **unet)
+    parts = model, getattr(diffusers, kind)(**options)
+    getattr(diffusers, pipeline)(*parts).save_pretrained(folder, **(saving or {}))
     return Path(folder)
 
 
@@ -97,7 +106,7 @@ def test_diffusers_samples_a_saved_pipeline_as_we_do(
 
 @pytest.mark.parametrize(("classes", "network", "sampler"), [
     (None, {}, {"type": "ddim"}),
-    (None, {}, {"type": "diffusers", "scheduler": "DPMSolverMultistepScheduler", "num_inference_steps": 5}),
+    (None, {}, {"type": "diffusers", "scheduler": "UniPCMultistepScheduler", "num_inference_steps": 5}),
     (None, {}, {"type": "ancestral", "spacing": "trailing", "variance": "fixed_large"}),
     (None, {}, {"type": "ancestral", "spacing": "strided"}),
     (None, {}, {"type": "ancestral", "spacing": "ddim"}),
@@ -166,6 +175,81 @@ def test_a_foreign_ddim_pipeline_samples_what_diffusers_samples(scheduler: dict[
     assert torch.allclose(images, theirs(diffusers.DDIMPipeline.from_pretrained(folder), 10), atol=TOLERANCE)
 
 
+SOLVERS = [
+    ("DDPMPipeline", "DPMSolverMultistepScheduler", {}),
+    ("DDPMPipeline", "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    ("DDPMPipeline", "DPMSolverMultistepScheduler", {"prediction_type": "v_prediction", "solver_order": 3}),
+    ("DDPMPipeline", "DPMSolverMultistepScheduler", {"prediction_type": "v_prediction", **ZERO_SNR}),
+    ("DDPMPipeline", "DDIMScheduler", {"timestep_spacing": "trailing"}),
+    ("PNDMPipeline", "PNDMScheduler", {}),
+    ("PNDMPipeline", "PNDMScheduler", {"skip_prk_steps": True, "prediction_type": "v_prediction"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pipeline", "kind", "scheduler"), SOLVERS)
+def test_pipelines_with_solvers_are_read_and_written_as_diffusers_samples_them(
+    pipeline: str, kind: str, scheduler: dict[str, Any]
+) -> None:
+    folder = foreign("foreign", pipeline, kind=kind, **scheduler)
+    read = toolkit.load(folder)
+    read.save_pretrained("saved")
+    shown = theirs(getattr(diffusers, pipeline).from_pretrained(folder), 8)
+    again = getattr(diffusers, json.loads(Path("saved/model_index.json").read_text())["_class_name"])
+    assert torch.allclose(ours(read, 8), shown, atol=TOLERANCE)
+    assert torch.allclose(ours(toolkit.load("saved"), 8), shown, atol=TOLERANCE)
+    assert torch.allclose(theirs(again.from_pretrained("saved"), 8), shown, atol=TOLERANCE)
+    assert inside(shown) > 0.1
+
+
+def test_a_class_conditional_unet_is_read_and_written_and_samples_its_classes() -> None:
+    """diffusers has no pipeline for it: a loop over its scheduler is what people write."""
+    folder = foreign("foreign", classes=10)
+    read = toolkit.load(folder)
+    assert read.num_classes == 10
+    read.save_pretrained("saved")
+    assert not Path("saved/model_index.json").exists()
+    for place in (folder, Path("saved")):
+        unet = diffusers.UNet2DModel.from_pretrained(place / "unet")
+        scheduler = diffusers.DDPMScheduler.from_pretrained(place / "scheduler")
+        scheduler.set_timesteps(5)
+        drawing = seeded(1, 2)
+        x = torch.cat([torch.randn(1, 3, 8, 8, generator=g) for g in drawing])
+        for t in scheduler.timesteps:
+            with torch.no_grad():
+                noise = unet(x, t, class_labels=torch.tensor([3, 7])).sample
+            x = scheduler.step(noise, t, x, generator=drawing).prev_sample
+        images = toolkit.load(place)(2, seeded(1, 2), 5, "pt", labels=[3, 7]).images
+        assert torch.allclose(images, (x.clamp(-1, 1) + 1) / 2, atol=TOLERANCE)
+    with pytest.raises(ValueError, match="there is no class 10"):
+        read(1, labels=10)
+
+
+@pytest.mark.parametrize("saving", [
+    {"variant": "fp16"}, {"max_shard_size": "20KB"}, {"max_shard_size": "20KB", "variant": "fp16"},
+])  # fmt: skip
+def test_weights_in_shards_and_variants_are_read(saving: dict[str, Any]) -> None:
+    whole = ours(toolkit.load(foreign("whole")), 5)
+    folder = foreign("foreign", saving=saving)
+    assert not (folder / "unet/diffusion_pytorch_model.safetensors").exists()
+    pipeline = toolkit.load(folder)
+    assert torch.equal(ours(pipeline, 5), whole)
+    pipeline.save_pretrained("saved")
+    assert torch.equal(ours(toolkit.load("saved"), 5), whole)
+    for index in (folder / "unet").glob("*.index*.json"):
+        content = json.loads(index.read_text())
+        for map_ in ({"a": "../../whole/unet/diffusion_pytorch_model.safetensors"}, {}, [], {"a": 1}):
+            index.write_text(json.dumps({**content, "weight_map": map_}))
+            assert "weight_map must map weights to the names of files beside it" in refusal(folder)
+
+
+def test_weights_in_half_precision_are_read_as_they_are() -> None:
+    folder = foreign("foreign")
+    half = diffusers.DDPMPipeline.from_pretrained(folder, torch_dtype=torch.float16)
+    half.save_pretrained("half")
+    back = diffusers.DDPMPipeline.from_pretrained("half", torch_dtype=torch.float32)
+    assert torch.allclose(ours(toolkit.load("half"), 5), theirs(back, 5), atol=TOLERANCE)
+
+
 def test_a_foreign_pipeline_that_we_save_still_opens_in_diffusers() -> None:
     folder = foreign("foreign")
     toolkit.load(folder).save_pretrained("saved")
@@ -181,7 +265,7 @@ def refusal(folder: Path) -> str:
 
 
 def test_pickled_weights_are_not_opened() -> None:
-    folder = foreign("foreign", safe=False)
+    folder = foreign("foreign", saving={"safe_serialization": False})
     assert [path.suffix for path in (folder / "unet").iterdir() if "model" in path.name] == [".bin"]
     assert "pickled weights (.bin) are not opened" in refusal(folder)
 
@@ -190,11 +274,14 @@ def test_pickled_weights_are_not_opened() -> None:
     ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "is a StableDiffusionPipeline"),
     ("model_index.json", {"unet": ["diffusers", "UNet2DConditionModel"]}, "UNet2DConditionModel"),
     ("model_index.json", {"unet": ["my_pipeline", "MyUNet"]}, "MyUNet"),
-    ("scheduler/scheduler_config.json", {"_class_name": "PNDMScheduler"}, "has a PNDMScheduler"),
+    ("model_index.json", {"scheduler": ["diffusers", "PNDMSchedular"]}, "Did you mean 'PNDMScheduler'"),
+    ("model_index.json", {"scheduler": ["diffusers", "KarrasVeScheduler"]}, "KarrasVeScheduler"),
+    ("model_index.json", {"scheduler": ["mine", "PNDMScheduler"]}, "'mine'"),
     ("scheduler/scheduler_config.json", {"variance_type": "learned_range"}, "'learned_range'"),
     ("scheduler/scheduler_config.json", {"thresholding": True}, "thresholding = True"),
     ("unet/config.json", {"center_input_sample": True}, "center_input_sample = True"),
-    ("unet/config.json", {"num_class_embeds": 10}, "num_class_embeds = 10"),
+    ("unet/config.json", {"num_class_embeds": 10}, "is of another architecture"),
+    ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type = 'timestep'"),
     ("unet/config.json", {"block_out_channels": [8, 16]}, "is of another architecture"),
 ])  # fmt: skip
 def test_what_we_would_sample_otherwise_is_refused_and_named(

@@ -1,9 +1,11 @@
-"""diffusers' layout of unconditional pipelines, e.g. google/ddpm-cifar10-32, read and written.
+"""diffusers' layout of pipelines of a UNet2DModel, e.g. google/ddpm-cifar10-32, read and written.
 
-unet/                          a UNet2DModel in diffusers' own format, if the denoiser is one
-scheduler/, model_index.json   only if diffusers.DDPMPipeline would sample it correctly
+unet/              a UNet2DModel in diffusers' own format, if the denoiser is one
+scheduler/         its scheduler, if diffusers has one that samples as we do
+model_index.json   only if a pipeline of diffusers would sample it correctly, which none does with classes
 """
 
+import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +20,10 @@ from toolkit.diffusion.denoiser import Denoiser
 from toolkit.diffusion.sampler import Sampler
 from toolkit.diffusion.samplers import Ancestral
 from toolkit.diffusion.start import Noise, Start
-from toolkit.errors import CheckpointError, RecipeError, printable
+from toolkit.errors import CheckpointError, RecipeError, ToolkitError, one_line, printable
 from toolkit.files import mismatch, read_json, read_tensors, write_json, write_tensors
 from toolkit.hf.lean import unet_class
-from toolkit.hf.schedulers import LIMITS
+from toolkit.hf.schedulers import LIMITS, DiffusersSampler, options_of, scheduler_class
 from toolkit.hf.unet import UNET_LIMITS, UNetDenoiser
 from toolkit.pipeline.folder import Layout, Saved
 from toolkit.registry import values
@@ -33,22 +35,19 @@ if TYPE_CHECKING:
 
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX, CONFIG = "model_index.json", "config.json"
-PIPELINES = ("DDPMPipeline", "DDIMPipeline")
-SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
-PARTS = {
-    "unet": (["diffusers", "UNet2DModel"],),
-    "scheduler": tuple(["diffusers", name] for name in SCHEDULERS),
-}
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
+CONVERTED = {"DDIMPipeline": "DDIMScheduler", "PNDMPipeline": "PNDMScheduler"}  # whatever scheduler they get
 # Options whose effect on samples ours do not have, and the values at which they have none.
-UNSUPPORTED_UNET = {"center_input_sample": False, "class_embed_type": None, "num_class_embeds": None}
+UNSUPPORTED_UNET = {"center_input_sample": False, "class_embed_type": None}
 UNSUPPORTED_DDPM = {"thresholding": False, "clip_sample_range": 1.0, "steps_offset": 0}
-DDIM_OPTIONS = (
-    "clip_sample", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "set_alpha_to_one",
-    "steps_offset", "thresholding", "timestep_spacing",
-)  # fmt: skip
 # Types of the keys that are read from unet/config.json, besides UNET_LIMITS, and scheduler_config.json.
 Side = Annotated[int, Field(ge=1, le=2**14)]  # of an image; a larger one is a slip, and takes all the memory
-UNET_KEYS = {"sample_size": Side | tuple[Side, Side], "in_channels": Positive, "out_channels": Positive}
+UNET_KEYS = {
+    "sample_size": Side | tuple[Side, Side],
+    "in_channels": Positive,
+    "out_channels": Positive,
+    "num_class_embeds": Positive,
+}
 Beta = Annotated[float, Field(gt=0, le=1)]
 SCHEDULER_KEYS = {
     "num_train_timesteps": Annotated[int, Field(ge=1, le=10**5)],  # the longest published chains have 4000
@@ -62,9 +61,9 @@ SCHEDULER_KEYS = {
     "clip_sample": bool,
     "thresholding": bool,
     "set_alpha_to_one": bool,
-    **{key: limit for key, limit in LIMITS.items() if key in (*DDIM_OPTIONS, "timestep_spacing")},
+    **LIMITS,
 }
-DDIM_STEPS = 50  # the default of DDIMPipeline
+STEPS = 50  # the default of DDIMPipeline and PNDMPipeline, and more than most solvers need
 ATTENTION = {
     "query": "to_q",
     "key": "to_k",
@@ -75,7 +74,7 @@ ATTENTION = {
 
 @final
 class DiffusersLayout(Layout):
-    """Folders of DDPMPipeline and DDIMPipeline with a UNet2DModel."""
+    """Folders of DDPMPipeline, DDIMPipeline and PNDMPipeline with a UNet2DModel."""
 
     files = ("unet", "scheduler", INDEX)
 
@@ -89,6 +88,16 @@ class DiffusersLayout(Layout):
             CheckpointError: if it is another pipeline, has another network, or only pickled weights; if a
                 value in its files is not supported, or the weights do not fit the network.
         """
+        try:
+            return self._read(folder, registry)
+        except ToolkitError:
+            raise
+        except Exception as error:  # whatever the values in its files lead to
+            raise CheckpointError(
+                f"{folder}: nothing can be made of its values: {one_line(error)}"
+            ) from error
+
+    def _read(self, folder: Path, registry: Registry) -> tuple[Saved, dict[str, Tensor]]:
         index = read_json(folder / INDEX)
         name, unet = index.get("_class_name"), index.get("unet")
         if name not in PIPELINES or unet != ["diffusers", "UNet2DModel"]:
@@ -97,23 +106,30 @@ class DiffusersLayout(Layout):
                 f"{' and '.join(PIPELINES)} with diffusers' own UNet2DModel can be read"
             )
         for part, module in index.items():
-            if not part.startswith("_") and module not in PARTS.get(part, ([None, None],)):
+            known = part == "unet" or (part == "scheduler" and isinstance(module, list) and len(module) == 2)
+            if (
+                not part.startswith("_")
+                and not (known and module[0] == "diffusers")
+                and module != [None, None]
+            ):
                 raise CheckpointError(f"{folder}: its {printable(part)} is {module!r}, which is not read")
         # Older folders have the parts at the top.
         unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
         scheduler_folder = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
-        if not (unet_folder / UNET_WEIGHTS).is_file():
-            raise CheckpointError(
-                f"{unet_folder}: has no {UNET_WEIGHTS}; pickled weights (.bin) are not opened"
-            )
+        weights = weights_of(unet_folder)
         files = {"unet": unet_folder / CONFIG, "scheduler": scheduler_folder / "scheduler_config.json"}
         config, scheduler = (read_json(path) for path in files.values())
         if (kind := config.get("_class_name", "UNet2DModel")) != "UNet2DModel":
             raise CheckpointError(
                 f"{files['unet']}: is of a {printable(str(kind))}, not of diffusers' UNet2DModel"
             )
-        _check(config, UNET_KEYS, files["unet"])
-        _check(scheduler, SCHEDULER_KEYS, files["scheduler"], optional=("trained_betas", "variance_type"))
+        _check(config, UNET_KEYS, files["unet"], optional=("num_class_embeds",))
+        _check(scheduler, SCHEDULER_KEYS, files["scheduler"], optional=(
+            "trained_betas", "variance_type", *LIMITS,
+        ))  # fmt: skip
+        listed = index.get("scheduler") or [None, None]  # as diffusers does, before what the file itself says
+        if (kind := CONVERTED.get(str(name), listed[1])) is not None:
+            scheduler = {**scheduler, "_class_name": kind}
         tables = {
             "schedule": {"type": "betas", "betas": betas_of(scheduler, files["scheduler"])},
             "network": _network(config, scheduler, files["unet"]),
@@ -122,10 +138,12 @@ class DiffusersLayout(Layout):
         }
         saved = Saved(
             role="denoiser", weights="as saved by diffusers", recipe=folder.name,
-            sample_shape=_shape(config, files["unet"]), num_classes=None, **tables,  # type: ignore[arg-type]
+            sample_shape=_shape(config, files["unet"]), 
+            num_classes=config.get("num_class_embeds"), **tables,  # type: ignore[arg-type]
         )  # fmt: skip
-        state = read_tensors(unet_folder / UNET_WEIGHTS)
-        state = {f"model.{_today(key)}": tensor for key, tensor in state.items()}
+        state = {
+            f"model.{_today(key)}": tensor for file in weights for key, tensor in read_tensors(file).items()
+        }
         _refuse_misfit(saved, state, registry, files)
         return saved, state
 
@@ -137,14 +155,17 @@ class DiffusersLayout(Layout):
 
         unet.save_config(folder / "unet")
         write_tensors(folder / "unet" / UNET_WEIGHTS, unet.state_dict())
-        scheduler = None if saved.guidance or saved.encoder else scheduler_of(sampler, saved)
-        if scheduler is None or not isinstance(start, Noise) or type(unet) is not unet_class():
+        found = None if saved.guidance or saved.encoder else scheduler_of(sampler, saved)
+        if found is None or not isinstance(start, Noise) or type(unet) is not unet_class():
             return  # diffusers could open it, and would sample something else
         assert isinstance(denoiser, UNetDenoiser)
+        pipeline, scheduler = found
         scheduler.register_to_config(prediction_type=denoiser.prediction)
         scheduler.save_pretrained(folder / "scheduler")
+        if denoiser.conditional:
+            return  # no pipeline of diffusers hands labels to a UNet2DModel; scripts do, with these folders
         write_json(folder / INDEX, {
-            "_class_name": "DDPMPipeline",
+            "_class_name": pipeline,
             "_diffusers_version": diffusers.__version__,
             "scheduler": ["diffusers", type(scheduler).__name__],
             "unet": ["diffusers", "UNet2DModel"],
@@ -190,8 +211,10 @@ def to_scheduler(schedule: Chain, **config: Any) -> "DDPMScheduler":
     return DDPMScheduler(schedule.num_train_timesteps, trained_betas=schedule.betas.tolist(), **options)
 
 
-def scheduler_of(sampler: Sampler, saved: Saved) -> "DDPMScheduler | None":
-    """The diffusers scheduler that samples as `sampler` does; None if there is none."""
+def scheduler_of(sampler: Sampler, saved: Saved) -> tuple[str, Any] | None:
+    """The diffusers pipeline and scheduler that sample as `sampler` does; None if there is none."""
+    if isinstance(sampler, DiffusersSampler):
+        return sampler.saveable
     if not isinstance(sampler, Ancestral):
         return None
     chain, table = sampler.schedule, saved.sampler or {}
@@ -203,7 +226,28 @@ def scheduler_of(sampler: Sampler, saved: Saved) -> "DDPMScheduler | None":
     if spacing == "trailing" and sampler.variance == "fixed_large":
         return None  # diffusers would add noise to the last image, whose timestep is not 0
     config = {"variance_type": sampler.variance, "clip_sample": sampler.clip}
-    return to_scheduler(chain, **config, timestep_spacing=spacing)
+    return "DDPMPipeline", to_scheduler(chain, **config, timestep_spacing=spacing)
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """The files of the weights: whole or in shards, of full precision if there are several.
+
+    Raises:
+        CheckpointError: if there are none, or a shard's name leads out of the folder.
+    """
+    stem = UNET_WEIGHTS.removesuffix(".safetensors")
+    variants = [
+        p for p in sorted(folder.glob(f"{stem}.*")) if re.fullmatch(rf"{stem}\.\w+\.safetensors", p.name)
+    ]
+    if found := [path for path in (folder / UNET_WEIGHTS, *variants) if path.is_file()]:
+        return found[:1]
+    for index in sorted(folder.glob(f"{stem}.safetensors.index*.json")):
+        shards = read_json(index).get("weight_map")
+        names = list(shards.values()) if isinstance(shards, dict) else []
+        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise CheckpointError(f"{index}: weight_map must map weights to the names of files beside it")
+        return [folder / name for name in dict.fromkeys(names)]
+    raise CheckpointError(f"{folder}: has no {UNET_WEIGHTS}; pickled weights (.bin) are not opened")
 
 
 def _today(key: str) -> str:
@@ -257,13 +301,7 @@ def betas_of(config: dict[str, Any], path: Path) -> list[float]:
     Raises:
         CheckpointError: naming the file at `path`, if it is of another scheduler or diffusers refuses it.
     """
-    import diffusers
-
-    name = config.get("_class_name", "DDPMScheduler")
-    if name not in SCHEDULERS:
-        raise CheckpointError(
-            f"{path}: has a {printable(str(name))}; only {' and '.join(SCHEDULERS)} can be read"
-        )
+    name = str(config.get("_class_name", "DDPMScheduler"))
     total, betas = config.get("num_train_timesteps", 1000), config.get("trained_betas")
     if betas is not None and len(betas) != total:
         raise CheckpointError(
@@ -272,32 +310,39 @@ def betas_of(config: dict[str, Any], path: Path) -> list[float]:
     keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
             "rescale_betas_zero_snr")  # fmt: skip
     try:
-        scheduler = getattr(diffusers, name)(**{key: config[key] for key in keys if key in config})
+        made = scheduler_class(name)
+        takes = inspect.signature(made).parameters
+        scheduler = made(**{key: config[key] for key in keys if key in config and key in takes})
     except Exception as error:  # diffusers may raise anything on a damaged file
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: no {name} can be made of it: {reason}") from error
+        raise CheckpointError(f"{path}: no {printable(name)} can be made of it: {reason}") from error
     return [float(beta) for beta in scheduler.betas.double()]
 
 
 def _network(config: dict[str, Any], declared: dict[str, Any], path: Path) -> dict[str, Any]:
     _refuse(config, UNSUPPORTED_UNET, f"{path}: its UNet2DModel")
     table = {key: value for key, value in config.items() if key in UNET_LIMITS}
-    return {"type": "unet", **table, "prediction": declared.get("prediction_type", "epsilon")}
+    return {
+        "type": "unet",
+        **table,
+        "prediction": declared.get("prediction_type", "epsilon"),
+        "conditional": config.get("num_class_embeds") is not None,
+    }
 
 
 def _sampler(pipeline: str, declared: dict[str, Any], path: Path) -> dict[str, Any]:
-    """DDIM by diffusers' own scheduler, whose clip_sample leaves the estimate of the noise as it was."""
-    if pipeline == "DDIMPipeline" or declared.get("_class_name") == "DDIMScheduler":
+    """Ours for DDPM's scheduler, and diffusers' own for the others."""
+    name = declared.get("_class_name", "DDPMScheduler")
+    if name != "DDPMScheduler":
         total = declared.get("num_train_timesteps", 1000)
-        # With an offset, T steps on a chain of length T would lead beyond its end.
-        most = max(1, total - declared.get("steps_offset", 0))
-        steps = min(DDIM_STEPS, most) if pipeline == "DDIMPipeline" else most
-        given = {key: declared[key] for key in DDIM_OPTIONS if declared.get(key) is not None}
+        # With an offset, T steps on a chain of length T would lead beyond its end; some solvers take fewer.
+        most = total - declared.get("steps_offset", 0) if name == "DDIMScheduler" else total // 2
+        steps = most if (pipeline, name) == ("DDPMPipeline", "DDIMScheduler") else min(STEPS, most)
         return {
             "type": "diffusers",
-            "scheduler": "DDIMScheduler",
-            "num_inference_steps": steps,
-            "options": {"clip_sample": True, **given},
+            "scheduler": name,
+            "num_inference_steps": max(1, steps),
+            "options": options_of(name, declared),
         }
     _refuse(declared, UNSUPPORTED_DDPM, f"{path}: its DDPMScheduler")
     variance = declared.get("variance_type", "fixed_small")

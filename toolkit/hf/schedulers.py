@@ -121,6 +121,19 @@ class DiffusersSampler(Sampler):
 
         return step
 
+    @property
+    def saveable(self) -> tuple[str, Any] | None:
+        """The pipeline of diffusers that samples with this scheduler as we do, and the scheduler; or None."""
+        pipeline = {"DDIMScheduler": "DDIMPipeline", "PNDMScheduler": "PNDMPipeline"}.get(self._name)
+        if pipeline is None and "generator" in inspect.signature(self._scheduler.step).parameters:
+            pipeline = "DDPMPipeline"  # hands a generator to every step, and draws x of standard deviation 1
+        whole = isinstance(self._schedule, Chain) and (
+            len(self._schedule.timesteps) == self._schedule.num_train_timesteps
+        )
+        if pipeline is None or not whole or float(self._scheduler.init_noise_sigma) != 1.0:
+            return None
+        return pipeline, copy.deepcopy(self._scheduler)
+
     def _handed_over(self, prediction: Prediction, scheduler: Any) -> Tensor:
         """What the network computes, as what it is, if the scheduler can take that; otherwise the noise."""
         target = prediction.target
@@ -233,23 +246,48 @@ def make_flow_scheduler(name: str, options: dict[str, bool | int | float | str])
     return scheduler(**options)
 
 
+def scheduler_class(name: str) -> Any:
+    """The class of a scheduler for chains.
+
+    Raises:
+        ValueError: if diffusers has no such class, or the class takes no betas.
+    """
+    import diffusers
+    from diffusers import SchedulerMixin
+
+    known = [n for n in dir(diffusers) if n.endswith("Scheduler") and not n.startswith("Flax")]
+    result: Any = getattr(diffusers, name, None) if name in known else None
+    if not (isinstance(result, type) and issubclass(result, SchedulerMixin)):
+        hint = " It lacks a package here." if name in known else nearest(name, known)
+        raise ValueError(f"diffusers has no scheduler {name!r}.{hint}")
+    if "trained_betas" not in inspect.signature(result).parameters:
+        raise ValueError(f"{name} takes no betas, so it cannot follow this schedule")
+    return result
+
+
+def options_of(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by which `make_scheduler` makes a saved scheduler again.
+
+    Raises:
+        ValueError: if there is no such class.
+    """
+    ours = ("clip_sample", "timestep_spacing", "steps_offset")  # have other defaults in make_scheduler
+    result = {}
+    for key, parameter in inspect.signature(scheduler_class(name)).parameters.items():
+        value = config.get(key, parameter.default)
+        if key not in OF_THE_SCHEDULE and value is not None and (value != parameter.default or key in ours):
+            result[key] = value
+    return result
+
+
 def make_scheduler(schedule: Chain, name: str, options: dict[str, bool | int | float | str]) -> Any:
     """A scheduler of class `name` on the betas of `schedule`.
 
     Raises:
         ValueError: if diffusers has no such class, or the class takes no betas or refuses an option.
     """
-    import diffusers
-    from diffusers import SchedulerMixin
-
-    known = [n for n in dir(diffusers) if n.endswith("Scheduler") and not n.startswith("Flax")]
-    result = getattr(diffusers, name, None) if name in known else None
-    if not (isinstance(result, type) and issubclass(result, SchedulerMixin)):
-        hint = " It lacks a package here." if name in known else nearest(name, known)
-        raise ValueError(f"diffusers has no scheduler {name!r}.{hint}")
+    result = scheduler_class(name)
     takes = set(inspect.signature(result).parameters)
-    if "trained_betas" not in takes:
-        raise ValueError(f"{name} takes no betas, so it cannot follow this schedule")
     _check_options(result, options)
     given: dict[str, object] = {"num_train_timesteps": schedule.num_train_timesteps, "clip_sample": False}
     given |= {"prediction_type": "epsilon", "timestep_spacing": "leading", "steps_offset": 0, **options}

@@ -166,7 +166,7 @@ class UNet(UNetDenoiser):
 
     def unet(self) -> "UNet2DModel | None":
         plain = self._schedule.discrete and self._time_scale == 1
-        return self.model if plain and not (self._learned_variance or self.conditional) else None
+        return self.model if plain and not self._learned_variance else None
 
 
 def unet_shapes(
