@@ -1,15 +1,23 @@
-"""Whether a run that is killed at any moment goes on to the same bits.
+"""Whether a run that is killed at any moment goes on to the same bits, and no killed command loses anything.
 
     python benchmarks/kill_and_resume.py [--trials 30] [--seed 0]
+    python benchmarks/kill_and_resume.py --commands 100 [--json docs/results/killed_commands.json]
 
 Each trial is a run of a small recipe that learns its timesteps and averages its weights, killed by SIGKILL
 one to three times and resumed each time. Half of the kills come at a random moment, the other half while a
 checkpoint is being written. At its end the last checkpoint (weights, averages, optimizer and objective), the
 saved pipeline and the recorded losses must be those of a run that nobody killed, bit for bit. Processes are
 forked from this one, which has imported everything: imports take longer than the run.
+
+With --commands, each trial ends one of the commands that write, by one of the signals that ask to stop or by
+SIGKILL, at a random moment. It is beside a finished run, a saved pipeline and a set of images, which the
+commands replace. Afterwards each of these must be whole, as it was or as the command leaves it; another
+command must be able to read the pipeline; the same command again must do its work, with the same result; and
+no temporary file may be left.
 """
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -26,11 +34,12 @@ from pathlib import Path
 import torch
 
 from toolkit.cli import main as toolkit
-from toolkit.files import TEMPORARY
+from toolkit.files import REPLACED, TEMPORARY
 from toolkit.recipe import read_layers, resolve
 from toolkit.registry import load as plugins
 from toolkit.training.build import build
 
+UNFINISHED = (TEMPORARY, REPLACED)
 RECIPE = """
 [run]
 batch_size = 8
@@ -185,12 +194,121 @@ def trial(recipe: Path, run: Path, length: float, chance: random.Random) -> list
     return kills
 
 
+# What each command replaces, which is compared, and what it is called with, beside the folder `run`.
+COMMANDS: dict[str, tuple[str, list[str]]] = {
+    "train": ("run", ["train", "recipe.toml", "--set=run.out=run", "--set=run.steps=10", "--resume", "auto"]),
+    "sample --save": (
+        "saved",
+        ["sample", "run", "--num=2", "--save=saved", "--out=grid.png", "--overwrite", "--steps=5"],
+    ),
+    "sample --out": ("images", ["sample", "run", "--num=8", "--seed=8", "--out=images", "--overwrite"]),
+    "evaluate": ("run", ["evaluate", "run", "--metrics=nll", "--out=run/scores"]),
+    "report": ("report.html", ["report", "run", "--samples=0"]),
+    "cost": ("run", ["cost", "run", "--seconds=0", "--batch-size=1"]),
+    "push --dry-run": ("run", ["push", "run", "me/digits", "--dry-run"]),
+}
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+VARYING = ("environment.json", "run.json", "metrics.jsonl", ".lock", "README.md", "cost.json", "recipe.toml")
+
+
+def command(folder: Path, words: list[str]) -> int:
+    """Begin a command in a folder, in a process of its own; returns its id."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        log = os.open(log_of(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(folder)
+        toolkit(words)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def done(folder: Path, words: list[str]) -> float:
+    """Do a command, which must go well; returns the seconds that it took."""
+    before, process = time.monotonic(), command(folder, words)
+    while not ended(process, log_of(folder)):
+        time.sleep(0.002)
+    return time.monotonic() - before
+
+
+def state(path: Path) -> dict[str, bytes]:
+    """The files at a path, except those with times in them."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    steady = [f for f in files if f.name not in VARYING and "scores" not in f.parts and f.suffix != ".html"]
+    return {str(file.relative_to(path)): file.read_bytes() for file in steady}
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name.startswith(UNFINISHED)]
+
+
+def struck(folder: Path, name: str, number: int, moment: float, whole: dict[str, dict[str, bytes]]) -> str:
+    """End a command by a signal at a moment; what was wrong afterwards, or ""."""
+    target, words = COMMANDS[name]
+    before = {place: state(folder / place) for place in ("run", "saved", "images")}
+    process = command(folder, words)
+    time.sleep(moment)
+    os.kill(process, number)
+    os.waitpid(process, 0)
+    done(folder, ["push", "saved", "me/digits", "--dry-run"])  # another command, which only reads
+    for place in ("saved", "images"):
+        if state(folder / place) not in (before[place], whole[name] if place == target else before[place]):
+            return f"{place} is neither what it was nor what it was to be"
+    lost = [file for file in before["run"] if "step-" not in file and file not in state(folder / "run")]
+    if lost:
+        return f"lost: {', '.join(lost)}"
+    done(folder, words)
+    if state(folder / target) != whole[name]:
+        return "the same command again gives something else"
+    return f"left: {', '.join(left)}" if (left := leftovers(folder)) else ""
+
+
+def strike(trials: int, seed: int, temporary: Path) -> list[dict[str, object]]:
+    """Trials of all commands and signals in turn, each at a random moment."""
+    for module in ("toolkit.evaluation.evaluate", "toolkit_report.page", "toolkit_report.cost", "accelerate"):
+        importlib.import_module(module)
+    origin = temporary / "origin"
+    origin.mkdir()
+    (origin / "recipe.toml").write_text(RECIPE.replace("[samples]\nnum = 0", "[samples]\nnum = 4"))
+    done(origin, ["train", "recipe.toml", "--set=run.out=run", "--set=run.steps=6"])
+    done(origin, ["sample", "run", "--num=2", "--save=saved", "--out=grid.png"])
+    done(origin, ["sample", "run", "--num=12", "--out=images"])
+    whole, length = {}, {}
+    for name, (target, words) in COMMANDS.items():
+        folder = temporary / "whole"
+        shutil.copytree(origin, folder)
+        length[name] = done(folder, words)
+        whole[name] = state(folder / target)
+        shutil.rmtree(folder)
+    results: list[dict[str, object]] = []
+    for trial in range(trials):
+        name, sent = list(COMMANDS)[trial % len(COMMANDS)], SIGNALS[trial % len(SIGNALS)]
+        folder, chance = temporary / f"trial-{trial}", random.Random(f"{seed} {trial}")
+        shutil.copytree(origin, folder)
+        moment = chance.uniform(0, length[name])
+        wrong = struck(folder, name, signal.Signals[sent], moment, whole)
+        results.append({"command": name, "signal": sent, "seconds": round(moment, 3), "wrong": wrong})
+        print(f"trial {trial:>3}: {name:<14} {sent:<8} after {moment:.2f} s: {wrong or 'well'}", flush=True)
+        shutil.rmtree(folder)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commands", type=int, metavar="TRIALS", help="of every command that writes")
+    parser.add_argument("--json", type=Path, help="where the trials of --commands are recorded")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
     same, kills = 0, []
@@ -200,6 +318,13 @@ def main() -> None:
         registry = plugins.load().registry.copy()
         build(resolve(read_layers(recipe), registry), torch.device("cpu"))  # imports what a run needs
         length = finish(recipe, whole)
+        if arguments.commands is not None:
+            trials = strike(arguments.commands, arguments.seed, Path(temporary))
+            well = sum(not trial["wrong"] for trial in trials)
+            print(f"{len(trials)} commands struck, {well} of them well")
+            if arguments.json is not None:
+                arguments.json.write_text(json.dumps(trials, indent=1) + "\n")
+            sys.exit(well != len(trials))
         expected = result(whole)
         print(f"unbroken: {length:.2f} s, {len(expected) - 1} files")
         for number in range(arguments.trials):

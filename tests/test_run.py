@@ -3,6 +3,10 @@
 import fcntl
 import json
 import os
+import shlex
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -203,3 +207,93 @@ def test_the_newest_checkpoints_and_every_so_many_steps_are_kept(
 def test_a_run_ends_by_images_or_by_time(write: Write, run: Path, end: str, step: int) -> None:
     finished(write(), "run.steps=none", end)
     assert checkpoints(run) == [f"step-{step:07d}"]
+
+
+def test_resume_auto_starts_goes_on_and_has_nothing_to_do(write: Write, run: Path) -> None:
+    """One command for a loop that restarts; a run without a checkpoint begins again."""
+    auto = ("--resume", "auto")
+    finished(write(), "run.steps=2", flags=auto)
+    finished(write(), flags=auto)
+    assert checkpoints(run)[-1] == "step-0000004"
+    before = content(run)
+    finished(write(), flags=auto)
+    assert content(run) == before
+    shutil.rmtree(run / "checkpoints")
+    (run / "run.json").write_text('{"status": "running", "step": 0}')
+    assert "has no checkpoint" in refused(train(write(), flags=("--resume",)))
+    finished(write(), flags=auto)
+    assert checkpoints(run) == ["step-0000004"]
+    assert "another recipe" in refused(train(write(), "run.seed=3", flags=auto))
+
+
+def test_a_deliberate_change_is_said_recorded_and_goes_on(write: Write, run: Path) -> None:
+    finished(write(), "run.steps=2")
+    new = ["optimizers.denoiser.lr=0.5", "run.batch_size=16", "run.micro_batch_size=8"]
+    allow = ("--resume", "--change", "optimizers.denoiser.lr")
+    error = refused(train(write(), *new, flags=allow))
+    assert "run.batch_size was 8 and is 16" in error and "--change run.batch_size" in error
+    assert "has no 'learning'" in refused(train(write(), flags=("--resume", "--change", "learning.rate")))
+    result = finished(write(), *new, flags=(*allow, "--change", "run"))
+    assert "from step 2 on, optimizers.denoiser.lr was 0.001 and is 0.5" in result.output
+    lines = [json.loads(line) for line in (run / "changes.jsonl").read_text().splitlines()]
+    keys = ["optimizers.denoiser.lr", "run.batch_size", "run.micro_batch_size"]
+    assert [(line["step"], line["key"]) for line in lines] == [(2, key) for key in keys]
+    assert (lines[0]["was"], lines[0]["is"]) == (0.001, 0.5)
+    resumed(write(), *new, "run.steps=5")  # it is the run's own recipe now
+    assert train(write(), flags=("--change", "run")).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "what", ["pipeline/thesis.tex", "pipeline/start/x/mine", "metrics.jsonl/", "samples"]
+)
+def test_what_is_in_the_way_of_saving_is_found_before_training(write: Write, run: Path, what: str) -> None:
+    finished(write(), "run.steps=1")
+    path = run / what
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir() if what.endswith("/") else path.write_text("mine")
+    refused(train(write(), flags=("--resume",)))
+    assert checkpoints(run) == ["step-0000001"]
+
+
+def test_hidden_files_in_the_pipeline_are_in_nobodys_way_and_stay(write: Write, run: Path) -> None:
+    finished(write(), "run.steps=1")
+    (run / "pipeline" / ".DS_Store").write_text("the system's")
+    (run / "pipeline" / ".writing-README.md-0123abcd").write_text("half")
+    resumed(write())
+    assert (run / "pipeline" / ".DS_Store").exists() and not list(run.rglob(".writing-*"))
+
+
+def test_checkpoints_on_another_disk_are_resumed_and_not_overwritten(write: Write, run: Path) -> None:
+    finished(write(), "run.steps=1")
+    elsewhere = run.parent / "elsewhere"
+    (run / "checkpoints").rename(elsewhere)
+    (run / "checkpoints").symlink_to(elsewhere)
+    assert "checkpoints: is a link" in refused(train(write(), flags=("--overwrite",)))
+    resumed(write())
+    assert checkpoints(run)[-1] == "step-0000004" and (run / "checkpoints").is_symlink()
+
+
+@pytest.mark.parametrize("missing", [["step-0000002.png"], ["step-0000002-ema.png", "step-0000002.png"]])
+def test_a_grid_that_a_kill_left_out_is_made_up_for(write: Write, run: Path, missing: list[str]) -> None:
+    options = ["samples.every=2", "checkpoints.every=2", "run.measure_every=2"]
+    finished(write(), *options)
+    whole, kept = content(run / "samples"), metrics(run)
+    for name in missing:
+        (run / "samples" / name).unlink()
+    shutil.rmtree(run / "checkpoints" / "step-0000004")
+    (run / "run.json").write_text('{"status": "running", "step": 0}')
+    (run / "metrics.jsonl").write_text(json.dumps(kept[0]) + "\n")  # nor its measure
+    resumed(write(), *options)
+    assert content(run / "samples") == whole
+    assert [record.keys() for record in metrics(run)] == [record.keys() for record in kept]
+    assert [record["step"] for record in metrics(run)] == [2, 2, 4, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirect", ["> /dev/full 2>&1", ">&- 2>&-", "2> /dev/full", "2>&1 | true"])
+def test_training_goes_on_whatever_becomes_of_its_output(write: Write, run: Path, redirect: str) -> None:
+    quoted = shlex.join([sys.executable, "-m", "toolkit", "train", str(write()), "--set", "run.log_every=1"])
+    subprocess.run(["bash", "-c", f"set -o pipefail; {quoted} {redirect}"], timeout=120, check=True)
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert len([record for record in metrics(run) if "denoiser/loss" in record]) == 4

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from small_runs import PLUGIN, checkpoints, finished, install, refused, train
+from small_runs import PLUGIN, checkpoints, content, finished, install, metrics, refused, train
 
 Write = Callable[..., Path]
 BRITTLE = 'objective={type="brittle", at=3}'
@@ -43,7 +43,10 @@ def toolkit_step_done(step):
     return install_sender
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [
+    (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR1, 138),
+    (signal.SIGUSR2, 140),
+])  # fmt: skip
 def test_a_signal_stops_the_run_with_a_checkpoint(
     write: Write, run: Path, send: Callable[..., None], number: signal.Signals, code: int
 ) -> None:
@@ -132,3 +135,133 @@ def test_a_signal_to_the_whole_process_group_stops_a_run_whose_data_is_read_by_w
     _, said = process.communicate(timeout=120)
     assert process.returncode == 143, said
     assert "stopped by SIGTERM" in said and len(checkpoints(run)) == 1
+
+
+def test_the_first_signal_is_answered_while_the_step_goes_on(
+    write: Write, send: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    send(signal.SIGINT)
+    train(write())
+    assert "SIGINT: stopping after this step, and saving" in capfd.readouterr().err
+
+
+def test_what_the_caller_ignores_is_no_request_to_stop(
+    write: Write, run: Path, send: Callable[..., None]
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        send(signal.SIGHUP)
+        finished(write())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+OBSERVER = """
+import os
+from toolkit import hookimpl
+@hookimpl
+def {hook}:
+    {what}
+"""
+
+
+@pytest.fixture
+def observe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
+    """Have an observer do something."""
+
+    def install_observer(hook: str, what: str) -> None:
+        install(monkeypatch, tmp_path, "observer", OBSERVER.format(hook=hook, what=what))
+
+    return install_observer
+
+
+def test_a_second_interrupt_before_the_first_checkpoint_says_that_nothing_is_saved(
+    write: Write, run: Path, send: Callable[..., None]
+) -> None:
+    send(signal.SIGINT, signal.SIGINT, pause=1.1)
+    result = train(write())
+    assert result.exit_code == 130
+    assert "interrupted at once, before the first checkpoint; start again with" in result.output
+    (line,) = [line for line in result.output.splitlines() if "start again with" in line]
+    assert shlex.split(line)[-2:] == ["--resume", "auto"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_is_finished_once_its_pipeline_is_written(
+    write: Write, run: Path, number: signal.Signals, observe: Callable[[str, str], None]
+) -> None:
+    """The signal comes before the last measures and the final grid, which may take minutes."""
+    observe("toolkit_pipeline_saved(folder)", f"os.kill(os.getpid(), {int(number)})")
+    whole = train(write())
+    assert whole.exit_code == 128 + number and "stopped by" in whole.output
+    assert (run / "pipeline" / "pipeline.json").exists()
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_final_grid_that_was_interrupted_is_made_up_for(
+    write: Write, runs: Path, run: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.training.result import Previews
+
+    draw = Previews._draw
+    monkeypatch.setattr(Previews, "_draw", lambda *given: (os.kill(os.getpid(), number), draw(*given))[1])
+    result = train(write())
+    assert result.exit_code == 128 + number, result.output
+    assert "the trained model and everything else are in" in result.output
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    monkeypatch.undo()
+    os.chdir(run.parent.parent)
+    for flag in ("auto", "auto"):  # the second time there is nothing left to do
+        finished(write(), flags=("--resume", flag))
+    assert content(run / "samples") == content(runs / "ddpm" / "samples")
+    steps = [record["step"] for record in metrics(run) if "denoiser/loss" in record]
+    assert steps == [2, 4] and sum("held_out/denoiser/loss" in record for record in metrics(run)) == 1
+
+
+def losses(run: Path) -> list[dict[str, object]]:
+    """All records, without what depends on the machine."""
+    return [
+        {name: value for name, value in record.items() if name not in ("seconds", "images_per_second")}
+        for record in metrics(run)
+    ]
+
+
+@pytest.mark.parametrize("every", [3, 4])
+def test_records_are_those_of_an_unbroken_run_wherever_it_was_stopped(
+    write: Write, tmp_path: Path, send: Callable[..., None], every: int
+) -> None:
+    """It stops at step 2, between two records."""
+    options = ["run.steps=7", f"run.log_every={every}", "run.measure_every=2", "samples.num=0"]
+    finished(write(), *options, f"run.out={tmp_path / 'whole'}")
+    send(signal.SIGUSR1)
+    stopped = [*options, f"run.out={tmp_path / 'stopped'}", "run.log_every=1"]
+    assert train(write(), *stopped).exit_code == 138
+    (tmp_path / "stopped" / "metrics.jsonl").unlink()
+    finished(write(), *options, f"run.out={tmp_path / 'stopped'}", flags=("--resume",))
+    assert losses(tmp_path / "stopped")[-1] == losses(tmp_path / "whole")[-1]
+
+
+def test_an_error_between_two_steps_saves_the_last_one(
+    write: Write, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.data.batches import Batches
+    from toolkit.errors import DataError
+
+    read, reads = Batches.read, []
+
+    def failing(self: Batches, start: int, count: int) -> object:
+        reads.append(start)
+        if start >= 24 and len(reads) < 99:  # the second micro-batch of the third step and later ones
+            raise DataError("late.png: cannot be read")
+        return read(self, start, count)
+
+    monkeypatch.setattr(Batches, "read", failing)
+    error = train(write(), "samples.num=0", "run.measure_every=none")
+    assert error.exit_code == 2 and "error: late.png: cannot be read" in error.output
+    assert "step-0000003" in error.output and "Go on with --resume" in error.output
+    assert checkpoints(run) == ["step-0000003"]
+    monkeypatch.undo()
+    os.chdir(run.parent.parent)
+    finished(write(), "samples.num=0", flags=("--resume",))
+    assert checkpoints(run) == ["step-0000003", "step-0000004"]

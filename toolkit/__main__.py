@@ -18,7 +18,7 @@ def leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         main(prog_name="toolkit")
     try:
         main(prog_name="toolkit")

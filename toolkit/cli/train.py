@@ -1,13 +1,60 @@
 """`toolkit train`: from a recipe to a run folder."""
 
+import os
 import shlex
 import signal
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from toolkit.training.loop import Outcome
+
+
+class _Unfailing:
+    """A stream that drops what cannot be written: the disk is full, or the other end is closed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except (OSError, ValueError):  # a ValueError if it is closed
+            with suppress(OSError, ValueError):  # what is buffered goes nowhere, now and at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+@contextmanager
+def _whatever_becomes_of_the_terminal() -> Iterator[None]:
+    """Let the block go on where stdout and stderr cannot be written: the run folder is what counts."""
+    for number in (0, 1, 2):  # a closed one would be the number of the next file that is opened
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and _Unfailing(stream) for stream in before)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        sys.stdout, sys.stderr = before
 
 
 class _Train(click.Command):
@@ -17,6 +64,10 @@ class _Train(click.Command):
         after = [*args[1:], ""]
         alone = [word == "--resume" and then != "auto" for word, then in zip(args, after, strict=True)]
         return super().parse_args(ctx, [f"{w}=newest" if a else w for w, a in zip(args, alone, strict=True)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _whatever_becomes_of_the_terminal():
+            return super().invoke(ctx)
 
 
 @click.command(cls=_Train, short_help="Train a model by a recipe.")

@@ -16,6 +16,7 @@ from toolkit.console import say
 from toolkit.errors import one_line, place_of
 from toolkit.registry import hookspecs
 from toolkit.registry.discover import Discovered, Owner, switched
+from toolkit.registry.modes import unchanged_modes
 from toolkit.registry.registry import Component, Registry
 
 # The toolkit's own packages of components, registered through the same hook as a plugin's.
@@ -58,12 +59,18 @@ class Plugins:
     switched_off: tuple[Owner, ...]
 
     def tell(self, observer: str, **facts: object) -> list[str]:
-        """Call all observers of that name, even if one fails; print and return one line for each failure."""
+        """Call all observers of that name, even if one fails; print and return one line for each failure.
+
+        What they change for all of torch is changed back: no hook changes training.
+        """
         wrong = []
         for implementation in getattr(self.hook, observer).get_hookimpls():
             try:
-                implementation.function(*(facts[name] for name in implementation.argnames))
-            except Exception as error:
+                with unchanged_modes():
+                    implementation.function(*(facts[name] for name in implementation.argnames))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # also sys.exit
                 wrong.append(f"{implementation.plugin_name}: {observer}: {one_line(error)}")
                 say(wrong[-1], "an observer failed")
         return wrong
@@ -90,7 +97,7 @@ def _load(on: tuple[Discovered, ...], off: tuple[Discovered, ...]) -> Plugins:
     places: dict[Owner, str | None] = {}
     for plugin in on:
         try:
-            with registry.owned_by(plugin.owner):
+            with unchanged_modes(), registry.owned_by(plugin.owner):
                 _register(plugin.load(), plugin.owner, registry, relay)
         except KeyboardInterrupt:
             raise

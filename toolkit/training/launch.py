@@ -41,7 +41,7 @@ def refuse_unsupported_launch(precision: str) -> None:
         raise RunError(
             f"launched with --mixed_precision {launched}, but run.precision is {precision!r}: set it there"
         )
-    given, absent = int(os.environ.get("WORLD_SIZE", "1")), {"RANK", "MASTER_ADDR"} - set(os.environ)
+    given, absent = world_size(), {"RANK", "MASTER_ADDR"} - set(os.environ)
     if given > 1 and absent:
         raise RunError(
             f"the launcher states {given} processes (WORLD_SIZE), but not how they find each other: "
@@ -49,6 +49,18 @@ def refuse_unsupported_launch(precision: str) -> None:
         )
     if "ACCELERATE_USE_CPU" in yes and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:
         raise RunError(ONE_PROCESS_FOR_CPU)
+
+
+def world_size() -> int:
+    """The number of processes that the launcher states.
+
+    Raises:
+        RunError: if what it has set for a process is not a number.
+    """
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        if not (value := os.environ.get(name, "0")).isdecimal():
+            raise RunError(f"the environment variable {name} is {value!r}, and must be a whole number")
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def refuse_missing_trackers(names: Sequence[str]) -> None:

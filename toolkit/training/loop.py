@@ -170,6 +170,8 @@ class Run:
                     stopped = self.processes.any(self._stop.number is not None)
                     self._keep(display, stopped=stopped)
                 if not stopped:
+                    if self._stop.number is not None:  # it came while the result was written
+                        raise Stopped(self._stop.number)
                     self._finish(display)
         except Stopped:
             if self.status != "finished":

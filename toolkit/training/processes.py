@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path, PurePath
 from typing import Literal, Self, TypeVar
 
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import RunError, ToolkitError, TrainingError
-from toolkit.training.launch import refuse_missing_trackers, refuse_unsupported_launch
+from toolkit.training.launch import refuse_missing_trackers, refuse_unsupported_launch, world_size
 
 T = TypeVar("T")
+
+MEET = timedelta(seconds=120)  # for all processes to start; imports on a busy disk take one
+WAIT = timedelta(minutes=30)  # then, as one may have much to do alone, such as writing a large checkpoint
 
 AGREE = 2.0  # seconds between two exchanges of processes on whether to stop
 
@@ -65,15 +69,25 @@ class Processes:
         refuse_missing_trackers(names)
         # Whoever forms the process group ends it: a script of several runs forms one before the first.
         self._group_is_ours = not torch.distributed.is_initialized()
-        from accelerate import Accelerator  # here, as recipes are read without it: it takes 0.3 s
+        from accelerate import Accelerator, InitProcessGroupKwargs  # here: recipes are read without, 0.3 s
 
-        # Without an accelerator, Accelerate ignores the launcher unless told to use the CPU.
-        self._accelerator = Accelerator(
-            cpu=on_cpu,
-            mixed_precision="bf16" if self.precision == "bf16" else "no",
-            log_with=names or None,
-            project_dir=folder,
-        )
+        try:
+            # Without an accelerator, Accelerate ignores the launcher unless told to use the CPU.
+            self._accelerator = Accelerator(
+                cpu=on_cpu,
+                mixed_precision="bf16" if self.precision == "bf16" else "no",
+                log_with=names or None,
+                project_dir=folder,
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=MEET)],
+            )
+        except torch.distributed.DistError as error:
+            raise RunError(
+                f"the {world_size()} processes that the launcher states (WORLD_SIZE) have not all met at "
+                f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')} within {MEET.seconds} s: "
+                f"one has ended, was not started, or cannot reach it. {' '.join(str(error).split())[:200]}"
+            ) from None
+        if self._group_is_ours and torch.distributed.is_initialized():
+            torch.distributed.distributed_c10d._set_pg_timeout(WAIT)
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.count: int = self._accelerator.num_processes
@@ -84,7 +98,7 @@ class Processes:
                 _set_cuda_switches("high" if tf32 else "highest", tf32, torch.backends.cudnn.benchmark)
             if cudnn_benchmark is not None:
                 torch.backends.cudnn.benchmark = cudnn_benchmark
-        given = int(os.environ.get("WORLD_SIZE", "1"))
+        given = world_size()
         if given != self.count:
             raise RunError(
                 f"the launcher states {given} processes (WORLD_SIZE), but they do not see each other: "
