@@ -230,3 +230,27 @@ def test_a_process_says_the_same_and_exits_with_2(mistake: Mistake) -> None:
         command, capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     is_refused(done.returncode, done.stderr.decode(), mistake.where)
+
+
+GENERATOR = Path(__file__).parent.parent / "benchmarks" / "bad_recipes.py"
+
+
+def generated(count: int, seed: int) -> str:
+    """The last lines of so many recipes that are altered at random, in a process that may be stopped."""
+    done = subprocess.run(
+        [sys.executable, str(GENERATOR), "--count", str(count), "--seed", str(seed), "--limit", "120"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=1800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_packaged_recipes_that_are_altered_at_random_are_refused_or_valid() -> None:
+    found = re.search(r"25 recipes: (\d+) refused", generated(25, 2))
+    assert found is not None and int(found[1]) >= 20
+
+
+@pytest.mark.slow
+def test_more_packaged_recipes_that_are_altered_at_random_are_refused_or_valid() -> None:
+    found = re.search(r"100 recipes: (\d+) refused", generated(100, 4))
+    assert found is not None and int(found[1]) >= 80

@@ -246,11 +246,12 @@ def test_a_network_of_far_too_many_layers_is_refused_while_it_is_built(norms, mo
 
 def test_a_network_that_fills_the_memory_is_refused_before_it_does(monkeypatch):
     monkeypatch.setattr(
-        "toolkit.registry.limits.os.sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.get
+        "toolkit.registry.limits.os.sysconf", {"SC_PHYS_PAGES": 2000, "SC_PAGE_SIZE": 4096}.get
     )
     tower(layers=4, width=500)
     with pytest.raises(
-        RecipeError, match="needs more than the 0 GiB of memory that there are: layers = 5, width = 500"
+        RecipeError,
+        match="needs more than 0.00381 GiB, half of this machine's memory: layers = 5, width = 500",
     ):
         tower(layers=5, width=500)
 

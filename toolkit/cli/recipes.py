@@ -62,9 +62,15 @@ def check(source: str, overrides: Sequence[str]) -> None:
     resolved = _resolved(source, overrides)
 
     from toolkit.console import echo
+    from toolkit.errors import DataError, RecipeError, ToolkitError
     from toolkit.training.check import check_recipe
 
-    check_recipe(resolved, echo)
+    try:
+        check_recipe(resolved, echo)
+    except (RecipeError, DataError):
+        raise
+    except ToolkitError as error:  # of the step or the samples, which no single line decides
+        raise ToolkitError(f"{resolved.where()} {error}") from error
 
 
 @recipe.command()

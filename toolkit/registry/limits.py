@@ -24,7 +24,8 @@ def limited() -> Iterator[None]:
     if torch is None:  # then nothing that is built has layers
         yield
         return
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # Half, because a copy is made when weights are loaded or averaged, or gradients are computed.
+    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
     layers, size = 0, 0
 
     def count(module: object, name: str, added: Any) -> None:
@@ -34,8 +35,8 @@ def limited() -> Iterator[None]:
             size += added.numel() * added.element_size()
         if layers > LAYERS:
             raise TooLarge(f"has more than {LAYERS:,} layers")
-        if size > memory:
-            raise TooLarge(f"needs more than the {memory / 2**30:.0f} GiB of memory that there are")
+        if size > half:
+            raise TooLarge(f"needs more than {half / 2**30:.3g} GiB, half of this machine's memory")
 
     hooks = torch.nn.modules.module
     handles = [
