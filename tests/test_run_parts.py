@@ -1,6 +1,7 @@
 """What a run is put together from: roles, other people's weights, observers and trackers."""
 
 import json
+import shutil
 import sys
 import tomllib
 from collections.abc import Callable
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_runs import OBSERVERS, PLUGIN, content, finished, install, metrics, refused, resumed, train
 from tiny import TINY_DDGAN, TINY_DDPM
 
+import toolkit
 from toolkit.recipe import read_recipe
 from toolkit.training.build import settled
 
@@ -106,6 +109,34 @@ def test_init_from_starts_with_the_weights_of_another_pipeline(write: Write) -> 
     finished(write(), "run.out=second", "run.minutes=1e-6", "networks.denoiser.init_from=first")
     unet = Path("pipeline/unet/diffusion_pytorch_model.safetensors")
     assert (Path("first") / unet).read_bytes() == (Path("second") / unet).read_bytes()
+
+
+@pytest.mark.parametrize(("source", "weights"), [
+    ("runs/a", None), ("runs/a/pipeline", None), ("runs/a/checkpoints/step-0000004", None), ("runs/a", "raw"),
+    ("runs/a/checkpoints/step-0000004", "raw"), ("killed", None), ("killed", "raw"), ("foreign", None),
+])  # fmt: skip
+def test_all_that_is_sampled_can_be_started_from(write: Write, source: str, weights: str | None) -> None:
+    finished(write(), "run.out=runs/a")
+    shutil.copytree("runs/a", "killed", ignore=shutil.ignore_patterns("pipeline"))
+    shutil.copytree("runs/a/pipeline", "foreign", ignore=shutil.ignore_patterns("pipeline.json", "README.md"))
+    chosen = [] if weights is None else [f"networks.denoiser.init_weights={weights}"]
+    finished(write(), "run.out=runs/b", f"networks.denoiser.init_from={source}", "optimizers.denoiser.lr=0",
+             "ema=none", *chosen)  # fmt: skip
+    kind = "networks" if weights == "raw" else "ema"
+    expected = load_file(f"runs/a/checkpoints/step-0000004/{kind}/denoiser.safetensors")
+    sampled = toolkit.load(source, weights=weights).denoiser.state_dict()
+    for name, tensor in toolkit.load("runs/b").denoiser.state_dict().items():
+        assert torch.equal(tensor, expected[name]) and torch.equal(sampled[name], expected[name])
+
+
+@pytest.mark.parametrize(("source", "reason"), [
+    ("runs/nothing/at/all", "no such folder"),
+    ("google/nothing", "is no folder here, and the Hub does not have it or cannot be reached"),
+    (".", "no pipeline here"),
+])  # fmt: skip
+def test_init_from_what_is_not_there_says_what_is_missing(write: Write, source: str, reason: str) -> None:
+    error = refused(train(write(), f"networks.denoiser.init_from={source}"))
+    assert "init_from: " in error and reason in error
 
 
 def test_init_from_another_architecture_is_refused(write: Write) -> None:

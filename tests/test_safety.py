@@ -202,6 +202,89 @@ def test_absurd_safetensors_are_refused(saved: Path, absurd: bytes) -> None:
     assert str(saved) in refusal(saved)
 
 
+def flipped(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.write_bytes(content)
+
+
+def changed(alter: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        state = load_file(file)
+        name = min(state)
+        save_file({**state, name: alter(state[name]).contiguous()}, file)
+
+    return change
+
+
+WEIGHT_FILES = ("weights.safetensors", "unet/diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.parametrize("folder", ["run/pipeline", "run/checkpoints/step-0000004"])
+def test_a_flipped_bit_among_the_weights_is_noticed(run: Path, folder: str) -> None:
+    toolkit.load(folder)
+    for file in sorted(Path(folder).rglob("*.safetensors")):
+        if file.stat().st_size > 100:
+            before = file.read_bytes()
+            flipped(file)
+            assert f"{file.relative_to(folder)} was altered, its checksum is not that in" in refusal(folder)
+            file.write_bytes(before)
+
+
+def test_a_file_of_weights_that_was_not_saved_is_refused(saved: Path) -> None:
+    shutil.copy(saved / WEIGHT_FILES[0], saved / "more.safetensors")
+    assert "more.safetensors was altered" in refusal(saved)
+    (saved / "more.safetensors").rename(saved / "._more.safetensors")  # of the system
+    toolkit.load(saved)
+
+
+@pytest.mark.parametrize(("alter", "reason"), [
+    (lambda tensor: tensor * float("nan"), "is not finite"),
+    (lambda tensor: tensor + float("inf"), "is not finite"),
+    (lambda tensor: tensor.to(torch.int8), "is of torch.int8 there and of torch.float32 here"),
+    (lambda tensor: tensor.to(torch.bool), "is of torch.bool there"),
+    (lambda tensor: tensor.to(torch.complex64), "is of torch.complex64 there"),
+])  # fmt: skip
+@pytest.mark.parametrize("foreign", [False, True])
+def test_weights_that_are_no_weights_are_refused_though_digests_agree(
+    saved: Path, edit: Edit, alter: Callable[[torch.Tensor], torch.Tensor], reason: str, foreign: bool
+) -> None:
+    file = saved / WEIGHT_FILES[1]
+    changed(alter)(file)
+    edit(lambda stated: stated["digests"].update({WEIGHT_FILES[1]: sha256(file.read_bytes()).hexdigest()}))
+    if foreign:
+        (saved / "pipeline.json").unlink()
+    assert reason in refusal(saved)
+
+
+@pytest.mark.parametrize("fault", [
+    {"format": True}, {"format": 1.0}, {"format": "1"}, {"steps": "4"}, {"num_classes": True},
+    {"steps": True},
+    {"sample_shape": ["1", 8, 8]}, {"sample_shape": [1.0, 8, 8]}, {"sample_shape": [True, 8, 8]},
+    {"role": "../x"}, {"role": 3}, {"weights": None}, {"digests": {}}, {"digests": None},
+    {"digests": {"weights.safetensors": 3}}, {"plugins": {"ddpm": 1}}, {"class_names": [1]},
+    {"image_shape": [8.5]}, {"recipe": []},
+])  # fmt: skip
+def test_a_description_of_other_types_is_refused(saved: Path, edit: Edit, fault: dict[str, Any]) -> None:
+    edit(lambda stated: stated.update(fault))
+    assert "pipeline" in refusal(saved)
+
+
+def test_a_folder_of_an_earlier_version_says_what_it_lacks(saved: Path, edit: Edit) -> None:
+    edit(lambda stated: stated.pop("digests"))
+    assert "is damaged, or of another version: digests" in refusal(saved)
+
+
+def test_a_link_in_a_folder_is_not_copied_as_its_card(saved: Path) -> None:
+    Path("secret").write_text("my token")
+    (saved / "README.md").unlink(missing_ok=True)
+    (saved / "README.md").symlink_to(Path("secret").absolute())
+    toolkit.load(saved).save_pretrained("again")
+    toolkit.load("again").save_pretrained(saved)
+    assert not any("my token" in file.read_text() for file in Path().rglob("README.md"))
+    assert Path("secret").read_text() == "my token"
+
+
 # Pipelines within a pipeline
 
 

@@ -28,7 +28,7 @@ from toolkit.errors import (
 from toolkit.evaluation.features import FeatureExtractor, Features
 from toolkit.evaluation.metric import Metric, Score, Subject
 from toolkit.hf.unet import TARGETS, UNET_LIMITS, check_unet, initialise_xavier, unet_shapes
-from toolkit.pipeline.folder import Layout, Saved, SavedNetwork, load_network, locate
+from toolkit.pipeline.folder import Layout, Saved, SavedNetwork, Weights, load_network, locate
 from toolkit.pipeline.images import to_grid, to_image, to_uint8
 from toolkit.pipeline.importer import Importer
 from toolkit.pipeline.pipeline import Pipeline, PipelineOutput
@@ -68,11 +68,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-def load(path: str | Path) -> Pipeline:
-    """A trained pipeline: from a pipeline folder, a run folder, a diffusers folder or a Hub id.
+def load(path: str | Path, weights: Weights | None = None) -> Pipeline:
+    """A trained pipeline: from a pipeline folder, a run or a checkpoint, a diffusers folder or a Hub id.
+
+    `weights`, "ema" or "raw", are those of the newest checkpoint; by default the averaged ones, if any.
 
     Raises:
         CheckpointError: if there is none, or it is damaged.
         PluginError: naming the plugin that it needs and that is not installed.
     """
-    return Pipeline.from_pretrained(path)
+    return Pipeline.from_pretrained(path, weights)

@@ -1,7 +1,7 @@
 """`toolkit sample`: images from a trained model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     metavar="A.B=C",
     help="Set an option of the sampler, the start or the guidance: sampler.eta=0.5.",
 )
+@click.option(
+    "--weights",
+    type=click.Choice(["ema", "raw"]),
+    help="Averaged or raw weights, of the newest checkpoint; by default those of the pipeline.",
+)
 @device_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network first: pays for many images.")
 @click.option("--out", default="samples.png", show_default=True, help="A .png for one grid, or a folder.")
@@ -56,9 +61,9 @@ def sample(
     source: str, num: int, steps: int | list[int] | None, spacing: str | None, sampler: str | None,
     start: str | None, show_start: bool, seed: int, batch_size: int, label: str | None,
     guidance: float | None, overrides: tuple[str, ...], device: str | None, compiled: bool, out: str,
-    save: str | None, overwrite: bool, **options: str | None,
+    save: str | None, overwrite: bool, weights: Literal["ema", "raw"] | None, **options: str | None,
 ) -> None:  # fmt: skip
-    """Sample images from RUN: a run folder, a pipeline folder, a diffusers folder or a Hub id."""
+    """Sample images from RUN: a run or a checkpoint, a pipeline folder, a diffusers folder or a Hub id."""
     target = Path(out)
     refuse_to_replace(target, overwrite)
     if save is not None:
@@ -71,7 +76,7 @@ def sample(
     from toolkit.pipeline.images import drawable, save_images, save_samples
     from toolkit.pipeline.pipeline import Pipeline
 
-    pipeline = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing)
+    pipeline = choose_sampler(Pipeline.from_pretrained(source, weights), sampler, steps, spacing)
     if target.suffix == ".png" and not drawable(pipeline.image_shape, pipeline.pictures):
         refuse_taken(target.with_suffix(".npy"), overwrite, "--out")  # where other data than pictures goes
     if start is not None:

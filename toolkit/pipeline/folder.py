@@ -10,11 +10,12 @@ are relative, so the folder can be moved as a whole.
 """
 
 import importlib.metadata
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor, nn
@@ -32,8 +33,10 @@ from toolkit.files import (
     new_folder,
     read_json,
     read_tensors,
+    read_text,
     refuse_foreign,
     settle,
+    sha256_of,
     write_json,
     write_tensors,
     write_text,
@@ -43,7 +46,13 @@ from toolkit.registry.registry import Registry
 
 FORMAT = 1
 README = "README.md"
-WEIGHTS = "weights.safetensors"
+SUFFIX = ".safetensors"
+WEIGHTS = f"weights{SUFFIX}"
+MANIFEST = "manifest.json"  # of a checkpoint
+RESULTS = ("pipeline.json", "pipeline", "model_index.json", "network.json", "networks")  # of a run, in order
+NETWORKS = (["network.json"], ["networks"])
+HUB_SECONDS = 5.0
+Weights = Literal["ema", "raw"]
 INNER = ("start", "guidance", "encoder")  # parts that may have models inside, in folders of these names
 FILES = ("pipeline.json", "network.json", WEIGHTS, README, *INNER)
 PARTS: Mapping[str, type] = {
@@ -75,6 +84,7 @@ class Saved(BaseModel):
         num_classes: None for unlabelled data.
         class_names: None where the data does not name its classes.
         pictures: False for other numbers of the shape of a picture, which are neither clamped nor scaled.
+        digests: SHA-256 of the files of weights in its folder.
         plugins: the plugins whose components it uses, each with its distribution.
         network: complete recipe table. A pipeline also has those of `schedule`, `sampler` and `start`, and
             of `guidance` and `encoder` if it uses them.
@@ -84,7 +94,7 @@ class Saved(BaseModel):
 
     format: Annotated[int, Field(strict=True, ge=FORMAT, le=FORMAT)] = FORMAT
     toolkit: str = Field(default_factory=lambda: importlib.metadata.version("diffusion-toolkit"))
-    role: str = ""
+    role: Annotated[str, Field(pattern=r"^\w*$")] = ""
     weights: str = ""
     steps: int | None = None
     recipe: str = ""
@@ -93,6 +103,7 @@ class Saved(BaseModel):
     class_names: list[str] | None = None
     pictures: Annotated[bool, Field(strict=True)] = True
     plugins: dict[str, str] = Field(default_factory=dict)
+    digests: dict[str, str] = Field(default_factory=dict)
     schedule: dict[str, Any] | None = None
     network: dict[str, Any]
     sampler: dict[str, Any] | None = None
@@ -159,7 +170,8 @@ def read_saved(path: Path, plugins: Plugins, *parts: str) -> Saved:
     """
     content = read_json(path)
     try:
-        saved = Saved.model_validate({"plugins": None, "format": None, **content})
+        required = {"plugins": None, "format": None, "digests": None}
+        saved = Saved.model_validate_json(json.dumps({**required, **content}), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
@@ -176,7 +188,7 @@ def read_saved(path: Path, plugins: Plugins, *parts: str) -> Saved:
         if name not in working:
             raise PluginError(f"{needs}, which is not installed, or broken (toolkit plugins tells).")
     tables = saved.within(path.parent, plugins.registry, path)
-    return saved.model_copy(update={"plugins": {}, **tables})  # plugins follow from the tables
+    return saved.model_copy(update={"plugins": {}, "digests": {}, **tables})  # they follow
 
 
 def plugins_of(tables: Mapping[str, dict[str, Any]], registry: Registry) -> dict[str, str]:
@@ -269,8 +281,8 @@ def save_network(network: SavedNetwork, folder: Path, registry: Registry) -> Non
     """
     refuse_to_replace(folder, [])
     with new_folder(folder, replace=True) as temporary:
-        _write_saved(temporary / "network.json", network.saved, registry)
         write_tensors(temporary / WEIGHTS, network.network.state_dict())
+        _write_saved(temporary / "network.json", network.saved, registry)
 
 
 def load_network(path: str | Path) -> SavedNetwork:
@@ -309,8 +321,12 @@ def locate_network(folder: Path) -> Path:
     return result[0]
 
 
-def _write_saved(path: Path, saved: Saved, registry: Registry) -> None:
-    content = {**saved.model_dump(mode="json"), "plugins": plugins_of(saved.tables, registry)}
+def _write_saved(path: Path, saved: Saved, registry: Registry, *, digested: bool = True) -> None:
+    # A checkpoint's are in its manifest.
+    files = _tensor_files(path.parent) if digested else []
+    digests = {file.relative_to(path.parent).as_posix(): sha256_of(file) for file in files}
+    facts = {"digests": digests, "plugins": plugins_of(saved.tables, registry)}
+    content = {**saved.model_dump(mode="json"), **facts}
     optional = ("schedule", "sampler", "start", "guidance", "encoder", "class_names", "image_shape")
     if saved.pictures:
         del content["pictures"]
@@ -349,7 +365,6 @@ def write_pipeline(
         for part, models in inner.items():
             for option, model in models.items():
                 model.save_pretrained(temporary / part / option)
-        _write_saved(temporary / "pipeline.json", relative, registry)
         elsewhere: frozenset[str] = frozenset()
         for layout in known:
             layout.write(temporary, saved, denoiser, sampler, start)
@@ -357,7 +372,8 @@ def write_pipeline(
         state = denoiser.state_dict()
         own = {name: tensor for name, tensor in state.items() if name not in elsewhere}
         write_tensors(temporary / WEIGHTS, own)
-        text = _text(folder / README) or readme
+        _write_saved(temporary / "pipeline.json", relative, registry)
+        text = text_of(folder / README) or readme
         if text is not None:
             write_text(temporary / README, text)
 
@@ -377,24 +393,49 @@ def whole(saved: Saved, inner: Mapping[str, Mapping[str, Saveable]], registry: R
     return relative
 
 
-def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+def text_of(path: Path) -> str | None:
+    own = path.is_file() and not path.is_symlink()  # a link's target may be anything that the user can read
+    return read_text(path, errors="replace") if own else None
 
 
-def read_pipeline(path: str | Path, plugins: Plugins) -> tuple[Saved, Path, dict[str, Tensor] | None]:
+def read_pipeline(
+    path: str | Path, plugins: Plugins, weights: Weights | None = None
+) -> tuple[Saved, Path, dict[str, Tensor] | None]:
     """A pipeline's description and folder, and its network's state if the folder is in a foreign layout.
 
     Raises:
         CheckpointError: if there is no pipeline, or it is damaged.
         PluginError: naming a plugin that is missing.
     """
-    folder = locate(path, plugins.registry)
+    folder = locate(path, plugins.registry, weights)
     if not (folder / "pipeline.json").is_file():
         layout = next(one for one in layouts(plugins.registry) if one.recognises(folder))
         saved, state = layout.read(folder, plugins.registry)
-        return saved, folder, state
+        return _chosen(folder, saved, weights), folder, state
     saved = read_saved(folder / "pipeline.json", plugins, *(name for name in PARTS if name not in OPTIONAL))
-    return saved, folder, None
+    return _chosen(folder, saved, weights), folder, None
+
+
+def _chosen(folder: Path, saved: Saved, weights: Weights | None) -> Saved:
+    """The description with the weights that are chosen among those of its folder.
+
+    Raises:
+        CheckpointError: if it does not have them.
+    """
+    kinds = [*states(folder, saved.role)] if (folder / MANIFEST).is_file() else [saved.weights]
+    if weights is not None and weights not in kinds:
+        raise CheckpointError(
+            f"{folder}: has no {weights} weights, but {' and '.join(kinds)}; checkpoints of a run have both"
+        )
+    return saved.model_copy(update={"weights": weights or next(iter(kinds), "")})
+
+
+def describe_checkpoint(
+    folder: Path, saved: Saved, inner: Mapping[str, Mapping[str, Saveable]], registry: Registry
+) -> None:
+    """Write pipeline.json into a checkpoint, by which it can be sampled, unless it has models inside."""
+    if not any(inner.values()):
+        _write_saved(folder / "pipeline.json", saved, registry, digested=False)
 
 
 def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
@@ -409,15 +450,19 @@ def refuse_to_replace(folder: Path, known: list[Layout]) -> None:
         refuse_to_replace(inner, known)
 
 
-def locate(path: str | Path, registry: Registry) -> Path:
-    """The folder of a pipeline: `path` itself, the pipeline/ in it, or a download of that Hub id.
+def locate(path: str | Path, registry: Registry, weights: Weights | None = None) -> Path:
+    """The folder of a pipeline: `path`, the pipeline/ in it, a checkpoint, or a download of that Hub id.
+
+    The newest checkpoint of a run stands in for its pipeline while there is none, or if `weights` are chosen.
 
     Raises:
         CheckpointError: if there is no such folder and no such model on the Hub.
     """
     folder, known = Path(path), layouts(registry)
     settle(folder)
-    for candidate in (folder, folder / "pipeline"):
+    newest = _checkpoints(folder)[-1:]
+    candidates = [*(newest if weights else []), folder, folder / "pipeline", *newest]
+    for candidate in candidates:
         ours = (candidate / "pipeline.json").is_file()
         if ours or any(layout.recognises(candidate) for layout in known):
             return candidate
@@ -432,35 +477,121 @@ def locate(path: str | Path, registry: Registry) -> Path:
     return _download(str(path))
 
 
+def _checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, in order of step."""
+    complete = [path.parent for path in (run / "checkpoints").glob(f"step-*/{MANIFEST}")]
+    return sorted(complete, key=lambda path: (len(path.name), path.name))
+
+
 def _download(repo_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    """The files of a model on the Hub, of which one question, of a few seconds, asks whether it has it."""
+    from huggingface_hub import HfApi, snapshot_download
 
+    files = ["*.json", "*.safetensors"]
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.safetensors"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        try:
+            revision = HfApi().model_info(repo_id, timeout=HUB_SECONDS).sha
+        except Exception:  # no connection, no such model, no permission: an earlier download may be there
+            return Path(snapshot_download(repo_id, allow_patterns=files, local_files_only=True))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=files))
+    except Exception as error:  # of httpx, huggingface_hub, the system
         raise CheckpointError(
-            f"{repo_id}: no such folder, and not to be had from the Hub: {reason}"
-        ) from None
+            f"{repo_id}: is no folder here, and the Hub does not have it or cannot be reached"
+        ) from error
 
 
-def read_weights(folder: Path, network: nn.Module, registry: Registry, refuse: Refuse) -> None:
-    """Load the weights in a pipeline, network or run folder into `network`, of the same architecture.
+def read_weights(
+    source: str | Path,
+    network: nn.Module,
+    registry: Registry,
+    refuse: Refuse,
+    role: str = "",
+    weights: Weights | None = None,
+) -> None:
+    """Load the weights of anything that can be sampled or loaded into `network`, of the same architecture.
+
+    Args:
+        source: see `locate`; or a network folder, or a run that keeps one network.
+        network: into which they are loaded.
+        registry: of the layouts that folders may have.
+        refuse: makes an exception of the reason.
+        role: of the network in a checkpoint.
+        weights: raw or averaged, where there are both; by default the averaged ones.
 
     Raises:
-        Exception: made by `refuse` of the reason, if a tensor is missing, extra or of another shape.
+        Exception: made by `refuse` of the reason, if a tensor is missing, extra or of another shape, or if
+            weights are not those that were saved.
     """
-    if not (folder / WEIGHTS).is_file():  # a run
-        inner = [path for path in (folder / "pipeline", *folder.glob("networks/*")) if path.is_dir()]
-        folder = inner[0] if len(inner) == 1 else folder
-    state = read_tensors(folder / WEIGHTS, refuse)
     try:
-        for part in _elsewhere(folder, network, registry):
-            state |= part
+        folder, state = _state(source, network, registry, role, weights)
     except CheckpointError as error:
         raise refuse(str(error)) from None
+    if mismatch(network.state_dict(), state) is None:
+        _verify(folder, refuse)
     fill(network, state, folder, refuse)
+
+
+def _state(
+    source: str | Path, network: nn.Module, registry: Registry, role: str, weights: Weights | None
+) -> tuple[Path, dict[str, Tensor]]:
+    folder = Path(source)
+    kept, results = _checkpoints(folder), [name for name in RESULTS if (folder / name).exists()]
+    if kept and (weights or not results):
+        folder = kept[-1]
+    elif not (folder / MANIFEST).is_file():
+        folder = locate_network(folder) if results[:1] in NETWORKS else locate(source, registry, weights)
+    if (folder / MANIFEST).is_file():
+        files = states(folder, role)
+        chosen = weights or next(iter(files), None)
+        if chosen not in files:
+            raise CheckpointError(f"{folder}: has no {chosen or 'weights'} of a network {role!r}")
+        return folder, read_tensors(files[chosen])
+    if not any((folder / name).is_file() for name in ("pipeline.json", "network.json")):
+        layout = next(one for one in layouts(registry) if one.recognises(folder))
+        return folder, layout.read(folder, registry)[1]
+    state = read_tensors(folder / WEIGHTS)
+    for part in _elsewhere(folder, network, registry):
+        state |= part
+    return folder, state
+
+
+def states(checkpoint: Path, role: str) -> dict[Weights, Path]:
+    """The files of a role's weights in a checkpoint: averaged ones, if it has them, and raw ones."""
+    names: dict[Weights, str] = {"ema": "ema", "raw": "networks"}
+    files = {kind: checkpoint / name / f"{role}.safetensors" for kind, name in names.items()}
+    return {kind: file for kind, file in files.items() if file.is_file()}
+
+
+def _verify(folder: Path, refuse: Refuse) -> None:
+    """Compare files of weights with the digests that were saved with them: a flipped bit is still a number.
+
+    Raises:
+        Exception: made by `refuse` of the reason, naming the file that is missing, altered or new.
+    """
+    names = (name for name in (MANIFEST, "pipeline.json", "network.json") if (folder / name).is_file())
+    described = next(names, None)
+    if described is None:
+        return  # a foreign folder, which has no digests
+    content = read_json(folder / described, refuse)
+    listed = content if described == MANIFEST else content.get("digests")
+    if not isinstance(listed, dict):
+        raise refuse(f"{folder / described}: has no digests of the weights: save it again with this version")
+    digests = {name: one.get("sha256") if isinstance(one, dict) else one for name, one in listed.items()}
+    present = {path.relative_to(folder).as_posix(): path for path in _tensor_files(folder)}
+    for name in sorted(present.keys() | {name for name in digests if name.endswith(SUFFIX)}):
+        if name not in present:
+            raise refuse(f"{folder}: {printable(name)} is missing")
+        try:
+            altered = sha256_of(present[name]) != digests.get(name)
+        except OSError as error:
+            raise refuse(f"{present[name]}: cannot be read: {error.strerror or error}") from None
+        if altered:
+            raise refuse(f"{folder}: {printable(name)} was altered, its checksum is not that in {described}")
+
+
+def _tensor_files(folder: Path) -> list[Path]:
+    files = sorted(folder.rglob(f"*{SUFFIX}"))
+    return [file for file in files if not file.name.startswith(".")]
 
 
 def _elsewhere(folder: Path, network: nn.Module, registry: Registry) -> Iterator[dict[str, Tensor]]:
@@ -475,6 +606,10 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], folder: Path, refuse: 
     Raises:
         Exception: made by `refuse` of the reason, if a tensor is missing, extra or of another shape.
     """
-    if problem := mismatch(network.state_dict(), state):
+    own = network.state_dict()
+    if problem := mismatch(own, state):
         raise refuse(f"{folder}: is of another architecture: {problem}")
+    for name, tensor in state.items():
+        if not tensor.isfinite().all() and own[name].isfinite().all():
+            raise refuse(f"{folder}: {name!r} is not finite")
     network.load_state_dict(dict(state))

@@ -19,13 +19,17 @@ from toolkit.errors import CheckpointError, RecipeError, SamplingError, nearest,
 from toolkit.files import digest
 from toolkit.pipeline.folder import (
     COMMON,
+    MANIFEST,
     PARTS,
     README,
     Saved,
+    Weights,
+    describe_checkpoint,
     fill,
     plugins_of,
     read_pipeline,
     read_weights,
+    text_of,
     whole,
     write_pipeline,
 )
@@ -110,13 +114,14 @@ class Pipeline:
         return cls(denoiser, schedule, sampler, start, saved, registry, guidance, encoder)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> Self:
-        """Load a pipeline folder, a run folder, a folder of diffusers' own, or one of them from the Hub.
+    def from_pretrained(cls, path: str | Path, weights: Weights | None = None) -> Self:
+        """Load a pipeline folder, a run or a checkpoint, a folder of diffusers' own, or one from the Hub.
 
         Classes are looked up among installed, registered components; nothing in the folder is executed.
 
         Args:
             path: a folder, or a Hub id such as "google/ddpm-cifar10-32".
+            weights: "ema" or "raw", of the newest checkpoint; by default the averaged ones, if there are any.
 
         Returns:
             A pipeline on the CPU.
@@ -127,15 +132,15 @@ class Pipeline:
             RecipeError: if a component refuses its options.
         """
         plugins = load()
-        saved, folder, state = read_pipeline(path, plugins)
+        saved, folder, state = read_pipeline(path, plugins, weights)
         ours = folder / "pipeline.json"
         pipeline = cls.from_saved(saved, plugins.registry, ours if state is None else folder)
         if state is None:
-            read_weights(folder, pipeline.denoiser, plugins.registry, CheckpointError)
+            chosen: Any = saved.weights if (folder / MANIFEST).is_file() else None
+            read_weights(folder, pipeline.denoiser, plugins.registry, CheckpointError, saved.role, chosen)
+            pipeline.readme = text_of(folder / README)
         else:
             fill(pipeline.denoiser, state, folder, CheckpointError)
-        if state is None and (folder / README).is_file():
-            pipeline.readme = (folder / README).read_text(encoding="utf-8", errors="replace")
         return pipeline
 
     def save_pretrained(self, path: str | Path, *, run: Path | None = None) -> None:
@@ -198,6 +203,10 @@ class Pipeline:
         pipelines = [pipeline for several in self._inner.values() for pipeline in several.values()]
         own = plugins_of(self.saved.tables, self.registry)
         return [own, *(pipeline.plugins for pipeline in pipelines)]
+
+    def describe(self, checkpoint: Path) -> None:
+        """Write into a checkpoint what it takes to sample its weights."""
+        describe_checkpoint(checkpoint, self.saved, self._folders, self.registry)
 
     def refuse_outside(self) -> None:
         """Refuse what no folder could hold: a part that reads elsewhere, e.g. a start from examples.

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from toolkit.data.source import DataSource
@@ -15,7 +16,7 @@ from toolkit.diffusion.sampler import Sampler
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Start
 from toolkit.errors import RecipeError
-from toolkit.pipeline.folder import read_weights
+from toolkit.pipeline.folder import Weights, read_weights
 from toolkit.pipeline.from_run import refuse_misfit
 from toolkit.randomness import position_seed
 from toolkit.recipe import Recipe
@@ -26,20 +27,33 @@ from toolkit.training.processes import settled_precision
 from toolkit.training.trainer import Training
 
 
+def _model(name: str) -> str:
+    """A folder's absolute path, which stays right when the working directory changes; a Hub id as it is."""
+    path = Path(name).expanduser()
+    on_hub = name.count("/") == 1 and name[0] not in "./~" and not path.exists()
+    return name if on_hub else str(path.absolute())
+
+
+Model = Annotated[str, Field(min_length=1), AfterValidator(_model)]
+
+
 @dataclass(frozen=True)
 class NetworkOptions:
     """Options of every network, whatever its type.
 
     Args:
         from_run: a run or pipeline folder whose network this is: its architecture and its weights.
-        init_from: the folder of a saved pipeline whose weights to start from, instead of random ones.
+        init_from: weights to start from, instead of random ones: whatever `toolkit sample` opens (a run, a
+            pipeline, a checkpoint, a folder of diffusers' or a Hub id), or a network folder.
+        init_weights: the averaged or the raw ones, where there are both; by default the averaged ones.
         compile: torch.compile the network; refused where a turn differentiates twice.
         channels_last: keep convolution weights in channels-last memory order, in which GPUs convolve; "auto"
             does so on a GPU. The run folder's recipe states which.
     """
 
     from_run: Path | None = None
-    init_from: Path | None = None
+    init_from: Model | None = None
+    init_weights: Weights | None = None
     compile: bool = False
     channels_last: bool | Literal["auto"] = "auto"
 
@@ -200,7 +214,7 @@ def start_from(
             of another schedule or other data.
     """
     for option in ("from_run", "init_from"):
-        source: Path | None = getattr(options, option)
+        source = getattr(options, option)
         if source is None:
             continue
         where = f"{recipe.where(('networks', role, option))} {option}: "
@@ -209,4 +223,9 @@ def start_from(
                 refuse_misfit(source, supplied, recipe.tables.get("schedule"))
             except RecipeError as error:
                 raise RecipeError(f"{where}{error}") from None
-        read_weights(source, network, recipe.registry, lambda text, at=where: RecipeError(f"{at}{text}"))  # type: ignore[misc]
+
+        def refuse(text: str, at: str = where) -> RecipeError:
+            return RecipeError(f"{at}{text}")
+
+        chosen = options.init_weights if option == "init_from" else None
+        read_weights(source, network, recipe.registry, refuse, role, chosen)

@@ -4,13 +4,14 @@ step-0001000/
     networks/<role>.safetensors   ema/<role>.safetensors   objective.safetensors
     optimizers/<role>.safetensors   optimizers/<role>.json
     state.json        step, EMA update counts, sums for the next record, hashes of what is never trained
+    pipeline.json     what it takes to sample it, unless models are inside its parts (toolkit.pipeline.folder)
     manifest.json     size and SHA-256 of every other file; written last
 """
 
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -54,7 +55,13 @@ FORMAT = 1
 NAME = re.compile(r"step-(\d{7,})")
 
 
-def save(folder: Path, training: Training, step: int, facts: Mapping[str, Any]) -> Path:
+def save(
+    folder: Path,
+    training: Training,
+    step: int,
+    facts: Mapping[str, Any],
+    describe: Callable[[Path], None] = lambda path: None,
+) -> Path:
     """Write the checkpoint of `step` into `folder`, under a temporary name until it is complete.
 
     Args:
@@ -62,6 +69,7 @@ def save(folder: Path, training: Training, step: int, facts: Mapping[str, Any]) 
         training: what is saved.
         step: steps done.
         facts: values that must be the same when it is loaded, e.g. the size of the data set.
+        describe: writes into it what it takes to sample its weights.
     """
     target = folder / step_name(step)
     with new_folder(target, replace=True) as temporary:  # one that `load` refused may be there
@@ -83,6 +91,7 @@ def save(folder: Path, training: Training, step: int, facts: Mapping[str, Any]) 
             "untrained": _untrained(training),
             "sums": training.sums.state(),
         })  # fmt: skip
+        describe(temporary)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         write_json(temporary / "manifest.json", {
             path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

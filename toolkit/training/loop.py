@@ -316,7 +316,9 @@ class Run:
 
     def _write_checkpoint(self) -> None:
         folder, number, keep = self.folder.checkpoints, self.trainer.number, self.checkpoints
-        path = checkpoint.save(folder, self.built.training, number, self.facts)
+        path = checkpoint.save(
+            folder, self.built.training, number, self.facts, partial(self.previews.describe, number)
+        )
         checkpoint.prune(folder, number, keep.keep_last, keep.keep_every)
         self._tell("toolkit_checkpoint_saved", path=path)
 

@@ -94,6 +94,11 @@ class Previews:
         )
         return SavedNetwork(network, saved)
 
+    def describe(self, step: int, checkpoint: Path) -> None:
+        """Write into a checkpoint what it takes to sample it, if the objective samples."""
+        if (pipeline := self.pipeline(step, average=False)) is not None:
+            pipeline.describe(checkpoint)
+
     def keep(self, step: int, run: Path) -> None:
         """Write the run's result into its folder: pipeline/, or networks/ if there is no pipeline."""
         pipeline = self.pipeline(step, average=True)
