@@ -286,6 +286,18 @@ def test_what_is_asleep_is_not_moved_and_wakes_to_a_fresh_optimizer(
     assert moved == [first, first, first | second, first | second, second, first | second]
 
 
+def test_a_whole_network_may_sleep() -> None:
+    class Later(Recorded):
+        def asleep(self, step: Step) -> Mapping[str, Collection[str]]:
+            return {} if step.number else {"d": ["weight", "bias"]}
+
+    with trainer(Later(*(Turn(role, (role,), through_both) for role in ("g", "d")))) as t:
+        for expected in ({"g"}, {"g", "d"}):
+            before = state(t)
+            t.step()
+            assert changed(before, state(t)) == expected
+
+
 def test_only_what_is_said_to_be_asleep_may_lack_a_gradient() -> None:
     class Drowsy(Sleeper):
         def asleep(self, step: Step) -> Mapping[str, Collection[str]]:
@@ -297,6 +309,25 @@ def test_only_what_is_said_to_be_asleep_may_lack_a_gradient() -> None:
         pytest.raises(TrainingError, match=r"no turn gave these parameters a gradient: g.1.weight\."),
     ):
         t.step()
+
+
+def test_batch_statistics_are_the_mean_of_those_that_the_micro_batches_leave() -> None:
+    def loss(batch: Batch, step: Step) -> Loss:
+        return Loss(step.networks["g"](batch.images).square().mean() + step.networks["d"].weight.sum())
+
+    norm = nn.BatchNorm1d(2)
+    with trainer(
+        Recorded(Turn("g", ("g",), loss)), networks={"g": norm, "d": nn.Linear(2, 1)}, micro_batch_size=4
+    ) as t:
+        t.step()
+        shards = [t.batches.get(start, 4).images for start in (0, 4)]
+    means, variances = (torch.stack([f(shard) for shard in shards]).mean(0) for f in (
+        lambda x: x.mean(0), lambda x: x.var(0)
+    ))  # fmt: skip
+    assert norm.num_batches_tracked == 1
+    assert torch.allclose(norm.running_mean, 0.1 * means) and torch.allclose(
+        norm.running_var, 0.9 + 0.1 * variances
+    )
 
 
 def test_a_parameter_without_gradient_is_named_after_the_first_cycle() -> None:

@@ -357,23 +357,22 @@ class Buffers:
     def __init__(self, networks: Sequence[nn.Module], processes: Processes, micro_batches: int) -> None:
         self._networks, self._processes = networks, processes
         self._several = processes.count * micro_batches > 1  # else they are as forward leaves them
-        here = self._now() if self._several else []
-        self._before = [(buffer, buffer._version, buffer.clone()) for buffer in here]
+        self._before = [buffer.clone() for buffer in self._now()] if self._several else []
         self._ends: list[Tensor] = []
         self._changed: list[int] = []
 
     def start(self) -> None:
         """Before the forward pass of a shard."""
         for place, buffer in zip(self._changed, self._pick(), strict=True) if self._ends else ():
-            buffer.copy_(self._before[place][2])
+            buffer.copy_(self._before[place])
 
     def end(self) -> None:
         """After the backward pass of a shard, which may still need the buffers."""
-        if self._several and not self._ends:
-            pairs = enumerate(zip(self._now(), self._before, strict=False))
-            self._changed = [
-                i for i, (now, (then, version, _)) in pairs if now is not then or now._version != version
-            ]
+        if self._before and not self._ends:
+            # By value: that BatchNorm writes its statistics shows in no tensor's version.
+            pairs = zip(self._now(), self._before, strict=False)
+            flags = torch.stack([(now != then).any() for now, then in pairs]).float()
+            self._changed = self._processes.gather(flags).amax(0).nonzero().flatten().tolist()
         if self._changed:
             # In float64 the mean of equal values is that value, also of counters.
             wide = torch.float32 if self._processes.device.type == "mps" else torch.float64

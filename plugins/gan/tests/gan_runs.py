@@ -1,6 +1,6 @@
 """Tiny runs, also of several processes: torchrun --nproc_per_node 2 gan_runs.py FOLDER NAME
 
-Each recipe in FOLDER is trained for 6 steps, into FOLDER/NAME and the recipe's name.
+Each recipe in FOLDER is trained, into FOLDER/NAME and the recipe's name.
 """
 
 import sys

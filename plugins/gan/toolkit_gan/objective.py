@@ -24,9 +24,8 @@ class GAN(Objective):
     batch, then one of the generator. Each turn draws x_1 and z first, then what the options below ask for.
     Generated images have the classes of the real ones of their batch, for networks that are conditional.
 
-    Batch normalisation sees one micro-batch of real or of generated images at a time: results depend on its
-    size. Spectral norm takes a power iteration in each forward pass in training, so results depend on the
-    number of micro-batches in a process too.
+    Batch normalisation sees one micro-batch of real or of generated images at a time, and spectral norm takes
+    a power iteration in each forward pass in training: results depend on the size of a micro-batch.
 
     Args:
         loss: non_saturating, hinge or wasserstein; see `toolkit_gan.losses`.
