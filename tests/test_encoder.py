@@ -47,6 +47,18 @@ def test_latents_are_the_mean_of_what_the_autoencoder_gives_times_its_scale(vae:
         assert torch.equal(encoder.decode(0.5 * mean), theirs.decode(mean).sample)
 
 
+@pytest.mark.parametrize("saving", [
+    {"variant": "fp16"}, {"max_shard_size": "5KB"}, {"max_shard_size": "5KB", "variant": "fp16"},
+])  # fmt: skip
+def test_weights_in_shards_and_variants_are_read(vae: Path, saving: dict[str, str]) -> None:
+    diffusers.AutoencoderKL.from_pretrained(vae).save_pretrained("other", **saving)
+    assert not Path("other/diffusion_pytorch_model.safetensors").exists()
+    images = torch.linspace(-1, 1, 2 * 64).view(2, 1, 8, 8)
+    with torch.no_grad():
+        one, other = (DiffusersAutoencoder(path).encode(images) for path in (vae, Path("other")))
+    assert torch.equal(one, other)
+
+
 def test_a_latent_model_trains_and_its_folder_moves_without_the_autoencoder_it_came_from(
     vae: Path, tmp_path: Path
 ) -> None:

@@ -12,9 +12,9 @@ from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.start import Saveable
 from toolkit.errors import CheckpointError
 from toolkit.files import read_json
+from toolkit.hf.folder import weights_of
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny")
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @final
@@ -35,12 +35,13 @@ class DiffusersAutoencoder(Encoder):
         config = read_json(path / "config.json")
         if (kind := config.get("_class_name")) not in KINDS:
             raise CheckpointError(f"{path / 'config.json'}: is of a {kind}, and not of {' or '.join(KINDS)}")
-        if not (path / WEIGHTS).is_file():
-            raise CheckpointError(f"{path}: has no {WEIGHTS}; pickled weights (.bin) are not opened")
+        _, after, *_ = weights_of(path)[0].name.split(".")
+        variant = None if after == "safetensors" else after.partition("-")[0]  # fp16, and fp16-00001-of-00002
         import diffusers
 
         try:
-            self.model: Any = getattr(diffusers, kind).from_pretrained(path, use_safetensors=True)
+            opened = getattr(diffusers, kind).from_pretrained(path, use_safetensors=True, variant=variant)
+            self.model: Any = opened.float()
         except Exception as error:  # whatever a damaged config or file makes of it
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path}: cannot be read: {type(error).__name__}: {reason}") from error

@@ -66,7 +66,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def _front(folder: Path, pipeline: Mapping[str, Any]) -> str:
     """The metadata by which the Hub sorts models. The licence is left to the author."""
-    pictures = len(_shape(pipeline)) == 3
+    pictures = len(_shape(pipeline)) == 3 and pipeline.get("pictures", True)
     tags = ["diffusion", *(["image-generation"] if pictures else [])]
     tags += ["diffusers"] if (folder / "model_index.json").is_file() else []
     unconditional = pipeline["num_classes"] is None or pipeline["network"].get("conditional") is False

@@ -47,7 +47,8 @@ class Samples:
             self.grids.notes.append(f"{name}: has no pipeline (nothing that samples, or not finished).")
             return
         shape = list(run.image_shape)
-        if (len(shape) != 3 or shape[0] > 4) and (len(shape) != 1 or shape[0] < 2):
+        pictures = len(shape) == 3 and shape[0] <= 4 and run.pipeline.get("pictures", True)
+        if not pictures and (len(shape) != 1 or shape[0] < 2):
             self.grids.notes.append(f"{name}: samples of shape {shape} cannot be drawn.")
             return
         say(f"sampling {name}")
@@ -58,7 +59,6 @@ class Samples:
             self.grids.notes.append(f"{name}: cannot be sampled here: {error}")
             return
         self.parameters[place] = sampled.parameters
-        pictures = sampled.samples.ndim == 4
         real = None
         try:
             real = chains.examples(run, chains.ROWS if pictures else chains.POINTS)
