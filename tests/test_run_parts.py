@@ -77,13 +77,17 @@ def test_what_suits_the_device_is_chosen_and_recorded(write: Write) -> None:
     }  # fmt: skip
 
 
-def test_channels_last_is_chosen_on_a_gpu_unless_the_recipe_says_no(write: Write) -> None:
-    def chosen(*overrides: str) -> object:
-        recipe = settled(read_recipe(write(TINY_DDGAN), overrides), torch.device("cuda"))
+def test_channels_last_is_chosen_for_a_compiled_network_on_a_gpu_unless_the_recipe_says(write: Write) -> None:
+    def chosen(*overrides: str, device: str = "cuda") -> object:
+        recipe = settled(read_recipe(write(TINY_DDGAN), overrides), torch.device(device))
         return {role: table["channels_last"] for role, table in recipe.tables["networks"].items()}
 
-    assert chosen() == {"denoiser": True, "discriminator": True}
-    assert chosen("networks.denoiser.channels_last=false") == {"denoiser": False, "discriminator": True}
+    compiled = "networks.denoiser.compile=true"
+    assert chosen() == {"denoiser": False, "discriminator": False}
+    assert chosen(compiled) == {"denoiser": True, "discriminator": False}
+    assert chosen(compiled, device="cpu") == {"denoiser": False, "discriminator": False}
+    assert chosen(compiled, "networks.denoiser.channels_last=false") == chosen()
+    assert chosen("networks.discriminator.channels_last=true") == {"denoiser": False, "discriminator": True}
 
 
 def test_a_run_goes_on_in_another_memory_order_but_not_in_another_precision(write: Write) -> None:

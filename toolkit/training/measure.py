@@ -37,7 +37,7 @@ def measure(
             with torch.no_grad(), processes.autocast():
                 loss = turn.loss(batches.get(max(shard, 0) * size, size), step)
             for name, value in {"loss": loss.total, **loss.logs}.items():
-                here = value.detach().double() * float(shard >= 0)
+                here = value.detach().double().to(processes.device) * float(shard >= 0)
                 totals[f"{turn.name}/{name}"] = (
                     totals.get(f"{turn.name}/{name}", torch.zeros_like(here)) + here
                 )

@@ -155,10 +155,12 @@ def test_a_run_resumed_at_any_stage_ends_at_the_bits_of_an_unbroken_one(stop, tm
     assert [s for s in stages if s is not None] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize(("steps", "stage"), [(2, 0.0), (6, 2 / 3), (8, 1.0)])
-def test_a_run_that_stopped_on_its_way_samples_at_its_stage(steps, stage, tmp_path):
+def test_a_run_that_stopped_on_its_way_samples_at_its_stage(steps, stage, precision, tmp_path):
     (tmp_path / "r.toml").write_text(TINY_PROGRESSIVE)
-    assert not train(tmp_path / "r.toml", f"run.out={tmp_path / 'run'}", f"run.steps={steps}").exit_code
+    given = (f"run.out={tmp_path / 'run'}", f"run.steps={steps}", f"run.precision={precision}")
+    assert not train(tmp_path / "r.toml", *given).exit_code
     pipeline = load(tmp_path / "run")
     assert pipeline.denoiser.growth.stage == stage
     images = pipeline.draw(generators_for(0, 0, 4, torch.device("cpu")), 4)

@@ -51,12 +51,17 @@ def asleep(network: nn.Module, stage: float) -> set[str]:
     return {name for name, _ in network.named_parameters() if not name.startswith(tuple(used))}
 
 
+def faded(low: Tensor, high: Tensor, share: float) -> Tensor:
+    """(1 - share) low + share high; autocast may have given the two different types."""
+    return torch.lerp(low.to(high.dtype), high, share)
+
+
 def at_stage(images: Tensor, growth: Growth) -> Tensor:
     """Real images (B, C, H, W) as a generator would draw them at a stage: in squares, and faded alike."""
     level, share = seen(growth.stage)
     x = F.avg_pool2d(images, 2 ** (growth.last - level))
     if share < 1:
-        x = torch.lerp(doubled(F.avg_pool2d(x, 2)), x, share)
+        x = faded(doubled(F.avg_pool2d(x, 2)), x, share)
     return F.interpolate(x, size=images.shape[-1])
 
 
@@ -105,7 +110,7 @@ class ProgressiveGenerator(Generator):
             before, h = h, block(h)
         x: Tensor = self.rgb[level](h)
         if share < 1:
-            x = torch.lerp(doubled(self.rgb[level - 1](before)), x, share)
+            x = faded(doubled(self.rgb[level - 1](before)), x, share)
         return F.interpolate(x, size=self.side)
 
 
@@ -149,7 +154,7 @@ class ProgressiveDiscriminator(Discriminator):
         for i in range(level, -1, -1):
             h = self.blocks[i](h)
             if i == level and share < 1:
-                h = torch.lerp(self.rgb[level - 1](F.avg_pool2d(x, 2)), h, share)
+                h = faded(self.rgb[level - 1](F.avg_pool2d(x, 2)), h, share)
         return h.flatten()
 
 
