@@ -1,5 +1,6 @@
 """Pipelines from files of weights that somebody else's code wrote."""
 
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -127,3 +128,9 @@ def test_whatever_an_importer_fails_on_is_told_with_the_file_in_one_line(
     with pytest.raises(CheckpointError, match=r"their\.pt: ") as caught:
         import_pipeline(Renamed(), file, plugins.load().registry)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_pipe_in_place_of_weights_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="pipe: cannot be read: it is not a regular file"):
+        read_state(tmp_path / "pipe")

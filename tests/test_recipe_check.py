@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from tiny import TINY_DDGAN, TINY_DDPM
 
 from toolkit import Chain, Denoiser, RecipeError
@@ -179,3 +180,14 @@ def test_a_combination_that_a_constructor_refuses_is_one_line_at_its_table(
 
 def test_another_memory_order_is_no_lost_weight(write: Callable[..., Path]) -> None:
     assert check(write(), "--set", "networks.denoiser.channels_last=true").exit_code == 0
+
+
+@pytest.mark.parametrize("verb", [("recipe", "check"), ("train",)])
+def test_pictures_of_an_absurd_size_are_an_error(
+    verb: tuple[str, ...], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "one.png")
+    flag = f'data={{type="folder", path="{tmp_path}", size=1000000000}}'
+    done = CliRunner().invoke(main, [*verb, str(write()), "--set", flag], catch_exceptions=False)
+    assert done.exit_code == 2
+    assert " more memory than there is" in done.output

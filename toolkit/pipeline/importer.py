@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import CheckpointError
+from toolkit.files import opened
 from toolkit.pipeline.folder import PARTS, Saved
 from toolkit.pipeline.pipeline import Pipeline
 from toolkit.registry.registry import Registry
@@ -68,7 +69,8 @@ def read_state(file: Path) -> dict[str, Tensor]:
         CheckpointError: if there is no such file, or it holds anything but tensors.
     """
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with opened(file) as content:
+            state = torch.load(content, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}") from None
     except UnpicklingError:

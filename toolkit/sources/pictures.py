@@ -76,14 +76,19 @@ class Canvas:
         image = _opaque(image).convert("L" if self.channels == 1 else "RGB")
         size = (self.width, self.height)
         # Pillow's resampling widens its filter when it shrinks: antialiased, unlike torch's default.
-        if self.fit == "resize":
-            image = image.resize(size, Image.Resampling.LANCZOS)
-        elif self.fit == "crop":
-            image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-        elif self.fit == "pad":
-            if image.width > self.width or image.height > self.height:
-                image = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
-            image = ImageOps.expand(image, _borders(image.size, size))
+        try:
+            if self.fit == "resize":
+                image = image.resize(size, Image.Resampling.LANCZOS)
+            elif self.fit == "crop":
+                image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+            elif self.fit == "pad":
+                if image.width > self.width or image.height > self.height:
+                    image = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
+                image = ImageOps.expand(image, _borders(image.size, size))
+        except MemoryError as error:
+            raise DataError(
+                f"{name} cannot be brought to {size}: that needs more memory than there is."
+            ) from error
         pixels = torch.from_numpy(np.array(image))
         return pixels.unsqueeze(0) if self.channels == 1 else pixels.permute(2, 0, 1)
 
