@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,7 @@ import toolkit
 from toolkit import Chain, Outside, RecipeError, Registry, Start
 from toolkit.cli import main
 from toolkit.errors import CheckpointError, PluginError, ToolkitError
+from toolkit.runs.folder import git_state
 
 Write = Callable[..., Path]
 Edit = Callable[..., None]
@@ -691,3 +693,27 @@ def test_what_distributions_and_recipes_are_called_reaches_no_terminal_as_it_is(
     (info / "entry_points.txt").write_text(entries)
     done = CliRunner().invoke(main, list(command))
     assert done.exit_code in (0, 1) and harmless(done.output), done.output
+
+
+# Where one happens to be
+
+
+def test_a_repository_whose_settings_name_commands_has_none_of_them_run() -> None:
+    """core.fsmonitor and filters are run by `git status`, and a folder with a .git may be a stranger's."""
+
+    def git(*arguments: str) -> None:
+        subprocess.run(("git", "-c", "user.name=a", "-c", "user.email=b", *arguments), check=True)
+
+    git("init", "-q")
+    Path("code.py").write_text("1")
+    git("add", "code.py")
+    git("commit", "-qm", "first")
+    clean = git_state()
+    assert clean is not None and clean["changed"] is False
+    sprung = str(Path("sprung").absolute())
+    for setting in ("core.fsmonitor", "filter.x.clean", "filter.x.process", "core.pager", "diff.external"):
+        git("config", setting, f"touch {sprung}; cat")
+    Path(".gitattributes").write_text("* filter=x")
+    Path("code.py").write_text("2")
+    assert git_state() == {**clean, "changed": True}
+    assert not Path(sprung).exists()

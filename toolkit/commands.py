@@ -6,7 +6,7 @@ What a command does with models it imports from `toolkit`, when it runs.
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.options import choose_device, choose_sampler, device_option, sampler_options
-from toolkit.errors import PluginError, RunError, ToolkitError, nearest
+from toolkit.errors import PluginError, RunError, ToolkitError, nearest, printable
 from toolkit.files import new_file, read_json, write_json, write_text, writing
 from toolkit.registry.discover import NONE, OWN, compatible, discover
 from toolkit.registry.discover import commands as installed_commands
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "Terminal", "ToolkitError",
     "choose_device", "choose_sampler", "compatible", "device_option", "discover", "echo",
-    "installed_commands", "nearest", "new_file", "read_json", "read_run", "run_of", "sampler_options",
-    "sampling_display", "say", "scores_of", "write_json", "write_text", "writing",
+    "installed_commands", "nearest", "new_file", "printable", "read_json", "read_run", "run_of",
+    "sampler_options", "sampling_display", "say", "scores_of", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 

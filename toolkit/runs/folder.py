@@ -18,6 +18,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -197,16 +198,32 @@ def environment(plugins: Mapping[str, str]) -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the working directory and whether it has changes; None outside a repository."""
+    """Commit of the working directory and whether tracked files differ; None outside a repository.
 
-    def git(*arguments: str) -> str:
+    Files are compared with a configuration of ours: the repository's own, a stranger's perhaps, can name
+    commands that git then runs (core.fsmonitor, filters, transports).
+    """
+
+    def git(*arguments: str, **environment: str) -> str:
         return subprocess.run(
-            ("git", *arguments), capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+            ("git", "--no-optional-locks", *arguments),
+            capture_output=True, text=True, check=True, timeout=10,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", **environment},
+        ).stdout.strip()  # fmt: skip
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
+        asked = ("rev-parse", "HEAD", "--show-toplevel", "--git-path", "index", "--git-path", "objects")
+        commit, top, *places = git(*asked).splitlines()
+        index, objects = (os.path.abspath(place) for place in places)
+        with tempfile.TemporaryDirectory() as own:
+            Path(own, "refs").mkdir()
+            Path(own, "HEAD").write_text(f"{commit}\n")
+            changes = git(
+                "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all",
+                GIT_DIR=own, GIT_WORK_TREE=top, GIT_INDEX_FILE=index, GIT_OBJECT_DIRECTORY=objects,
+            )  # fmt: skip
+        return {"commit": commit, "changed": bool(changes)}
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
 
 

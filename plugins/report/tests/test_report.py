@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib.cbook
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -20,7 +21,7 @@ from small_runs import refused
 from toolkit.cli import main
 from toolkit.runs.read import Cost, ScoreFile, read_run
 from toolkit_report.facts import number, time_unit, train_seconds, train_speed
-from toolkit_report.figures import Picture, styles, write
+from toolkit_report.figures import Picture, literal, styles, write
 from toolkit_report.plots import series, spans_decades
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -315,3 +316,14 @@ def test_a_browser_draws_the_page(browser: str, made: tuple[Path, Path], tmp_pat
     with Image.open(tmp_path / "page.png") as drawn:
         colours = drawn.convert("RGB").getcolors(maxcolors=10**6)
     assert colours is not None and len(colours) > 500  # a page that failed is white
+
+
+@pytest.mark.parametrize("name", ["$x^$", "$\\frac{$", "a\\$b", "100$", "$$"])
+def test_names_are_text_and_no_mathematics(runs: Path, tmp_path: Path, name: str) -> None:
+    run = shutil.copytree(runs / "ddpm", tmp_path / name)
+    lines = (run / "metrics.jsonl").read_text().replace("denoiser/loss", json.dumps(f"{name}/loss")[1:-1])
+    (run / "metrics.jsonl").write_text(lines)
+    done = report(run, "--samples", "0", "--out", tmp_path / "report.html")
+    assert done.exit_code == 0, done.output
+    assert literal(name).replace("\\$", "$") == name  # as matplotlib shows what is no mathematics
+    assert not matplotlib.cbook.is_math_text(literal(name))

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from toolkit import to_grid, to_uint8
-from toolkit.commands import RunError, new_file, writing
+from toolkit.commands import RunError, new_file, printable, writing
 from toolkit_report.chains import Strip
 
 # Okabe & Ito (2008), which people with any kind of colour vision tell apart; without its pale yellow.
@@ -106,6 +106,11 @@ def styles(names: Sequence[str]) -> list[Style]:
 def figure(width: float, height: float) -> Figure:
     """An empty figure, in inches; within `matplotlib.rc_context(LOOK)`."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def literal(name: str) -> str:
+    """A name of a run, a loss or a score for a figure, in which $...$ would be mathematics."""
+    return printable(name).replace("$", "\\$")
 
 
 def picture(drawn: Figure, name: str, shows: str) -> Picture:

@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, LogFormatterSciNotation, LogLocator,
 
 from toolkit.commands import RunSummary
 from toolkit_report.facts import number, time_unit
-from toolkit_report.figures import LOOK, Picture, Style, figure, legend, picture
+from toolkit_report.figures import LOOK, Picture, Style, figure, legend, literal, picture
 from toolkit_report.ranking import Column
 
 MANY = 200  # a curve of so many records or more is smoothed
@@ -50,7 +50,7 @@ def losses(runs: Sequence[RunSummary], looks: Sequence[Style], name: str) -> Pic
             place.set_xlabel(title)
             if key != "seconds":
                 place.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes[0].set_ylabel(name)
+        axes[0].set_ylabel(literal(name))
         if spans_decades([y for run in runs for _, y in series(run, name, "step")]):
             axes[0].set_yscale("log")
             axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -70,7 +70,7 @@ def _curve(axes: Axes, run: RunSummary, look: Style, name: str, key: str, scale:
         axes.plot(x, y, color=look.colour, linewidth=0.4, alpha=0.3)
         half = WINDOW // 2
         y = tuple(sum(part := y[max(0, i - half) : i + half + 1]) / len(part) for i in range(len(y)))
-    axes.plot(x, y, linewidth=1.3, label=look.name, **style)
+    axes.plot(x, y, linewidth=1.3, label=literal(look.name), **style)
     held_out = series(run, f"held_out/{name}", key)
     if held_out:
         x, y = zip(*((x / scale, y) for x, y in held_out), strict=True)
@@ -108,7 +108,7 @@ def quality(
             for run, (x, y) in numbers[axis.title].items():
                 look, mark = looks[run], column.mark(run)
                 panel.plot(
-                    x, y, look.marker, color=look.colour, label=look.name, markersize=8,
+                    x, y, look.marker, color=look.colour, label=literal(look.name), markersize=8,
                     markerfacecolor="white" if mark else look.colour, linestyle="none",
                 )  # fmt: skip
                 if mark:
@@ -119,7 +119,7 @@ def quality(
                 _log(panel, [x for x, _ in numbers[axis.title].values()])
             else:
                 panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panels[0].set_ylabel(f"{column.name} ({column.better} is better)")
+        panels[0].set_ylabel(f"{literal(column.name)} ({column.better} is better)")
         legend(drawn, max(panels, key=lambda panel: len(panel.lines)))
         return picture(drawn, name, shows), missing
 
