@@ -136,6 +136,17 @@ def test_exactly_the_intended_check_fails(
         raise testing.Nonconformance(failed[check])
 
 
+def test_labels_that_a_source_knows_without_reading_are_compared_with_those_it_reads(
+    registry: Registry,
+) -> None:
+    found = registry.copy()
+    found.add(DataSource, "misremembers", broken.Misremembers)
+    case = testing.Case(DataSource, "misremembers", registry=found)
+    failed = {o.check: o.message for o in testing.run([case]) if o.status == "failed"}
+    assert set(failed) == {"check_examples"}
+    assert "all_labels() gives others than read()" in failed["check_examples"]
+
+
 def test_labels_that_are_taken_in_secret_are_found_where_the_case_states_no_classes(
     registry: Registry,
 ) -> None:

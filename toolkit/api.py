@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from toolkit.data.batches import Batches
-from toolkit.data.source import Batch, DataSource, to_float
+from toolkit.data.source import Batch, DataSource, UnreadableImages, to_float
 from toolkit.diffusion.chain import Chain, kept_timesteps
 from toolkit.diffusion.continuous import Continuous
 from toolkit.diffusion.denoiser import Denoiser, Network
@@ -61,9 +61,9 @@ __all__ = [
     "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive", "Prediction", "Rate",
     "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "SamplingError", "Saved",
     "SavedNetwork", "ScalarSchedule", "Scale", "Score", "SquaredError", "Start", "Step", "Steps", "Subject",
-    "Target", "Time", "TimestepSampler", "ToolkitError", "TrainingError", "Turn", "Weighting", "at_step",
-    "check_unet", "generators_for", "hookimpl", "initialise_xavier", "kept_timesteps", "load",
-    "load_network", "load_plugins", "locate", "options_from", "randn", "read_data", "read_recipe",
+    "Target", "Time", "TimestepSampler", "ToolkitError", "TrainingError", "Turn", "UnreadableImages",
+    "Weighting", "at_step", "check_unet", "generators_for", "hookimpl", "initialise_xavier", "kept_timesteps",
+    "load", "load_network", "load_plugins", "locate", "options_from", "randn", "read_data", "read_recipe",
     "refuse_target", "to_float", "to_grid", "to_image", "to_uint8", "unet_shapes", "walk",
 ]  # fmt: skip
 

@@ -71,9 +71,10 @@ def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 def remarks(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What a user should know of data that is taken for the same."""
     compared = None not in (then.get("content"), now.get("content"))
+    times = {then.get("times"), now.get("times")} - {None}
     if lost := _lost(then, now):
         yield f"the data has lost {lost} of {then['examples']:,} examples: their order is another from now on"
-    elif not compared and None not in (times := (then.get("times"), now.get("times"))) and len({*times}) > 1:
+    elif not compared and len(times) > 1:
         yield "files of the data were written since the checkpoint; only their number and sizes were compared"
 
 

@@ -261,5 +261,4 @@ def _unread(requests: Iterable[Request]) -> Iterator[Request]:
 def _examples(answer: Example | DataError) -> Example:
     if isinstance(answer, DataError):
         raise answer
-    # Workers send their answers as plain tuples.
-    return Example(*answer)
+    return answer

@@ -48,6 +48,11 @@ def check_examples(case: Case) -> None:
         low >= 0 and high < source.num_classes,
         f"labels run from {low} to {high}: they must be 0..{source.num_classes - 1}",
     )
+    known = source.all_labels()
+    require(
+        known is None or (len(known) == len(source) and torch.equal(known[indices], labels)),
+        "all_labels() gives others than read(): one for each example, in their order",
+    )
 
 
 def check_any_order(case: Case) -> None:
