@@ -242,6 +242,8 @@ def done(folder: Path, words: list[str]) -> float:
 def state(path: Path) -> dict[str, bytes]:
     """The files at a path, except those with times in them."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    if checkpoints := sorted(path.glob("checkpoints/step-*")):  # a stop adds one, so that others are kept
+        files = [f for f in files if "checkpoints" not in f.parts or checkpoints[-1] in f.parents]
     steady = [f for f in files if f.name not in VARYING and "scores" not in f.parts and f.suffix != ".html"]
     return {str(file.relative_to(path)): file.read_bytes() for file in steady}
 
@@ -262,7 +264,8 @@ def struck(folder: Path, name: str, number: int, moment: float, whole: dict[str,
     for place in ("saved", "images"):
         if state(folder / place) not in (before[place], whole[name] if place == target else before[place]):
             return f"{place} is neither what it was nor what it was to be"
-    lost = [file for file in before["run"] if "step-" not in file and file not in state(folder / "run")]
+    now = state(folder / "run")
+    lost = [file for file in before["run"] if "step-" not in file and file not in now]
     if lost:
         return f"lost: {', '.join(lost)}"
     done(folder, words)

@@ -33,7 +33,10 @@ def main() -> None:
     options = RunOptions(8, micro_batch_size=2, steps=1)
     processes = Processes(options.device, options.precision)
     torch.manual_seed(processes.rank)  # whoever initialises by chance has other weights everywhere
-    networks: dict[str, nn.Module] = {"g": nn.Linear(2, 2), "d": nn.Linear(2, 1)}
+    networks: dict[str, nn.Module] = {
+        "g": nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)),
+        "d": nn.utils.parametrizations.spectral_norm(nn.Linear(2, 1)),
+    }
     objective = Measured(Turn("both", ("g", "d"), both))
     optimizers = {role: sgd(network.parameters(), 0.1) for role, network in networks.items()}
     averages = {"g": EMA(networks["g"], EMAOptions(0.9))}
@@ -46,6 +49,9 @@ def main() -> None:
     processes.must_agree({**networks, "average": averages["g"].network})
     trainer.step()
     processes.must_agree({**networks, "average": averages["g"].network})
+    buffers = {name: b for network in networks.values() for name, b in network.named_buffers()}
+    answers["buffers"] = {name: buffer.tolist() for name, buffer in buffers.items()}
+    answers["loss"] = trainer.take_logs()["both/loss"]
     answers["records"] = objective.observed[0][1]["x"].tolist()
     answers["measures"] = measure(training, batches, 16, 2, 0, 1, processes)
 
@@ -57,7 +63,7 @@ def main() -> None:
     except RunError as error:
         answers["refusal"] = str(error)
     with torch.no_grad():
-        networks["d"].weight[0, 0] += processes.rank * 1e-7  # type: ignore[index,operator]
+        networks["g"][1].running_mean += processes.rank * 1e-7  # type: ignore[index]
     try:
         processes.must_agree(networks)
     except TrainingError as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,32 @@ def test_a_launcher_whose_processes_do_not_see_each_other_is_refused(
         Processes()
 
 
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "MASTER_PORT"])
+def test_a_launcher_that_states_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(RunError, match=f"the environment variable {name} is 'x', and must be a whole number"):
+        Processes()
+
+
+def test_a_process_whose_others_never_come_says_so_in_time() -> None:
+    source = """
+from datetime import timedelta
+from toolkit.errors import RunError
+from toolkit.training import processes
+processes.MEET = timedelta(seconds=3)
+try:
+    processes.Processes()
+except RunError as error:
+    print(error)
+"""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    alone = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
+    result = launch([sys.executable, "-c", source], **alone, MASTER_PORT=port)
+    assert f"have not all met at localhost:{port} within 3 s: one has ended" in result.stdout, result.stderr
+
+
 @pytest.fixture(scope="module")
 def answers() -> dict[str, dict[str, Any]]:
     """What process_checks.py says at one process and at two."""
@@ -190,13 +217,22 @@ def answers() -> dict[str, dict[str, Any]]:
 
 def test_networks_and_averages_start_alike_however_they_were_initialised(answers: dict[str, Any]) -> None:
     """It seeds each process differently, and `must_agree` finds nothing until one weight is moved."""
-    assert "state of 'd' differs between processes" in answers["two"]["drift"]
+    assert "state of 'g' differs between processes" in answers["two"]["drift"]
     assert "drift" not in answers["one"]
 
 
 def test_records_of_all_processes_come_in_the_order_of_the_global_batch(answers: dict[str, Any]) -> None:
     assert len(answers["two"]["records"]) == 8
     assert answers["two"]["records"] == answers["one"]["records"]
+
+
+def test_buffers_that_forward_changes_are_the_same_for_any_number_of_processes(
+    answers: dict[str, Any],
+) -> None:
+    """BatchNorm's statistics and counter, spectral normalisation's vectors; so are recorded losses."""
+    assert answers["two"]["buffers"] == answers["one"]["buffers"]
+    assert answers["one"]["buffers"]["1.num_batches_tracked"] == 1
+    assert answers["two"]["loss"] == answers["one"]["loss"]
 
 
 def test_measures_are_the_same_for_any_number_of_processes(answers: dict[str, Any]) -> None:

@@ -217,6 +217,35 @@ def test_observers_hear_of_the_end_of_a_run_that_fails(
     assert sys.modules[module].seen == ["started", "ended"]
 
 
+LEAVES_MODES = """
+import os, sys, torch
+from toolkit import hookimpl
+entered = [torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16)]
+@hookimpl
+def toolkit_step_done(step):
+    torch.set_grad_enabled(False)
+    for mode in entered:
+        mode.__enter__()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(2)
+    os.chdir("/")
+    sys.exit(3)
+"""
+
+
+def test_what_an_observer_changes_for_all_of_torch_changes_no_training(
+    write: Write, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does its sys.exit end the run."""
+    install(monkeypatch, tmp_path, "careless", LEAVES_MODES)
+    result = finished(write())
+    assert "toolkit_step_done: SystemExit: 3" in result.output
+    learned = content(tmp_path / "runs/tiny/checkpoints/step-0000004")
+    assert learned == content(runs / "ddpm/checkpoints/step-0000004")
+
+
 def test_an_observer_that_fails_is_named_and_stops_neither_the_run_nor_other_observers(
     write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -357,43 +357,35 @@ class Buffers:
     def __init__(self, networks: Sequence[nn.Module], processes: Processes, micro_batches: int) -> None:
         self._networks, self._processes = networks, processes
         self._several = processes.count * micro_batches > 1  # else they are as forward leaves them
-        self._before = [buffer.clone() for buffer in self._now()] if self._several else []
+        self._before = [buffer.clone() for buffer in self._now()]
         self._ends: list[Tensor] = []
-        self._changed: list[int] = []
 
     def start(self) -> None:
-        """Before the forward pass of a shard."""
-        for place, buffer in zip(self._changed, self._pick(), strict=True) if self._ends else ():
-            buffer.copy_(self._before[place])
+        """Before the forward pass of a shard; before the first one, this changes nothing."""
+        for buffer, before in zip(self._now(), self._before, strict=False):
+            buffer.copy_(before)
 
     def end(self) -> None:
         """After the backward pass of a shard, which may still need the buffers."""
-        if self._before and not self._ends:
-            # By value: that BatchNorm writes its statistics shows in no tensor's version.
-            pairs = zip(self._now(), self._before, strict=False)
-            flags = torch.stack([(now != then).any() for now, then in pairs]).float()
-            self._changed = self._processes.gather(flags).amax(0).nonzero().flatten().tolist()
-        if self._changed:
-            # In float64 the mean of equal values is that value, also of counters.
+        # All of them: batch normalisation changes its own without telling autograd's version counter.
+        if averaged := [buffer.flatten() for buffer in self._now() if buffer.is_floating_point()]:
+            # In float64 the mean of equal values is that value.
             wide = torch.float32 if self._processes.device.type == "mps" else torch.float64
-            self._ends.append(torch.cat([buffer.flatten().to(wide) for buffer in self._pick()]))
+            self._ends.append(torch.cat([buffer.to(wide) for buffer in averaged]))
 
     def join(self) -> None:
-        """After the last shard."""
-        if not self._changed:
+        """After the last shard; counters, which are no floating-point numbers, are equal everywhere."""
+        if not self._ends:
             return
         shards = self._processes.gather(torch.stack(self._ends)).transpose(0, 1).flatten(0, 1)
-        buffers = self._pick()
-        means = shards.mean(0).split([buffer.numel() for buffer in buffers])
-        for buffer, mean in zip(buffers, means, strict=True):
+        averaged = [buffer for buffer in self._now() if buffer.is_floating_point()]
+        means = shards.mean(0).split([buffer.numel() for buffer in averaged])
+        for buffer, mean in zip(averaged, means, strict=True):
             buffer.copy_(mean.view_as(buffer))
 
     def _now(self) -> list[Tensor]:
-        return [buffer for network in self._networks for buffer in network.buffers()]
-
-    def _pick(self) -> list[Tensor]:
-        now = self._now() if self._changed else []
-        return [now[place] for place in self._changed]
+        networks = self._networks if self._several else ()
+        return [buffer for network in networks for buffer in network.buffers()]
 
 
 def share(options: RunOptions, processes: int) -> tuple[int, int]:
