@@ -133,8 +133,8 @@ def _of_group(scores: Mapping[int, ScoreFile]) -> Iterator[Column]:
         n for n in names if n != "standard_error" and n.removesuffix("_std") not in names.keys() - {n}
     ]
     for name in kept:
-        held = {place: score for place, score in scores.items() if name in score.values}
-        yield Column(name, ranking.get(name), held)
+        if held := {place: score for place, score in scores.items() if name in score.values}:
+            yield Column(name, ranking.get(name), held)
 
 
 def notes_on(runs: Sequence[RunSummary], names: Sequence[str]) -> list[str]:
