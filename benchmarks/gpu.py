@@ -348,9 +348,7 @@ def sampling(bench: Bench, name: str, settings: Settings, calls: int, batch: int
                 drawn_by.draw(generators, batch)
 
         first = bench.seconds(draw)
-        seconds = first if first > 5 and not settings.compiled else bench.seconds(draw)
-        if first < 1:
-            seconds = bench.in_turns(draw)[0]
+        seconds = bench.seconds(draw)
         row: Row = {"batch": batch, "calls": drawn_by.calls, "first_batch_s": first}
         row |= {"ms_a_call": 1000 * seconds / drawn_by.calls, "images_per_second": batch / seconds}
         if not settings.compiled and calls <= 50:

