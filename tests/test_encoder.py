@@ -1,4 +1,4 @@
-"""[encoder]: a denoiser trained on the latents of a frozen autoencoder that diffusers saved."""
+"""[encoder]: a denoiser trained on the latents of a frozen autoencoder, diffusers' or of an earlier run."""
 
 import json
 import shutil
@@ -11,10 +11,29 @@ from click.testing import CliRunner, Result
 from tiny import TINY_DDPM
 
 import toolkit
-from toolkit import Objective, testing
+from toolkit import Batches, Objective, TrainedEncoder, testing
 from toolkit.cli import main
+from toolkit.data.batches import DataOptions
 from toolkit.hf.autoencoder import DiffusersAutoencoder
 
+TRAINED = '[encoder]\nfrom_run = "coder"\n'
+CODER = """
+[run]
+batch_size = 8
+steps = 2
+[data]
+type = "digits"
+[objective]
+type = "autoencoder"
+[networks.autoencoder]
+type = "autoencoder_kl"
+block_out_channels = [8, 8]
+latent_channels = 2
+norm_num_groups = 4
+[optimizers.autoencoder]
+type = "adam"
+lr = 1e-3
+"""
 ENCODER = '[encoder]\ntype = "diffusers_autoencoder"\npath = "vae"\n'
 
 
@@ -31,8 +50,31 @@ def vae(elsewhere: None) -> Path:
     return Path("vae")
 
 
+@pytest.fixture
+def coder(elsewhere: None) -> Path:
+    """A run that trained an autoencoder, which makes 2x4x4 of an 8x8 picture."""
+    train(CODER, "coder")
+    return Path("coder")
+
+
 def run(*args: str) -> Result:
     return CliRunner().invoke(main, list(args))
+
+
+def train(text: str, out: str, *args: str) -> str:
+    """Train into the folder `out`; what was said."""
+    Path(f"{out}.toml").write_text(text)
+    done = run("train", f"{out}.toml", "--set", f"run.out={out}", *args)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def refused(text: str, *args: str) -> str:
+    """Check a recipe that is wrong; what was said."""
+    Path("wrong.toml").write_text(text)
+    checked = run("recipe", "check", "wrong.toml", *args)
+    assert checked.exit_code == 2, checked.output
+    return checked.output
 
 
 def test_latents_are_the_mean_of_what_the_autoencoder_gives_times_its_scale(vae: Path) -> None:
@@ -135,3 +177,102 @@ def test_the_kit_checks_an_objective_on_latents(vae: Path) -> None:
     outcomes = {outcome.check: outcome for outcome in testing.run([case])}
     assert outcomes["check_finite"].status == "passed", outcomes["check_finite"]
     assert outcomes["check_micro_batches"].status == "passed", outcomes["check_micro_batches"]
+
+
+def test_the_encoder_of_a_run_is_named_in_one_line_and_moves_with_the_pipeline(
+    coder: Path, tmp_path: Path
+) -> None:
+    train(TINY_DDPM + TRAINED, "latent")
+    pipeline = toolkit.load("latent")
+    assert (pipeline.sample_shape, pipeline.image_shape) == ((2, 4, 4), (1, 8, 8))
+    encoder = TrainedEncoder(coder).eval()
+    images = torch.rand(3, 1, 8, 8) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(pipeline.encode(images), encoder.encode(images))
+    before = torch.cat(list(pipeline.sample(3, seed=1)))
+    assert before.shape == (3, 1, 8, 8)
+
+    shutil.move("latent/pipeline", "moved")
+    shutil.rmtree("latent")
+    shutil.rmtree(coder)
+    again = toolkit.load("moved")
+    assert again.identity == pipeline.identity
+    assert torch.equal(torch.cat(list(again.sample(3, seed=1))), before)
+    again.save_pretrained("second")
+    assert torch.equal(torch.cat(list(toolkit.load("second").sample(3, seed=1))), before)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_cached_latents_are_those_of_the_images_however_the_sequence_is_cut(coder: Path, flip: bool) -> None:
+    encoder = TrainedEncoder(coder).eval().requires_grad_(False)
+    source, options = toolkit.read_data("coder.toml"), DataOptions(flip=flip)
+    plain, cached = (
+        Batches(source, options, seed=3, device=torch.device("cpu"), encode=encoder.encode, cache=cache)
+        for cache in (False, True)
+    )
+    whole, expected = cached.get(1790, 16), plain.get(1790, 16)  # over the end of an epoch
+    torch.testing.assert_close(whole.images, expected.images, atol=1e-5, rtol=1e-4)
+    assert whole.labels is not None and expected.labels is not None
+    assert torch.equal(whole.labels, expected.labels)
+    parts = [cached.get(1790 + start, 2).images for start in range(0, 16, 2)]
+    assert torch.equal(torch.cat(parts), whole.images)
+    whole.images.zero_()  # a turn may
+    assert torch.equal(cached.get(1790, 16).images, torch.cat(parts))
+
+
+def test_a_run_with_cached_latents_resumes_exactly(coder: Path) -> None:
+    text = TINY_DDPM.replace('type = "digits"', 'type = "digits"\nflip = true') + TRAINED + "cache = true\n"
+    train(text, "whole")
+    train(text, "halves", "--set", "run.steps=2")
+    train(text, "halves", "--resume")
+    whole, halves = toolkit.load("whole"), toolkit.load("halves")
+    assert halves.saved.steps == 4
+    assert whole.identity == halves.identity
+
+
+def test_a_run_is_not_resumed_on_other_latents(coder: Path) -> None:
+    """The denoiser would go on from latents that it has never seen."""
+    train(TINY_DDPM + TRAINED, "latent", "--set", "run.steps=2")
+    train(CODER, "coder", "--overwrite", "--set", "run.seed=1")
+    resumed = run("train", "latent.toml", "--set", "run.out=latent", "--resume")
+    assert resumed.exit_code == 2
+    assert "made with encoder = " in resumed.output
+
+
+def test_a_cache_larger_than_what_is_allowed_is_refused(coder: Path) -> None:
+    said = refused(TINY_DDPM + TRAINED + "cache = true\n", "--set", "data.in_memory_mb=0")
+    assert "[encoder] cache = true keeps" in said and "raise it, or leave cache out" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[data]", "[data]\nsize = 9\nfit = 'pad'"), "which 9x9 cannot be: pad the data"),
+        (('type = "digits"', 'type = "gaussians25"'), "encodes images of 1 channels, not data of shape (2,)"),
+        (('"coder"', '"codr"'), "wrong.toml:39: [encoder]"),
+        (('"coder"', '"codr"'), "codr: no such folder"),
+        (('"coder"', '"pixels"'), "pixels: its network is a UNet, not an autoencoder"),
+        (('"coder"', '"coder"\ntype = "diffusers_autoencoder"'), "has no option 'from_run'"),
+        (('"coder"', '"coder"\ncahce = true'), "Did you mean 'cache'?"),
+        (("[sampler]", "[sampler]\nclip = true"), "clip = true clips to the range of pictures"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_refused_by_name(
+    coder: Path, change: tuple[str, str], message: str
+) -> None:
+    train(TINY_DDPM, "pixels", "--set", "run.steps=1", "--set", "samples.num=0")
+    assert message in refused((TINY_DDPM + TRAINED).replace(*change))
+
+
+def test_a_network_is_taken_over_only_with_its_own_latents(coder: Path) -> None:
+    """Of images, or of another autoencoder's latents of the same shape, it would denoise nonsense."""
+    quick = ("--set", "run.steps=1", "--set", "samples.num=0")
+    train(TINY_DDPM + TRAINED, "latent", *quick)
+    table = TINY_DDPM[TINY_DDPM.index("[networks.denoiser]") : TINY_DDPM.index("[optimizers.denoiser]")]
+    taken = TINY_DDPM.replace(table, '[networks.denoiser]\nfrom_run = "latent"\n')
+    train(taken + TRAINED, "onwards", *quick)
+    pixels = taken.replace("[data]", "[data]\nsize = 4")
+    assert "was trained on samples of shape (2, 4, 4)" in refused(pixels)
+    train(CODER, "other", "--set", "run.seed=1")
+    said = refused(taken + TRAINED.replace('"coder"', '"other"'))
+    assert "was trained on latents of another [encoder]" in said

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from test_pipeline import make
 
+from toolkit.pipeline.folder import Saved, SavedNetwork
 from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.recipe.packaged import packaged
 from toolkit.recipe.toml import KeyPath
@@ -29,6 +30,7 @@ SMALL = (
     "improved_ddpm_small", "improved_ddpm_vlb_small",
     "mbconv_small",
     "classifier_mnist", "classifier_mnist16",
+    "autoencoder_mnist", "ddpm_mnist_latent", "ddgan_mnist_latent", "vae_mnist_small",
 )  # fmt: skip
 # By role. Where a paper or its code says a number it is that one; the others were counted when the recipe
 # was written, so that no change of a default resizes a network unnoticed.
@@ -66,6 +68,11 @@ PARAMETERS = {
     "improved_ddpm_small": {"denoiser": 701_634},
     "improved_ddpm_vlb_small": {"denoiser": 701_634},
     "surrogate_cifar": {"denoiser": 35_746_307},
+    "autoencoder_mnist": {"autoencoder": 241_749},
+    "autoencoder_cifar": {"autoencoder": 13_859_495, "discriminator": 663_361},
+    "vae_mnist_small": {"autoencoder": 393_537},
+    "ddpm_mnist_latent": {"denoiser": 703_076},
+    "ddgan_mnist_latent": {"denoiser": 1_012_868, "discriminator": 129_409},
     "classifier_cifar": {"classifier": 1_214_666},
     "classifier_mnist": {"classifier": 81_626},
     "classifier_mnist16": {"classifier": 81_626},
@@ -114,6 +121,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in ("train", "validation"):
             table.to_parquet(folder / name / "data" / f"{split}-00000-of-00001.parquet")
     make((3, 8, 8)).save_pretrained(folder / "model")  # for recipes that start from another run's
+    recipe = resolve(read_layers("autoencoder_mnist"), plugins.load().registry)
+    table = recipe.component(("networks", "autoencoder"))
+    saved = Saved(network=table, sample_shape=(1, 32, 32), num_classes=10)  # for those on its latents
+    network = saved.build("network", recipe.registry, saved.supplied(), "here")
+    SavedNetwork(network, saved).save_pretrained(folder / "coder")
     return folder
 
 
@@ -142,6 +154,8 @@ def load(name: str, data: Path, *stated: str) -> Recipe:
     table, key = tables["data"], "data.path"
     if "surrogate" in tables.get("start", {}):
         stated = (*stated, f"start.surrogate={data / 'model'}")
+    if "encoder" in tables:
+        stated = (*stated, f"encoder.from_run={data / 'coder'}")
     if table["type"] == "stacked_mnist":
         table, key = table["source"], "data.source.path"
     if table["type"] == "datasets":
@@ -216,6 +230,7 @@ def test_a_small_recipe_passes_its_check(name: str, data: Path) -> None:
     assert said[-1] in (
         "saved and loaded the pipeline: it samples the same",
         "saved and loaded network classifier: it is the same",
+        "saved and loaded network autoencoder: it is the same",
     )
 
 

@@ -29,6 +29,7 @@ from toolkit.evaluation.features import FeatureExtractor, Features
 from toolkit.evaluation.metric import Metric, Score, Subject
 from toolkit.hf.unet import TARGETS, UNET_LIMITS, check_unet, initialise_xavier, unet_shapes
 from toolkit.pipeline.folder import Layout, Saved, SavedNetwork, Weights, load_network, locate
+from toolkit.pipeline.from_run import TrainedEncoder
 from toolkit.pipeline.images import to_grid, to_image, to_uint8
 from toolkit.pipeline.importer import Importer
 from toolkit.pipeline.pipeline import Pipeline, PipelineOutput
@@ -61,7 +62,8 @@ __all__ = [
     "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive", "Prediction", "Rate",
     "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "SamplingError", "Saved",
     "SavedNetwork", "ScalarSchedule", "Scale", "Score", "SquaredError", "Start", "Step", "Steps", "Subject",
-    "Target", "Time", "TimestepSampler", "ToolkitError", "TrainingError", "Turn", "UnreadableImages",
+    "Target", "Time", "TimestepSampler", "ToolkitError", "TrainedEncoder", "TrainingError", "Turn",
+    "UnreadableImages",
     "Weighting", "at_step", "check_unet", "generators_for", "hookimpl", "initialise_xavier", "kept_timesteps",
     "load", "load_network", "load_plugins", "locate", "options_from", "randn", "read_data", "read_recipe",
     "refuse_target", "to_float", "to_grid", "to_image", "to_uint8", "unet_shapes", "walk",

@@ -15,6 +15,7 @@ from toolkit.diffusion.start import Noise, Start
 from toolkit.diffusion.timesteps import LogitNormal, LogNormal, Stratified, TimestepSampler, Uniform
 from toolkit.pipeline.autoguidance import Autoguidance
 from toolkit.pipeline.folder import Layout
+from toolkit.pipeline.from_run import TrainedEncoder
 from toolkit.pipeline.importer import Importer
 from toolkit.registry.hookspecs import hookimpl
 from toolkit.registry.registry import Registry
@@ -71,4 +72,5 @@ def toolkit_components(registry: Registry) -> None:
     registry.add(Sampler, "consistency", Consistency)
     registry.add(Guidance, "cfg", ClassifierFree)
     registry.add(Guidance, "autoguidance", Autoguidance)
+    registry.add(Encoder, "trained", TrainedEncoder)
     registry.add(Start, "noise", Noise)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.options import choose_device, choose_sampler, device_option, sampler_options
 from toolkit.errors import PluginError, RunError, ToolkitError, nearest, printable
-from toolkit.files import new_file, read_json, write_json, write_text, writing
+from toolkit.files import new_file, read_json, refuse_taken, write_json, write_text, writing
 from toolkit.registry.discover import NONE, OWN, compatible, discover
 from toolkit.registry.discover import commands as installed_commands
 from toolkit.runs.layout import run_of
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "Terminal", "ToolkitError",
     "choose_device", "choose_sampler", "compatible", "device_option", "discover", "echo",
-    "installed_commands", "nearest", "new_file", "printable", "read_json", "read_run", "run_of",
-    "sampler_options", "sampling_display", "say", "scores_of", "write_json", "write_text", "writing",
+    "installed_commands", "nearest", "new_file", "printable", "read_json", "read_run", "refuse_taken",
+    "run_of", "sampler_options", "sampling_display", "say", "scores_of", "write_json", "write_text",
+    "writing",
 ]  # fmt: skip
 
 

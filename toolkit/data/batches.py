@@ -13,6 +13,8 @@ from toolkit.data.reading import Examples, Memory, Progress, Reader, Rows, Strea
 from toolkit.data.source import Batch, DataSource, UnreadableImages, refuse_strange_labels, to_float
 from toolkit.errors import DataError
 
+AT_ONCE = 64  # images that are encoded together before training: an accelerator holds their activations
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -21,7 +23,7 @@ class DataOptions:
     Args:
         flip: mirror each image left to right with probability 1/2.
         in_memory_mb: size in MiB, as uint8, up to which a set is decoded into memory once; a larger one is
-            read while training.
+            read while training. Also the most that latents may take which an encoder caches.
         workers: processes that read a set that is not kept in memory; 0 reads in the trainer's process.
         on_error: what an example that cannot be read does: "stop" ends the run, "skip" names it and lets the
             next example that can be read take its place.
@@ -45,11 +47,14 @@ class Batches:
 
     Args:
         device: where batches are put.
+        encode: makes of images (n, *image_shape) on the device what batches have instead.
+        cache: encode all examples at once, always the same ones together, so that a latent does not depend on
+            its batch; mirrored examples are encoded too if `flip` is set.
         progress: wraps the passes over the whole set at the beginning, for a progress bar.
 
     Raises:
-        DataError: if examples cannot be read, labels are no classes, or `flip` is set for data that is not
-            images.
+        DataError: if examples cannot be read, labels are no classes, `flip` is set for data that is not
+            images, or latents that are to be kept exceed `in_memory_mb`.
     """
 
     def __init__(
@@ -61,17 +66,26 @@ class Batches:
         device: torch.device,
         progress: Progress | None = None,
         encode: Callable[[Tensor], Tensor] | None = None,
+        cache: bool = False,
     ) -> None:
         if options.flip and len(source.image_shape) != 3:
             raise DataError(
                 f"flip mirrors images, but the examples have shape {source.image_shape}: set flip = false."
             )
         self._device, self._encode = device, encode
-        self._flip = options.flip
+        self._flip, self._cached = options.flip, cache
         refuse_strange_labels(source.all_labels(), source.num_classes)
         reader, shown = Reader(source, skip=options.on_error == "skip"), progress or _silently
-        if len(source) * math.prod(source.image_shape) <= options.in_memory_mb * 2**20:
-            self._examples: Examples = Memory(reader, seed, device, shown)
+        if cache:
+            size = len(source) * self._latents(reader.read(torch.arange(1)).images).nbytes / 2**20
+            if size > options.in_memory_mb:
+                raise DataError(
+                    f"[encoder] cache = true keeps {size:.0f} MiB of latents, and data.in_memory_mb allows "
+                    f"{options.in_memory_mb}: raise it, or leave cache out."
+                )
+            self._examples: Examples = Memory(reader, seed, device, shown, self._latents)
+        elif len(source) * math.prod(source.image_shape) <= options.in_memory_mb * 2**20:
+            self._examples = Memory(reader, seed, device, shown)
         else:
             unreadable: list[str] = []
             try:
@@ -120,13 +134,28 @@ class Batches:
     def batch(self, rows: Rows, start: int) -> Batch:
         """The batch of rows that were read from position `start` on."""
         images, labels = self._take(rows.images), None if rows.labels is None else self._take(rows.labels)
+        if self._cached:
+            images, mirrored = images[:, 0], images[:, -1]
+        else:
+            mirrored = images.flip(-1) if self._flip else images
         if self._flip:
-            images = torch.where(self._take(rows.mirrored).view(-1, 1, 1, 1), images.flip(-1), images)
+            chosen = self._take(rows.mirrored).view(-1, *[1] * (images.ndim - 1))
+            images = torch.where(chosen, mirrored, images)
+        if self._encode is not None and not self._cached:
+            images = self._encoded(images)
         images = to_float(images)
-        if self._encode is not None:
-            with torch.no_grad():
-                images = self._encode(images)
         return Batch(images, labels, start)
+
+    def _encoded(self, images: Tensor) -> Tensor:
+        assert self._encode is not None
+        with torch.no_grad():
+            return self._encode(to_float(images))
+
+    def _latents(self, images: Tensor) -> Tensor:
+        """Latents (n, 1, ...) on the CPU of examples of the source; (n, 2, ...) with the mirrored ones'."""
+        ways = [images, images.flip(-1)] if self._flip else [images]
+        parts = [[self._encoded(part.to(self._device)).cpu() for part in way.split(AT_ONCE)] for way in ways]
+        return torch.stack([torch.cat(part) for part in parts], dim=1)
 
     def close(self) -> None:
         """End the worker processes, if there are any."""

@@ -28,7 +28,7 @@ Progress = Callable[[Iterable[Tensor], str, int], Iterable[Tensor]]  # (iterable
 class Rows(NamedTuple):
     """Examples as their source gives them, on any device; they must not be changed in place."""
 
-    images: Tensor  # uint8 or float32 (B, *image_shape)
+    images: Tensor  # uint8 or float32 (B, *image_shape), or as they were prepared
     labels: Tensor | None  # int64 (B,)
     mirrored: Tensor  # bool (B,): to be mirrored, if `flip` is set
 
@@ -127,14 +127,23 @@ class Reader(Dataset[Example | DataError]):
 
 @final
 class Memory(Examples):
-    """All examples in one tensor; a batch is an index into it."""
+    """All examples, or what `prepare` makes of them, in one tensor; a batch is an index into it."""
 
-    def __init__(self, reader: Reader, seed: int, device: torch.device, progress: Progress) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        seed: int,
+        device: torch.device,
+        progress: Progress,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         source = reader.source
+        self._reader, self._prepare = reader, prepare
         self._images = torch.empty(0)
         self._labels: Tensor | None = None
         self.skipped = {}
-        in_slices(source, lambda indices: self._keep(reader, indices), "reading images", progress)
+        doing = "reading images" if prepare is None else "encoding images"
+        in_slices(source, lambda indices: self._keep(reader, indices), doing, progress)
         refuse_strange_labels(self._labels, source.num_classes)
         try:
             self._images = self._images.to(device)
@@ -151,7 +160,10 @@ class Memory(Examples):
         return Rows(self._images.index_select(0, indices), labels, mirrored)
 
     def at_hand(self) -> tuple[Tensor, Tensor | None]:
-        return self._images, self._labels
+        if self._prepare is None:
+            return self._images, self._labels
+        images, labels, _ = self._reader.read(torch.arange(min(FEW, len(self._reader.source))))
+        return images, labels
 
     def plan(self, requests: Iterable[tuple[int, int]]) -> None:
         pass
@@ -162,8 +174,9 @@ class Memory(Examples):
     def _keep(self, reader: Reader, indices: Tensor) -> None:
         images, labels, skipped = reader.read(indices)
         self.skipped |= dict.fromkeys(skipped)
-        if not len(self._images):  # allocated once, in the dtype that the source turns out to have
-            self._images = images.new_empty((len(reader.source), *reader.source.image_shape))
+        images = images if self._prepare is None else self._prepare(images)
+        if not len(self._images):  # allocated once, in the dtype and shape that they turn out to have
+            self._images = images.new_empty((len(reader.source), *images.shape[1:]))
             self._labels = None if labels is None else labels.new_empty(len(reader.source))
         self._images[indices] = images
         if self._labels is not None and labels is not None:

@@ -272,6 +272,10 @@ class SavedNetwork:
         """A hash of everything its output depends on: its table, the shape of examples, and its weights."""
         return digest([self.saved.network, list(self.saved.sample_shape)], self.network.state_dict())
 
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a network folder, replacing an earlier one."""
+        save_network(self, Path(path), load().registry)
+
 
 def save_network(network: SavedNetwork, folder: Path, registry: Registry) -> None:
     """Write a network folder, replacing an earlier one.

@@ -1,13 +1,16 @@
-"""`from_run` of [networks.<role>]: the architecture of a network of an earlier run."""
+"""`from_run`: a network of an earlier run, for [networks.<role>] or as the [encoder]."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
-from torch import nn
+from torch import Tensor, nn
 
-from toolkit.errors import RecipeError
-from toolkit.pipeline.folder import Saved, locate_network, read_saved
+from toolkit.diffusion.encoder import Encoder
+from toolkit.diffusion.start import Saveable
+from toolkit.errors import CheckpointError, RecipeError
+from toolkit.files import digest
+from toolkit.pipeline.folder import PARTS, Saved, SavedNetwork, locate_network, read_saved, read_weights
 from toolkit.registry.flag import FlagValue
 from toolkit.registry.load import load
 from toolkit.registry.values import Mismatch, parse
@@ -38,6 +41,49 @@ def expand(table: Mapping[str, Any]) -> dict[str, Any]:
     return {**saved, **table}
 
 
+def trained(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of an [encoder] that says `from_run`, and need not say more."""
+    return {"type": "trained", **table}
+
+
+@final
+class TrainedEncoder(Encoder):
+    """The encoder that an earlier run trained.
+
+    Args:
+        from_run: its run, pipeline or network folder.
+
+    Raises:
+        CheckpointError: if there is no network, if it is damaged, or if it encodes nothing.
+        PluginError: naming a plugin that it needs.
+    """
+
+    def __init__(self, from_run: Path) -> None:
+        super().__init__()
+        registry, saved = load().registry, saved_network(from_run)
+        schedule = saved.build("schedule", registry, {}, from_run) if saved.schedule else None
+        network = saved.build("network", registry, saved.supplied(schedule), from_run)
+        if not isinstance(network, Encoder):
+            raise CheckpointError(
+                f"{from_run}: its network is a {type(network).__name__}, not an autoencoder"
+            )
+        read_weights(from_run, network, registry, CheckpointError)
+        parts = {name: None for name in PARTS if name not in ("network", "schedule")}
+        self.network, self._saved = network, saved.model_copy(update=parts)
+
+    def latent_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
+        return self.network.latent_shape(image_shape)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.network.encode(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.network.decode(latents)
+
+    def folders(self) -> Mapping[str, Saveable]:
+        return {"from_run": SavedNetwork(self.network, self._saved)}
+
+
 def saved_network(path: Path) -> Saved:
     """The `Saved` of the network in a run, pipeline or network folder.
 
@@ -51,8 +97,10 @@ def saved_network(path: Path) -> Saved:
     return read_saved(locate_network(path) / "network.json", load())
 
 
-def refuse_misfit(path: Path, supplied: Mapping[str, Any], schedule: Mapping[str, Any] | None) -> None:
-    """Refuse a network of another schedule or other data, which would silently be misused.
+def refuse_misfit(
+    path: Path, supplied: Mapping[str, Any], schedule: Mapping[str, Any] | None, encoder: Encoder | None
+) -> None:
+    """Refuse a network of another schedule, encoder or other data, which would silently be misused.
 
     Raises:
         RecipeError: naming what differs.
@@ -70,6 +118,15 @@ def refuse_misfit(path: Path, supplied: Mapping[str, Any], schedule: Mapping[str
             f"{path} was trained on {saved.num_classes or 'no'} classes, and this data has "
             f"{supplied['num_classes'] or 'none'}"
         )
+    if (saved.image_shape is None) != (encoder is None):
+        kinds = ("images", "latents of an [encoder]")
+        raise RecipeError(
+            f"{path} was trained on {kinds[encoder is None]}, and these are {kinds[encoder is not None]}"
+        )
+    if saved.encoder is not None and encoder is not None:
+        theirs = saved.build("encoder", load().registry, {}, path)
+        if digest(theirs.state_dict()) != digest(encoder.state_dict()):
+            raise RecipeError(f"{path} was trained on latents of another [encoder]: its weights are others")
 
 
 def _plain(value: Any) -> Any:

@@ -75,6 +75,8 @@ class Pipeline:
         encoder: Encoder | None = None,
     ) -> None:
         table = saved.sampler or {}
+        if encoder is not None and table.get("clip"):
+            raise RecipeError("[sampler] clip = true clips to the range of pictures, and these are latents")
         try:
             grid = sampler.grid(schedule, table.get("num_inference_steps"), table.get("spacing"))
         except ValueError as error:

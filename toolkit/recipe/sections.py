@@ -74,7 +74,12 @@ SECTIONS = (
     Section(
         "data", "toolkit.data.source:DataSource", common="toolkit.data.batches:DataOptions", required=True
     ),
-    Section("encoder", "toolkit.diffusion.encoder:Encoder"),
+    Section(
+        "encoder",
+        "toolkit.diffusion.encoder:Encoder",
+        common="toolkit.training.build:EncoderOptions",
+        source=("from_run", "toolkit.pipeline.from_run:trained"),
+    ),
     Section("schedule", "toolkit.diffusion.schedule:NoiseSchedule"),
     Section(
         "networks",

@@ -59,6 +59,17 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
+class EncoderOptions:
+    """Options of every encoder, whatever its type.
+
+    Args:
+        cache: encode all examples once, before training, and keep their latents in memory.
+    """
+
+    cache: bool = False
+
+
+@dataclass(frozen=True)
 class Built:
     """Everything that a recipe describes; networks are on the device given to `build`."""
 
@@ -71,6 +82,11 @@ class Built:
     guidance: Guidance | None
     encoder: Encoder | None
     training: Training
+
+    @property
+    def cache(self) -> bool:
+        """Whether the latents of all examples are kept in memory."""
+        return self.encoder is not None and bool(self.recipe.common(("encoder",)).cache)
 
     @property
     def encode(self) -> Callable[[Tensor], Tensor] | None:
@@ -122,7 +138,7 @@ def build(recipe: Recipe, device: torch.device) -> Built:
     refuse_shared_parameters(recipe, networks)
     options: dict[str, NetworkOptions] = {role: recipe.common(("networks", role)) for role in networks}
     for role, network in networks.items():
-        start_from(recipe, role, network, options[role], supplied)
+        start_from(recipe, role, network, options[role], supplied, encoder)
         if options[role].channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -207,7 +223,12 @@ def refuse_compiling(recipe: Recipe, objective: Objective, role: str) -> None:
 
 
 def start_from(
-    recipe: Recipe, role: str, network: nn.Module, options: NetworkOptions, supplied: Mapping[str, Any]
+    recipe: Recipe,
+    role: str,
+    network: nn.Module,
+    options: NetworkOptions,
+    supplied: Mapping[str, Any],
+    encoder: Encoder | None,
 ) -> None:
     """Load the weights that `from_run` or `init_from` names into `network`.
 
@@ -222,7 +243,7 @@ def start_from(
         where = f"{recipe.where(('networks', role, option))} {option}: "
         if option == "from_run":
             try:
-                refuse_misfit(source, supplied, recipe.tables.get("schedule"))
+                refuse_misfit(source, supplied, recipe.tables.get("schedule"), encoder)
             except RecipeError as error:
                 raise RecipeError(f"{where}{error}") from None
 

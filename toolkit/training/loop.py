@@ -14,7 +14,7 @@ from toolkit.console import TrainingDisplay, say, track, training_display
 from toolkit.data.batches import Batches, DataOptions
 from toolkit.data.identity import identity, remarks, summary
 from toolkit.errors import RunError, ToolkitError, TrainingError
-from toolkit.files import check_space, read_json
+from toolkit.files import check_space, digest, read_json
 from toolkit.recipe import Recipe
 from toolkit.registry.load import Plugins
 from toolkit.runs.folder import RunFolder, Status
@@ -124,6 +124,8 @@ class Run:
         self.facts = {
             **identity(self.built.source, self.batches, skips=skips), "micro_batch": self.trainer.micro_batch
         }  # fmt: skip
+        if self.built.encoder is not None:  # its run may have been trained anew
+            self.facts["encoder"] = digest(self.built.encoder.state_dict())
         for line in summary(self.built.source, self.batches, measured=self.held_out is not None):
             if self.processes.is_main:
                 say(line)

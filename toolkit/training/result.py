@@ -12,7 +12,15 @@ from torch import Tensor
 
 from toolkit.console import say
 from toolkit.errors import DataError, SamplingError
-from toolkit.pipeline.folder import PARTS, Saved, SavedNetwork, layouts, refuse_to_replace, save_network
+from toolkit.pipeline.folder import (
+    COMMON,
+    PARTS,
+    Saved,
+    SavedNetwork,
+    layouts,
+    refuse_to_replace,
+    save_network,
+)
 from toolkit.pipeline.images import save_samples
 from toolkit.pipeline.pipeline import Pipeline
 from toolkit.recipe import Recipe
@@ -66,15 +74,21 @@ class Previews:
             return None
         saved = self._network(role, step, average=average)
         names = [name for name in PARTS if name in self._recipe.tables]  # all but the network
-        whole = saved.saved.model_copy(update={name: self._recipe.tables[name] for name in names})
+        parts = {
+            name: self._recipe.tables[name] if name in COMMON else self._recipe.component((name,))
+            for name in names
+        }
+        whole = saved.saved.model_copy(update=parts)
         return Pipeline(
             saved.network, built.schedule, built.sampler, built.start, whole, self._registry,  # type: ignore[arg-type]
             built.guidance, built.encoder,
         )  # fmt: skip
 
     def networks(self, step: int) -> dict[str, SavedNetwork]:
-        """What a run without a pipeline keeps: all networks that it trains, averaged if it averages them."""
-        return {role: self._network(role, step, average=True) for role in self._built.training.optimizers}
+        """What a run without a pipeline keeps: the network that would sample, else all; averages if any."""
+        training = self._built.training
+        roles = [training.objective.samples] if training.objective.samples else training.optimizers
+        return {role: self._network(role, step, average=True) for role in roles}
 
     def _network(self, role: str, step: int, *, average: bool) -> SavedNetwork:
         built = self._built
@@ -118,7 +132,7 @@ class Previews:
         if self.pipeline(0, average=True) is not None:
             refuse_to_replace(run / "pipeline", known)
             return
-        for role in self._built.training.optimizers:
+        for role in self.networks(0):
             refuse_to_replace(run / "networks" / role, known)
 
     def save(self, step: int, folder: Path) -> Path | None:

@@ -61,7 +61,7 @@ def session(
     built = build(recipe, processes.device)
     batches = Batches(
         narrowed(built.source), recipe.common(("data",)), seed=options.seed, device=processes.device,
-        progress=progress, encode=built.encode,
+        progress=progress, encode=built.encode, cache=built.cache,
     )  # fmt: skip
     try:
         yield Session(built, batches, Trainer(built.training, batches, processes, options), processes)

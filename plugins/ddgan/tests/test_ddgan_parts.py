@@ -77,6 +77,31 @@ def test_light_generator_returns_images_in_range(channels):
     assert x0.shape == x_t.shape and x0.abs().max() < 1
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_a_generator_of_latents_is_not_bounded(published):
+    """Latents have a standard deviation of 1, so that a third of them lies beyond what tanh gives."""
+
+    def clean(bounded):
+        torch.manual_seed(0)
+        options = {
+            "block_out_channels": (8, 8),
+            "attention_sides": (),
+            "latent_width": 5,
+            "mapping_width": 16,
+        }
+        if published:
+            generator = PublishedGenerator(
+                vp_sde(4), (1, 8, 8), layers_per_block=1, bounded=bounded, **options
+            )
+        else:
+            generator = light_generator(bounded=bounded)
+        x_t, t = 20 * torch.randn(2, 1, 8, 8), torch.tensor([0, 3])
+        with torch.no_grad():
+            return generator.eval()(x_t, t, latent=torch.ones(2, 5)).x0
+
+    torch.testing.assert_close(clean(bounded=False).tanh(), clean(bounded=True))
+
+
 def test_light_generator_depends_on_z_and_reproduces_with_it():
     generator, x_t, t = light_generator(), torch.randn(4, 1, 8, 8), torch.arange(4)
     seeds = [torch.Generator().manual_seed(i) for i in range(4)]

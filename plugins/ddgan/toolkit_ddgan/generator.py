@@ -84,6 +84,7 @@ class LightGenerator(Generator):
         latent_width: length of z.
         mapping_width: width of the layers that z passes first.
         mapping_layers: their number, after the first.
+        bounded: end in tanh, which latents of an [encoder] must not.
 
     Raises:
         ValueError: if the image cannot be halved so often, or options contradict each other.
@@ -98,6 +99,7 @@ class LightGenerator(Generator):
         latent_width: Count = 100,
         mapping_width: Count = 256,
         mapping_layers: Annotated[int, Field(ge=0, le=64)] = 3,
+        bounded: bool = True,
         **unet: Any,
     ) -> None:
         super().__init__()
@@ -116,7 +118,7 @@ class LightGenerator(Generator):
         check_unet(options, schedule)
         from diffusers import UNet2DModel
 
-        self.schedule, self.latent_width = schedule, latent_width
+        self.schedule, self.latent_width, self.bounded = schedule, latent_width, bounded
         self.model = UNet2DModel(**options)
         self.mapping = nn.Sequential(
             latent_mapping(latent_width, mapping_width, mapping_layers),
@@ -125,7 +127,7 @@ class LightGenerator(Generator):
 
     def clean(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
         out: Tensor = self.model(x_t, t, self.mapping(z), return_dict=False)[0]
-        return out.tanh()
+        return out.tanh() if self.bounded else out
 
 
 @final
@@ -142,6 +144,7 @@ class PublishedGenerator(Generator):
         mapping_width: width of the layers between z and the normalisations.
         mapping_layers: their number, after the first.
         dropout: in every residual block.
+        bounded: end in tanh, as published; latents of an [encoder] must not.
 
     Raises:
         ValueError: if the image cannot be halved so often, or no level has one of the attention_sides.
@@ -158,12 +161,13 @@ class PublishedGenerator(Generator):
         mapping_width: Count = 256,
         mapping_layers: Annotated[int, Field(ge=0, le=64)] = 4,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        bounded: bool = True,
     ) -> None:
         super().__init__()
         check_divisible(sample_shape, len(block_out_channels))
         from toolkit_ddgan.unet import StyledUNet  # imports diffusers, which takes seconds
 
-        self.schedule, self.latent_width = schedule, latent_width
+        self.schedule, self.latent_width, self.bounded = schedule, latent_width, bounded
         self.model = StyledUNet(
             sample_shape,
             block_out_channels,
@@ -177,4 +181,4 @@ class PublishedGenerator(Generator):
 
     def clean(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
         out: Tensor = self.model(x_t, t, z, return_dict=False)[0]
-        return out.tanh()
+        return out.tanh() if self.bounded else out
