@@ -339,6 +339,7 @@ def test_numbers_that_are_no_pictures_stay_numbers(
     assert sorted({path.suffix for path in Path("numbers/samples").iterdir()}) == [".npy"]
     assert "images.shape" in said and "save(" not in said
     said = finished(write(), "run.out=pictures").output
+    assert "66% of the average of 'denoiser' are still its first weights" in said
     assert 'images[0].save("one.png")' in said
     assert "pictures" not in json.loads(Path("pictures/pipeline/pipeline.json").read_text())
 
@@ -351,3 +352,15 @@ def test_samples_that_are_not_finite_make_no_grid_and_stop_no_run(
     assert "samples of step 2 are not finite: there is no grid of them" in said
     assert "samples of step 4-ema are not finite" in said
     assert not list(Path("lost").glob("samples/*")) and Path("lost/pipeline/pipeline.json").exists()
+
+
+@pytest.mark.parametrize(("ramp", "share"), [(False, 0.9**3), (True, 0)])
+def test_an_average_knows_what_it_still_has_of_its_first_weights(ramp: bool, share: float) -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(network.weight)
+    ema = EMA(network, EMAOptions(0.9, ramp=ramp))
+    nn.init.zeros_(network.weight)
+    for _ in range(3):
+        ema.update(network)
+    assert ema.initial_share() == pytest.approx(share)
+    assert ramp or float(ema.network.weight) == pytest.approx(share)

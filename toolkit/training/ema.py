@@ -51,6 +51,10 @@ class EMA:
             counter.copy_(now)
         self.updates += 1
 
+    def initial_share(self) -> float:
+        """How much of the average is still the weights that it began with, in [0, 1]."""
+        return 0.0 if self.options.ramp else self.options.decay**self.updates
+
     def _decay(self) -> float:
         if self.options.ramp:
             return min(self.options.decay, (1 + self.updates) / (10 + self.updates))

@@ -31,6 +31,7 @@ from toolkit.training.session import Session, session
 from toolkit.training.trainer import RunOptions, share
 
 HELD_OUT_ROWS = 2048  # rows that a measure looks at
+LAGGING = 0.05  # of the first weights in an average: with a third, samples were noise (measured)
 
 
 @dataclass(frozen=True)
@@ -341,6 +342,12 @@ class Run:
 
     def _keep(self, display: TrainingDisplay, *, stopped: bool) -> None:
         """Write the result; a run whose result is written is finished, even if a grid is still due."""
+        for role, ema in self.trainer.training.ema.items():
+            if (share := ema.initial_share()) > LAGGING:
+                display.say(
+                    f"{share:.0%} of the average of {role!r} are still its first weights: train longer, "
+                    f"sample with --weights raw, or give [ema.{role}] a lower decay or ramp = true"
+                )
         if not stopped:
             self._once("log", partial(self._log, display, last=True))
         self.processes.on_main(partial(self.previews.keep, self.trainer.number, self.folder.path))
