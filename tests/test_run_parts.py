@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 from small_runs import OBSERVERS, PLUGIN, content, finished, install, metrics, refused, resumed, train
 from tiny import TINY_DDGAN, TINY_DDPM
+from torch import nn
 
 import toolkit
 from toolkit.recipe import read_recipe
 from toolkit.training.build import settled
+from toolkit.training.ema import EMA, EMAOptions
 
 Write = Callable[..., Path]
 TEACHER = TINY_DDPM.replace('type = "denoising"', 'type = "taught"') + TINY_DDPM[
