@@ -286,6 +286,18 @@ def test_what_is_asleep_is_not_moved_and_wakes_to_a_fresh_optimizer(
     assert moved == [first, first, first | second, first | second, second, first | second]
 
 
+def test_what_wakes_and_is_not_used_is_named() -> None:
+    def first_layer(batch: Batch, step: Step) -> Loss:
+        return Loss(step.networks["g"][0](batch.images).square().mean())
+
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with trainer(Sleeper(Turn("g", ("g",), first_layer)), networks={"g": network}) as t:
+        t.step()
+        t.step()
+        with pytest.raises(TrainingError, match=r"these parameters a gradient: g.1.weight, g.1.bias\."):
+            t.step()
+
+
 def test_a_whole_network_may_sleep() -> None:
     class Later(Recorded):
         def asleep(self, step: Step) -> Mapping[str, Collection[str]]:

@@ -13,8 +13,9 @@ PIECE = 2**16
 class Gradients:
     """One flat buffer for a network's gradients: zeroed, summed over processes and clipped in one go.
 
-    In the first cycle of turns parameters start without a gradient, which reveals those that never get one;
-    afterwards they accumulate into the buffer. A parameter that a later turn does not reach has a zero one.
+    In the first cycle of turns, and in the first after some have woken, parameters start without a gradient,
+    which reveals those that get none; afterwards they accumulate into the buffer. A parameter that a later
+    turn does not reach has a zero one.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -23,6 +24,7 @@ class Gradients:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.missing = set(self.names)
         self._asleep: frozenset[str] = frozenset()
+        self.woken: frozenset[str] = frozenset()  # at the last change; their first gradient is awaited too
         self._awake = self.parameters
         first = self.parameters[0]
         size = sum(p.numel() for p in self.parameters)
@@ -42,8 +44,8 @@ class Gradients:
         """
         if (asleep := frozenset(names)) == self._asleep:
             return
-        self._asleep = asleep
-        self.missing -= asleep
+        self.woken, self._asleep = self._asleep - asleep, asleep
+        self.missing = (self.missing | self.woken) - asleep
         self._awake = [p for name, p in zip(self.names, self.parameters, strict=True) if name not in asleep]
         for p in self.parameters:
             p.requires_grad_(False)  # `require` un-freezes those that are awake

@@ -176,7 +176,7 @@ class Trainer:
         Raises:
             DataError: if an example cannot be read; nothing has changed then.
             TrainingError: after the first cycle, if a trained parameter that is not asleep had no gradient in
-                any turn.
+                any turn; later, if one that has just woken had none.
         """
         asleep = self.training.objective.asleep(self._step(0, 0))
         for role, gradients in self._gradients.items():
@@ -269,8 +269,13 @@ class Trainer:
             self.training.ema[role].update(self.training.networks[role])
 
     def _settle(self) -> None:
-        missing = [f"{role}.{n}" for role, g in self._gradients.items() for n in g.names if n in g.missing]
-        if missing and self.number == 0:
+        missing = [
+            f"{role}.{name}"
+            for role, gradients in self._gradients.items()
+            for name in gradients.names
+            if name in gradients.missing and (self.number == 0 or name in gradients.woken)
+        ]
+        if missing:
             shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise TrainingError(
                 f"no turn gave these parameters a gradient: {shown}. Freeze them (requires_grad_(False)) if "
