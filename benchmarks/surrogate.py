@@ -1,7 +1,7 @@
 """Surrogate starts as in table 4.5 of the thesis: whose images, from which t_mid, at what speed and quality.
 
     python benchmarks/surrogate.py --refiner RUN --classifier RUN --data FOLDER --out runs/surrogate \\
-        --surrogates sngan=RUN dcgan=RUN ddpm8=RUN ddpm8-shared=RUN
+        --surrogates sngan=RUN dcgan=RUN vae=RUN ddpm8=RUN ddpm8-shared=RUN
 
 The refiner is sampled by its own sampler (`ddpm_t1000_small`: 100 steps of a chain of 1000). A name that
 ends in "-shared" hands over at t_mid instead of running its own chain to the end. Quality is the Frechet

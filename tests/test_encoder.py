@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from tiny import TINY_DDPM
 
 import toolkit
-from toolkit import Batches, Objective, TrainedEncoder, testing
+from toolkit import Batches, Objective, RecipeError, TrainedEncoder, testing
 from toolkit.cli import main
 from toolkit.data.batches import DataOptions
 from toolkit.hf.autoencoder import DiffusersAutoencoder
@@ -276,3 +276,18 @@ def test_a_network_is_taken_over_only_with_its_own_latents(coder: Path) -> None:
     train(CODER, "other", "--set", "run.seed=1")
     said = refused(taken + TRAINED.replace('"coder"', '"other"'))
     assert "was trained on latents of another [encoder]" in said
+
+    train(TINY_DDPM + TRAINED.replace('"coder"', '"other"'), "stranger", *quick)
+    guided = toolkit.load("latent").with_guidance("autoguidance", weak="onwards", scale=2.0)
+    assert guided.calls == 2 * toolkit.load("latent").calls
+    with pytest.raises(RecipeError, match="weak: its .encoder. is another than this model's"):
+        toolkit.load("latent").with_guidance("autoguidance", weak="stranger", scale=2.0)
+
+
+def test_a_network_of_images_is_not_taken_for_latents_of_the_same_shape(coder: Path) -> None:
+    train(TINY_DDPM.replace("[data]", "[data]\nsize = 4"), "pixels", "--set", "run.steps=1")
+    table = TINY_DDPM[TINY_DDPM.index("[networks.denoiser]") : TINY_DDPM.index("[optimizers.denoiser]")]
+    taken = TINY_DDPM.replace(table, '[networks.denoiser]\nfrom_run = "pixels"\n')
+    train(CODER.replace("latent_channels = 2", "latent_channels = 1"), "one")
+    said = refused(taken + TRAINED.replace('"coder"', '"one"'))
+    assert "pixels was trained on images, and these are latents of an [encoder]" in said

@@ -84,6 +84,9 @@ class Pipeline:
         try:
             if guidance is not None:
                 guidance.refuse(denoiser)
+                for option, inner in guidance.pipelines().items():
+                    if not _same_encoder(encoder, getattr(inner, "encoder", None)):
+                        raise ValueError(f"{option}: its [encoder] is another than this model's")
                 guidance.to(device_of(denoiser))
         except ValueError as error:
             raise RecipeError(f"[guidance] {error}") from None
@@ -511,3 +514,10 @@ class Pipeline:
             latents=latents,
         )
         return PipelineOutput(convert(images, output_type, self.pictures))
+
+
+def _same_encoder(one: Encoder | None, other: Encoder | None) -> bool:
+    """Whether two models work on the same latents, or both on images."""
+    if one is None or other is None:
+        return one is other
+    return digest(one.state_dict()) == digest(other.state_dict())
