@@ -66,6 +66,7 @@ class ResidualBlock(nn.Module):
         initialise(self)
         scale(self.conv2, NEARLY_ZERO)
         for norm in (self.norm1, self.norm2):
+            scale(norm.style, fan="out")
             nn.init.ones_(norm.style.bias[: norm.norm.num_channels])  # gamma begins around 1, beta around 0
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class SmallDiscriminator(TransitionDiscriminator):
         super().__init__()
         n = halvings_to_four(sample_shape) if halvings is None else halvings
         self.trunk = Trunk(2 * sample_shape[0], channels, n, time_width, plain_block=True)
-        scale(self.trunk.last_conv, NEARLY_ZERO)  # so that all logits begin at 0
+        scale(self.trunk.last_conv, NEARLY_ZERO, fan="out")  # so that all logits begin at 0
 
     def forward(self, x_s: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         logits: Tensor = self.trunk(torch.cat([x_s, x_t], dim=1), t)
@@ -118,7 +118,7 @@ class Trunk(nn.Module):
         self.last_conv = nn.Conv2d(widths[-1] + 1, widths[-1], kernel_size=3, padding=1)
         self.head = nn.Linear(widths[-1], 1)
         for module in (self.time, self.first_conv, self.last_conv, self.head):
-            initialise(module)
+            initialise(module, fan="out")
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         time = self.time(sinusoids(t, self.time_width).to(x.dtype))
@@ -141,8 +141,8 @@ class Block(nn.Module):
         self.time = nn.Linear(time_width, out_channels)
         self.shortcut = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
         self.resample = Blur(stride=2, padding=1) if halve else nn.Identity()
-        initialise(self)
-        scale(self.conv2, NEARLY_ZERO)
+        initialise(self, fan="out")
+        scale(self.conv2, NEARLY_ZERO, fan="out")
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.conv1(F.leaky_relu(x, SLOPE)) + self.time(time)[:, :, None, None]

@@ -77,7 +77,7 @@ class StyledUNet(UNet2DModel):
         initialise(self)
         scale(self.conv_out, NEARLY_ZERO)
         mapping = latent_mapping(latent_width, mapping_width, mapping_layers)
-        initialise(mapping)
+        initialise(mapping, fan="out")
         self.time_embedding = Padded(self.time_embedding, after=mapping_width)
         self.class_embedding = Padded(mapping, before=4 * first)
 
