@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toolkit import Importer
+from toolkit import Importer, Saved, copy_weights
 from toolkit.errors import CheckpointError
 from toolkit.pipeline.importer import import_pipeline, read_state
 from toolkit.registry import load as plugins
@@ -18,18 +18,20 @@ from toolkit.registry import load as plugins
 class Renamed(Importer):
     """Knows a denoiser of points whose only other name is a prefix."""
 
-    sample_shape = (2,)
-    tables = {
-        "schedule": {"type": "linear", "num_train_timesteps": 5, "beta_start": 0.1, "beta_end": 0.2},
-        "network": {"type": "ddpm_mlp", "width": 4},
-        "sampler": {"type": "ancestral"},
-        "start": {"type": "noise"},
-    }
-
-    def fill(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    def describe(self, state: Mapping[str, Tensor]) -> Saved:
         if any(not name.startswith("their.") for name in state):
             raise ValueError("is not theirs")
-        network.load_state_dict({name.removeprefix("their."): tensor for name, tensor in state.items()})
+        return Saved(
+            sample_shape=(2,),
+            num_classes=None,
+            schedule={"type": "linear", "num_train_timesteps": 5, "beta_start": 0.1, "beta_end": 0.2},
+            network={"type": "ddpm_mlp", "width": len(state["their.net.0.bias"])},
+            sampler={"type": "ancestral"},
+            start={"type": "noise"},
+        )
+
+    def fill(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+        copy_weights(state, {f"their.{name}": tensor for name, tensor in network.state_dict().items()})
 
 
 @pytest.fixture
@@ -52,6 +54,39 @@ def test_an_importer_says_what_the_pipeline_is_and_copies_the_weights(
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
     assert pipeline.calls == 5 and pipeline.draw(None, 3).shape == (3, 2)
     assert "imported from their.pt" in repr(pipeline)
+
+
+def test_names_of_a_run_over_several_processes_are_those_of_the_network(
+    theirs: tuple[Path, dict[str, Tensor]],
+) -> None:
+    file, state = theirs
+    torch.save({f"module.their.{name}": tensor for name, tensor in state.items()}, file)
+    found = import_pipeline(Renamed(), file, plugins.load().registry).denoiser.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    twice = {f"module.their.{name}": tensor for name, tensor in state.items()}
+    torch.save(twice | {"their.net.0.bias": state["net.0.bias"]}, file)
+    with pytest.raises(CheckpointError, match="has a tensor twice, with and without 'module.'"):
+        import_pipeline(Renamed(), file, plugins.load().registry)
+
+
+def test_weights_are_copied_whole_or_not_at_all() -> None:
+    """Nothing is copied unless every tensor fits, and the one that does not is named."""
+    right = {"a": torch.ones(2), "b": torch.ones(3)}
+    for theirs, reason in (
+        ({"a": right["a"]}, "has no tensor 'b'"),
+        ({**right, "c": torch.ones(1)}, "has a further tensor 'c'"),
+        ({**right, "b": torch.ones(3, 1)}, r"'b' is \(3, 1\) there and \(3,\) here"),
+        ({**right, "b": torch.ones(3, dtype=torch.int64)}, "'b' is of torch.int64"),
+        ({**right, "b": torch.ones(3).to_sparse()}, "'b' is of torch.float32 in torch.sparse_coo"),
+        ({"c": torch.ones(1)}, "none of its tensors has a name that this network knows"),
+    ):
+        ours = {name: torch.zeros_like(tensor) for name, tensor in right.items()}
+        with pytest.raises(ValueError, match=reason):
+            copy_weights(theirs, ours)
+        assert not any(bool(tensor.any()) for tensor in ours.values())
+    ours = {"a": torch.zeros(2), "b": torch.zeros(3, requires_grad=True)}
+    copy_weights({name: tensor.half() for name, tensor in right.items()}, ours)
+    assert all(torch.equal(ours[name].detach(), tensor) for name, tensor in right.items())
 
 
 def test_the_reason_of_an_importer_is_told_with_the_file(tmp_path: Path) -> None:

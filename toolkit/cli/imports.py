@@ -9,12 +9,15 @@ import click
 @click.argument("importer")
 @click.argument("file")
 @click.argument("out")
-@click.option("--preset", help="The network whose weights FILE holds, if the importer knows several.")
+@click.option("--preset", help="The published run whose weights FILE holds, if the importer knows several.")
+@click.option("--set", "options", multiple=True, metavar="NAME=VALUE", help="Another option of the importer.")
 @click.option("--overwrite", is_flag=True, help="Replace the pipeline at OUT.")
-def import_weights(importer: str, file: str, out: str, preset: str | None, overwrite: bool) -> None:
+def import_weights(
+    importer: str, file: str, out: str, preset: str | None, options: tuple[str, ...], overwrite: bool
+) -> None:
     """Read FILE with IMPORTER, one of those that `toolkit plugins` lists, and write a pipeline folder OUT.
 
-    Code in FILE is never executed.
+    Where FILE leaves open which network or chain it is of, an option says it. Code in FILE is never executed.
     """
     from toolkit.cli.sample import refuse_to_replace
 
@@ -23,10 +26,11 @@ def import_weights(importer: str, file: str, out: str, preset: str | None, overw
 
     from toolkit.console import say
     from toolkit.pipeline.importer import Importer, import_pipeline
+    from toolkit.recipe.layers import read_flags
     from toolkit.registry import load as plugins
 
     registry = plugins.load().registry
-    table = {"type": importer} | ({} if preset is None else {"preset": preset})
+    table = read_flags(options) | {"type": importer} | ({} if preset is None else {"preset": preset})
     reader = registry.create(Importer, table, supplied={}, where=lambda path: "toolkit import:")
     pipeline = import_pipeline(reader, Path(file), registry)
     pipeline.save_pretrained(target)

@@ -1,10 +1,10 @@
 """Importers: weights that were trained with other code."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +19,49 @@ from toolkit.registry.registry import Registry
 class Importer(ABC):
     """Makes a pipeline from a foreign file of weights; `toolkit import` saves it.
 
-    Such files hold only tensors by name: whatever else is needed is an option of the importer. The command
-    line has a flag for the option "preset".
+    Such files hold only tensors by name. Their shapes tell much of the network; whatever else is needed is an
+    option of the importer, set by `--set NAME=VALUE`, or by `--preset` for the option "preset". What the file
+    leaves open is asked for, not guessed.
     """
 
-    sample_shape: tuple[int, ...]
-    num_classes: int | None = None
-    tables: Mapping[str, dict[str, Any]]  # of the pipeline: schedule, network, sampler, start
+    @abstractmethod
+    def describe(self, state: Mapping[str, Tensor]) -> Saved:
+        """The pipeline that a file with these tensors is of: shapes, and tables as a recipe has them.
+
+        Raises:
+            ValueError: if they are of something else, or an option is needed to know; the message says which.
+        """
 
     @abstractmethod
     def fill(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Copy the file's tensors into the network that `tables` describe.
+        """Copy the file's tensors into the described network, as `copy_weights` does.
 
         Raises:
             ValueError: if they are not weights of this network; the message says why.
         """
+
+
+@torch.no_grad()
+def copy_weights(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+    """Copy a file's tensors into parameters of the same names, or views of parameters.
+
+    Raises:
+        ValueError: naming a tensor that only one side has, or that cannot be copied.
+    """
+    if not theirs.keys() & ours.keys():
+        raise ValueError("none of its tensors has a name that this network knows")
+    for name in sorted(ours.keys() ^ theirs.keys()):
+        has = "no tensor" if name in ours else "a further tensor"
+        raise ValueError(f"is not of this network: it has {has} {name!r}")
+    for name, tensor in theirs.items():
+        if tensor.shape != ours[name].shape:
+            shapes = f"{tuple(tensor.shape)} there and {tuple(ours[name].shape)} here"
+            raise ValueError(f"is not of this network: {name!r} is {shapes}")
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            kind = f"{tensor.dtype} in {tensor.layout}"
+            raise ValueError(f"{name!r} is of {kind}, not of floating-point numbers")
+    for name, tensor in theirs.items():
+        ours[name].copy_(tensor)
 
 
 def import_pipeline(importer: Importer, file: Path, registry: Registry) -> Pipeline:
@@ -43,23 +71,28 @@ def import_pipeline(importer: Importer, file: Path, registry: Registry) -> Pipel
         CheckpointError: if the file cannot be read, or its weights are of another network.
     """
     state = read_state(file)
-    saved = Saved(
-        sample_shape=importer.sample_shape,
-        num_classes=importer.num_classes,
-        weights=f"imported from {file.name}",
-        **{
-            name: registry.resolve(kind, importer.tables[name])
-            for name, kind in PARTS.items()
-            if name in importer.tables
-        },  # type: ignore[arg-type]
-    )
+    with _told_with(file):
+        # A network that several processes trained is saved with "module." before each name.
+        names = {name.removeprefix("module."): name for name in state}
+        if len(names) < len(state):
+            raise ValueError("has a tensor twice, with and without 'module.' before its name")
+        state = {name: state[theirs] for name, theirs in names.items()}
+        described = importer.describe(state)
+    tables = {name: registry.resolve(PARTS[name], table) for name, table in described.tables.items()}
+    saved = described.model_copy(update={"weights": f"imported from {file.name}", **tables})
     pipeline = Pipeline.from_saved(saved, registry, file)
-    try:
+    with _told_with(file):
         importer.fill(pipeline.denoiser, state)
+    return pipeline
+
+
+@contextmanager
+def _told_with(file: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # a ValueError explains itself; anything else comes from the file's content
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{file}: {' '.join(reason.split())}") from error
-    return pipeline
 
 
 def read_state(file: Path) -> dict[str, Tensor]:

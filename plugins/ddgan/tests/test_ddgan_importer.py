@@ -12,7 +12,7 @@ from toolkit.cli import main
 from toolkit.diffusion.chain import vp_sde
 from toolkit_ddgan.blocks import PyramidConv, ResidualBlock
 from toolkit_ddgan.generator import PublishedGenerator
-from toolkit_ddgan.importer import OfficialGenerator
+from toolkit_ddgan.importer import PRESETS, OfficialGenerator, shapes_of
 from toolkit_ddgan.official import official_modules, official_parameters
 from toolkit_ddgan.unet import StyledUNet
 
@@ -39,8 +39,8 @@ def folder(state, tmp_path_factory):
     return work / "out"
 
 
-def run(file, out, preset="cifar10"):
-    return CliRunner().invoke(main, ["import", "ddgan", str(file), str(out), "--preset", preset])
+def run(file, out, *options):
+    return CliRunner().invoke(main, ["import", "ddgan", str(file), str(out), *options])
 
 
 def on_meta(shape, **options):
@@ -50,11 +50,43 @@ def on_meta(shape, **options):
         return PublishedGenerator(schedule, shape, **options)
 
 
-def refusal(content, tmp_path, preset="cifar10"):
+def refusal(content, tmp_path, *options):
     torch.save(content, tmp_path / "file.pth")
-    result = run(tmp_path / "file.pth", tmp_path / "out", preset)
+    result = run(tmp_path / "file.pth", tmp_path / "out", *options)
     assert result.exit_code == 2 and not (tmp_path / "out").exists()
     return result.output
+
+
+def described(state, **options):
+    return OfficialGenerator(**options).describe(state)
+
+
+def published(preset):
+    """The generator of a published run, and its state dict, without memory for the weights."""
+    side, wide = (32, {}) if preset == "cifar10" else (256, WIDE)
+    generator = on_meta((3, side, side), **wide)
+    return generator, official_parameters(generator.model)
+
+
+SMALL = {"block_out_channels": (8, 16, 32), "layers_per_block": 1, "mapping_width": 8, "mapping_layers": 1}
+WIDE = {"block_out_channels": (64, 64, 128, 128, 256, 256), "mapping_layers": 3}
+OTHERS = [  # not published: sides, channels, and options
+    (
+        64,
+        1,
+        {"block_out_channels": (16, 24, 40), "layers_per_block": 1, "latent_width": 7, "mapping_layers": 0},
+    ),
+    (32, 4, {"block_out_channels": (8, 8), "layers_per_block": 3, "mapping_width": 12, "mapping_layers": 1}),
+    (16, 3, {"block_out_channels": (8, 16), "latent_width": 50}),
+    (32, 3, SMALL),
+]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A state dict of a generator that is quick to write and read."""
+    model = PublishedGenerator(vp_sde(4), (3, 32, 32), **SMALL, attention_sides=(16,)).model
+    return {name: torch.randn(p.shape) for name, p in official_parameters(model).items()}
 
 
 def test_every_tensor_of_the_file_arrives_under_its_name(state, folder):
@@ -77,7 +109,7 @@ def test_every_block_is_of_the_official_kind_at_its_index():
     assert blocks == [(f"all_modules.{index}", kind) for index, kind, *_ in official]
 
 
-def test_the_imported_pipeline_samples_in_the_four_steps_of_its_preset(folder):
+def test_the_imported_pipeline_samples_in_the_four_steps_of_the_one_run_with_these_shapes(folder):
     pipeline = toolkit.load(str(folder))
     assert pipeline.calls == 4 and isinstance(pipeline.denoiser.model, StyledUNet)
     (image,) = pipeline(1, torch.Generator().manual_seed(0), output_type="pt").images
@@ -90,23 +122,92 @@ def test_an_imported_pipeline_is_replaced_only_on_request(state, folder, tmp_pat
     assert result.exit_code == 2 and "give --overwrite" in result.output
 
 
-def test_the_preset_of_celebahq256_has_its_published_size():
-    options = {**OfficialGenerator("celebahq256").tables["network"]}
-    assert options.pop("type") == "ddgan_generator"
-    network = on_meta(OfficialGenerator("celebahq256").sample_shape, **options)
-    assert sum(p.numel() for p in network.parameters()) == vectors()["param_counts"]["netG_256_nf64_112244"]
+@pytest.mark.parametrize(("preset", "steps"), [("celebahq256", 2), ("lsun_church256", 4)])
+def test_a_preset_says_which_of_two_runs_with_the_same_shapes(preset, steps):
+    generator, state = published(preset)
+    assert sum(p.numel() for p in generator.parameters()) == vectors()["param_counts"]["netG_256_nf64_112244"]
+    saved = described(state, preset=preset)
+    assert saved.schedule["num_train_timesteps"] == steps and saved.sample_shape == (3, 256, 256)
+    assert described(state, num_train_timesteps=8).schedule["num_train_timesteps"] == 8
 
 
-def test_another_preset_is_refused_by_the_first_tensor_that_differs(state, tmp_path):
-    said = refusal(state, tmp_path, "celebahq256")
-    assert "is not of preset 'celebahq256': it has" in said and "all_modules." in said
-
-
-def test_a_tensor_of_another_shape_is_named(state, tmp_path):
-    wrong = {**state, "module.all_modules.2.weight": torch.zeros(128, 1, 3, 3)}
-    assert "'all_modules.2.weight' is (128, 1, 3, 3) there and (128, 3, 3, 3) here" in refusal(
-        wrong, tmp_path
+def test_shapes_of_two_published_runs_are_asked_about_and_not_guessed():
+    choices = (
+        r"celebahq256 \(T = 2\) and lsun_church256 \(T = 4\).*--preset celebahq256 or lsun_church256, or"
     )
+    with pytest.raises(ValueError, match=choices):
+        described(published("celebahq256")[1])
+
+
+def test_the_shapes_of_every_published_run_are_read_from_its_file():
+    assert set(PRESETS) == {"cifar10", "celebahq256", "lsun_church256"}
+    for preset, (_, shapes) in PRESETS.items():
+        assert shapes_of(published(preset)[1]) == shapes
+
+
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize(("side", "channels", "options"), OTHERS)
+def test_any_widths_and_z_are_read_from_the_file(side, channels, options, level):
+    """The described network is the one whose file it is; attention may be at any level, the last one too."""
+    options = {**options, "attention_sides": (side >> level,)}
+    state = official_parameters(on_meta((channels, side, side), **options).model)
+    saved = described(state, num_train_timesteps=3, size=side)
+    assert saved.sample_shape == (channels, side, side) and saved.schedule["num_train_timesteps"] == 3
+    table = {**saved.network}
+    assert table.pop("type") == "ddgan_generator"
+    again = official_parameters(on_meta(saved.sample_shape, **table).model)
+    assert {name: p.shape for name, p in again.items()} == {name: p.shape for name, p in state.items()}
+
+
+@pytest.mark.parametrize("attention", [(), (32, 16)])
+def test_a_size_that_attention_does_not_tell_is_asked_for(attention):
+    state = official_parameters(on_meta((3, 32, 32), **{**SMALL, "attention_sides": attention}).model)
+    with pytest.raises(ValueError, match=f"attention at {len(attention)} levels.*give --set size=PIXELS"):
+        described(state, num_train_timesteps=4)
+    network = described(state, num_train_timesteps=4, size=32).network
+    assert network["attention_sides"] == list(attention)
+
+
+def test_a_file_of_no_published_run_is_imported_with_its_number_of_steps(small, tmp_path):
+    assert "no published run, which leaves T, its number of steps, open: give --set" in refusal(
+        small, tmp_path
+    )
+    result = run(tmp_path / "file.pth", tmp_path / "out", "--set", "num_train_timesteps=2")
+    assert result.exit_code == 0, result.output
+    pipeline = toolkit.load(str(tmp_path / "out"))
+    assert pipeline.calls == 2 and pipeline.draw(None, 1).shape == (1, 3, 32, 32)
+    found = official_parameters(pipeline.denoiser.model)
+    assert all(torch.equal(found[name], tensor) for name, tensor in small.items())
+
+
+def test_another_preset_is_refused_with_what_differs(small, tmp_path):
+    said = refusal(small, tmp_path, "--preset", "celebahq256")
+    assert "is not of preset 'celebahq256': block_out_channels is (8, 16, 32), not (64, 64, 128" in said
+
+
+def test_options_that_there_are_not_are_named(small, tmp_path):
+    said = refusal(small, tmp_path, "--set", "num_train_timestep=2")
+    assert "Did you mean 'num_train_timesteps'?" in said
+    assert "size" in refusal(small, tmp_path, "--set", "size=0")
+    assert "must be divisible by 4" in refusal(
+        small, tmp_path, "--set", "num_train_timesteps=2", "--set", "size=33"
+    )
+
+
+def test_a_tensor_of_another_shape_is_named(small, tmp_path):
+    wrong = {**small, "all_modules.0.bias": torch.zeros(5)}
+    said = refusal(wrong, tmp_path, "--set", "num_train_timesteps=2")
+    assert "'all_modules.0.bias' is (5,) there and (32,) here" in said
+
+
+@pytest.mark.parametrize(
+    "lost", ["all_modules.3.Conv_0.weight", "all_modules.2.weight", "z_transform.1.weight"]
+)
+def test_a_file_without_one_of_its_tensors_is_refused(lost, small, tmp_path):
+    rest = {name: tensor for name, tensor in small.items() if name != lost}
+    said = refusal(rest, tmp_path, "--set", "num_train_timesteps=2")
+    assert lost in said or "is no generator of the authors' code" in said
+    assert len(said.strip().splitlines()) == 1
 
 
 def test_weights_of_something_else_are_refused(tmp_path):
@@ -129,7 +230,10 @@ def test_a_damaged_file_is_refused(content, tmp_path):
 
 def test_unknown_files_presets_and_importers_are_named(tmp_path):
     assert "No such file" in run(tmp_path / "absent.pth", tmp_path / "out").output
-    assert 'must be one of "cifar10"' in run(tmp_path / "absent.pth", tmp_path / "out", "cifar").output
+    assert (
+        'must be one of "cifar10"'
+        in run(tmp_path / "absent.pth", tmp_path / "out", "--preset", "cifar").output
+    )
     command = ["import", "dgan", str(tmp_path / "absent.pth"), str(tmp_path / "out")]
     assert "Did you mean 'ddgan'?" in CliRunner().invoke(main, command).output
 
