@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,14 +137,14 @@ def test_a_checkpoint_of_another_data_set_is_refused(tmp_path: Path) -> None:
 def test_a_half_written_folder_is_no_checkpoint(tmp_path: Path) -> None:
     (good,) = saved(tmp_path, 1)
     (tmp_path / ".writing-step-0000002-0123abcd" / "networks").mkdir(parents=True)
-    assert checkpoint.newest(tmp_path) == (good, [])
+    assert checkpoint.load_newest(tmp_path, training(), {}) == (good, 1, [])
 
 
 def test_a_checkpoint_takes_the_place_of_a_refused_one_of_its_step(tmp_path: Path) -> None:
     (path,) = saved(tmp_path, 1)
     truncate(path)
     saved(tmp_path, 1)
-    assert checkpoint.newest(tmp_path) == (path, [])
+    assert checkpoint.load_newest(tmp_path, training(), {}) == (path, 1, [])
 
 
 def test_a_refused_later_checkpoint_does_not_push_out_the_good_one(tmp_path: Path) -> None:
@@ -151,12 +152,13 @@ def test_a_refused_later_checkpoint_does_not_push_out_the_good_one(tmp_path: Pat
     alter(bad)
     saved(tmp_path, 4)
     checkpoint.prune(tmp_path, 4, keep_last=1, keep_every=2)
+    assert checkpoint.last(tmp_path, 5) == tmp_path / "step-0000004"
     assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["2", "4", "9"] and good.exists()
 
 
 def test_the_newest_is_the_one_of_the_highest_step_also_beyond_seven_digits(tmp_path: Path) -> None:
     _, newest = saved(tmp_path, 9_999_999, 10_000_000)
-    assert checkpoint.newest(tmp_path)[0] == newest
+    assert checkpoint.load_newest(tmp_path, training(), {})[0] == newest
 
 
 def test_loading_restores_everything_but_the_recipes_rates(tmp_path: Path) -> None:
@@ -215,11 +217,12 @@ def test_files_are_readable_as_the_umask_says(tmp_path: Path) -> None:
 
 
 def test_a_run_passes_over_a_damaged_checkpoint_and_writes_it_anew(write: Write, runs: Path) -> None:
+    recipe = write(name="ddpm.toml")
     keep = ("checkpoints.every=2", "checkpoints.keep_last=1", "checkpoints.keep_every=2", "run.out=run")
-    finished(write(), *keep)
+    finished(recipe, *keep)
     last = Path("run/checkpoints/step-0000004")
     (last / "ema" / "denoiser.safetensors").unlink()
-    result = resumed(write(), *keep, "run.steps=5")
+    result = resumed(recipe, *keep, "run.steps=5")
     assert (
         "passed over run/checkpoints/step-0000004: ema/denoiser.safetensors is missing"
         in result.output.replace(f"{Path.cwd()}/", "")
@@ -228,8 +231,8 @@ def test_a_run_passes_over_a_damaged_checkpoint_and_writes_it_anew(write: Write,
     assert content(last) == content(runs / "ddpm" / "checkpoints" / last.name)
 
 
-def test_a_run_without_a_good_checkpoint_is_not_resumed(write: Write) -> None:
-    finished(write(), "run.out=run")
+def test_a_run_without_a_good_checkpoint_is_not_resumed(write: Write, runs: Path) -> None:
+    shutil.copytree(runs / "ddpm", "run")
     Path("run/checkpoints/step-0000004/state.json").unlink()
     error = refused(train(write(), "run.out=run", "run.steps=5", flags=("--resume",)))
     assert "state.json is missing" in error and "has no checkpoint to go on from" in error

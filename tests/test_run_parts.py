@@ -1,6 +1,7 @@
 """What a run is put together from: roles, other people's weights, observers and trackers."""
 
 import json
+import os
 import shutil
 import sys
 import tomllib
@@ -16,7 +17,8 @@ from torch import nn
 
 import toolkit
 from toolkit.recipe import read_recipe
-from toolkit.training.build import settled
+from toolkit.registry.modes import unchanged_modes
+from toolkit.training.build import build, settled
 from toolkit.training.ema import EMA, EMAOptions
 
 Write = Callable[..., Path]
@@ -26,10 +28,10 @@ TEACHER = TINY_DDPM.replace('type = "denoising"', 'type = "taught"') + TINY_DDPM
 
 
 @pytest.fixture
-def taught(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write: Write) -> Path:
+def taught(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write: Write, runs: Path) -> Path:
     """A recipe with a denoiser that imitates a teacher, whose weights lie in ./teacher."""
     install(monkeypatch, tmp_path, "brittle", PLUGIN)
-    finished(write(name="teacher.toml"), "run.out=teacher")
+    shutil.copytree(runs / "ddpm", "teacher")
     return write(TEACHER, "taught.toml")
 
 
@@ -67,12 +69,11 @@ def test_compiling_is_refused_where_a_turn_differentiates_twice(write: Write) ->
     assert "compile = true is not possible: turn 'discriminator' differentiates twice" in error
 
 
-def test_what_suits_the_device_is_chosen_and_recorded(write: Write) -> None:
-    finished(write(), "run.out=run")
-    recipe = tomllib.loads(Path("run/recipe.toml").read_text())
+def test_what_suits_the_device_is_chosen_and_recorded(runs: Path) -> None:
+    recipe = tomllib.loads((runs / "ddpm/recipe.toml").read_text())
     assert recipe["run"]["precision"] == "float32"
     assert recipe["networks"]["denoiser"]["channels_last"] is False
-    computes = json.loads(Path("run/environment.json").read_text())["computes"]
+    computes = json.loads((runs / "ddpm/environment.json").read_text())["computes"]
     assert computes == {
         "device": "cpu", "precision": "float32", "data": "in memory (cpu)", "channels_last": [],
         "compiled": [], "fused_optimizers": ["denoiser"],
@@ -92,46 +93,40 @@ def test_channels_last_is_chosen_for_a_compiled_network_on_a_gpu_unless_the_reci
     assert chosen("networks.discriminator.channels_last=true") == {"denoiser": False, "discriminator": True}
 
 
-def test_a_run_goes_on_in_another_memory_order_but_not_in_another_precision(write: Write) -> None:
-    finished(write(), "run.out=run", "run.steps=2")
+def test_a_run_goes_on_in_another_memory_order_but_not_in_another_precision(write: Write, runs: Path) -> None:
+    shutil.copytree(runs / "ddpm", "run")
     stored = Path("run/recipe.toml")
     elsewhere = stored.read_text().replace("channels_last = false", "channels_last = true")
     stored.write_text(elsewhere.replace("tf32 = true", "tf32 = false"))
-    resumed(write(), "run.out=run")
+    resumed(write(), "run.out=run", "run.steps=5")
     stored.write_text(elsewhere.replace('precision = "float32"', 'precision = "bf16"'))
     error = refused(train(write(), "run.out=run", "run.steps=9", flags=("--resume",)))
     assert "run.precision was 'bf16' and is 'float32'" in error
 
 
-def test_switches_for_gpus_change_nothing_on_a_cpu(write: Write) -> None:
-    finished(write(), "run.out=on")
+def test_switches_for_gpus_change_nothing_on_a_cpu(write: Write, runs: Path) -> None:
     finished(write(), "run.out=off", "run.tf32=false", "run.cudnn_benchmark=false")
     unet = Path("pipeline/unet/diffusion_pytorch_model.safetensors")
-    assert (Path("on") / unet).read_bytes() == (Path("off") / unet).read_bytes()
-
-
-def test_init_from_starts_with_the_weights_of_another_pipeline(write: Write) -> None:
-    finished(write(), "run.out=first")
-    finished(write(), "run.out=second", "run.minutes=1e-6", "networks.denoiser.init_from=first")
-    unet = Path("pipeline/unet/diffusion_pytorch_model.safetensors")
-    assert (Path("first") / unet).read_bytes() == (Path("second") / unet).read_bytes()
+    assert (Path("off") / unet).read_bytes() == (runs / "ddpm" / unet).read_bytes()
 
 
 @pytest.mark.parametrize(("source", "weights"), [
     ("runs/a", None), ("runs/a/pipeline", None), ("runs/a/checkpoints/step-0000004", None), ("runs/a", "raw"),
     ("runs/a/checkpoints/step-0000004", "raw"), ("killed", None), ("killed", "raw"), ("foreign", None),
 ])  # fmt: skip
-def test_all_that_is_sampled_can_be_started_from(write: Write, source: str, weights: str | None) -> None:
-    finished(write(), "run.out=runs/a")
+def test_all_that_is_sampled_can_be_started_from(
+    write: Write, runs: Path, source: str, weights: str | None
+) -> None:
+    shutil.copytree(runs / "ddpm", "runs/a")
     shutil.copytree("runs/a", "killed", ignore=shutil.ignore_patterns("pipeline"))
     shutil.copytree("runs/a/pipeline", "foreign", ignore=shutil.ignore_patterns("pipeline.json", "README.md"))
     chosen = [] if weights is None else [f"networks.denoiser.init_weights={weights}"]
-    finished(write(), "run.out=runs/b", f"networks.denoiser.init_from={source}", "optimizers.denoiser.lr=0",
-             "ema=none", *chosen)  # fmt: skip
+    recipe = read_recipe(write(), [f"networks.denoiser.init_from={source}", *chosen])
+    started = build(recipe, torch.device("cpu")).training.networks["denoiser"].state_dict()
     kind = "networks" if weights == "raw" else "ema"
     expected = load_file(f"runs/a/checkpoints/step-0000004/{kind}/denoiser.safetensors")
     sampled = toolkit.load(source, weights=weights).denoiser.state_dict()
-    for name, tensor in toolkit.load("runs/b").denoiser.state_dict().items():
+    for name, tensor in started.items():
         assert torch.equal(tensor, expected[name]) and torch.equal(sampled[name], expected[name])
 
 
@@ -145,10 +140,9 @@ def test_init_from_what_is_not_there_says_what_is_missing(write: Write, source: 
     assert "init_from: " in error and reason in error
 
 
-def test_init_from_another_architecture_is_refused(write: Write) -> None:
-    finished(write(), "run.out=first")
+def test_init_from_another_architecture_is_refused(write: Write, runs: Path) -> None:
     wider = "networks.denoiser.block_out_channels=[8, 16]"
-    error = refused(train(write(), "run.out=second", "networks.denoiser.init_from=first", wider))
+    error = refused(train(write(), f"networks.denoiser.init_from={runs / 'ddpm'}", wider))
     assert "init_from: " in error and "is of another architecture" in error
 
 
@@ -242,10 +236,20 @@ def test_what_an_observer_changes_for_all_of_torch_changes_no_training(
 ) -> None:
     """Nor does its sys.exit end the run."""
     install(monkeypatch, tmp_path, "careless", LEAVES_MODES)
-    result = finished(write())
+    result = finished(write(name="ddpm.toml"))
     assert "toolkit_step_done: SystemExit: 3" in result.output
-    learned = content(tmp_path / "runs/tiny/checkpoints/step-0000004")
+    learned = content(tmp_path / "runs/ddpm/checkpoints/step-0000004")
     assert learned == content(runs / "ddpm/checkpoints/step-0000004")
+
+
+def test_a_working_directory_that_is_gone_stops_no_observer(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    with unchanged_modes():
+        torch.set_default_dtype(torch.float64)
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_an_observer_that_fails_is_named_and_stops_neither_the_run_nor_other_observers(
@@ -284,17 +288,9 @@ def test_a_tracker_that_is_not_installed_is_named(write: Write, tmp_path: Path, 
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("stated", "complaint"),
-    [
-        ("samples.num_inference_steps=50", "num_inference_steps must be from 1 to 20"),
-        ("sampler.num_inference_steps=50", "num_inference_steps must be from 1 to 20"),
-    ],
-)
-def test_a_sampler_that_refuses_its_options_does_so_before_training(
-    write: Write, stated: str, complaint: str
-) -> None:
-    assert complaint in refused(train(write(), stated))
+@pytest.mark.parametrize("option", ["samples.num_inference_steps", "sampler.num_inference_steps"])
+def test_a_sampler_that_refuses_its_options_does_so_before_training(write: Write, option: str) -> None:
+    assert "num_inference_steps must be from 1 to 20" in refused(train(write(), f"{option}=50"))
     assert not Path("runs/tiny/metrics.jsonl").exists()
 
 

@@ -34,8 +34,8 @@ class _Unfailing:
         try:
             work()
         except (OSError, ValueError):  # a ValueError if it is closed
-            with suppress(OSError, ValueError):  # what is buffered goes nowhere, now and at exit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())  # what is buffered too, now and at exit
 
 
 @contextmanager
@@ -134,10 +134,9 @@ def train(
         saved = read_json(folder / "pipeline" / "pipeline.json")
         shape = saved.get("image_shape") or saved["sample_shape"]
         drawn = drawable(shape, saved.get("pictures", True))
-        shown = '.images[0].save("one.png")' if drawn else ".images.shape"
-        load = f'toolkit.load("{folder}")(4){shown}'
-        code = f"import toolkit; {load}" if drawn else f"import toolkit; print({load})"
-        say(f"  python -c {shlex.quote(code)}")
+        load = f'toolkit.load("{folder}")(4).images'
+        code = f'{load}[0].save("one.png")' if drawn else f"print({load}.shape)"
+        say(f"  python -c {shlex.quote(f'import toolkit; {code}')}")
     elif (folder / "networks").is_dir():
         say(f"  networks    {folder / 'networks'}")
 

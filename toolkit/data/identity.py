@@ -132,7 +132,7 @@ def _classes(num: int, names: tuple[str, ...] | None, labels: Tensor | None) -> 
     """How many classes there are, and how many examples each has, as far as the labels are known."""
     if labels is None:
         return f"{num:,} classes" + (f": {listed(names, SHOWN)}" if names else "")
-    found, counts = (part.tolist() for part in labels.unique(return_counts=True))
-    each = [f"{names[i] if names else i} ({count:,})" for i, count in zip(found, counts, strict=True)]
-    without = f", {num - len(found):,} of them without an example" if len(found) < num else ""
+    counts = dict(zip(*(part.tolist() for part in labels.unique(return_counts=True)), strict=True))
+    each = [f"{names[i] if names else i} ({count:,})" for i, count in counts.items()]
+    without = f", {num - len(counts):,} of them without an example" if len(counts) < num else ""
     return f"{num:,} classes{without}: {listed(each, SHOWN)}"

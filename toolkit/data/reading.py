@@ -102,10 +102,10 @@ class Reader(Dataset[Example | DataError]):
         except UnreadableImages:
             if not self._skip:
                 raise
-        found = [self._readable(index) for index in indices.tolist()]
-        images = torch.cat([one.images for one in found])
-        labels = [one.labels for one in found if one.labels is not None]
-        return Example(images, torch.cat(labels) if labels else None, sum((one.skipped for one in found), ()))
+        each = [self._readable(index) for index in indices.tolist()]
+        images = torch.cat([one.images for one in each])
+        labels = [one.labels for one in each if one.labels is not None]
+        return Example(images, torch.cat(labels) if labels else None, sum((one.skipped for one in each), ()))
 
     def _readable(self, index: int) -> Example:
         """The example at an index, or the next one that can be read."""
@@ -117,6 +117,10 @@ class Reader(Dataset[Example | DataError]):
             except UnreadableImages as error:
                 own = own or tuple(error.names)
         raise UnreadableImages(own)
+
+    def few(self) -> Example:
+        """The first `FEW` examples."""
+        return self.read(torch.arange(min(FEW, len(self.source))))
 
     def __getitem__(self, indices: Tensor) -> Example | DataError:
         try:
@@ -160,10 +164,7 @@ class Memory(Examples):
         return Rows(self._images.index_select(0, indices), labels, mirrored)
 
     def at_hand(self) -> tuple[Tensor, Tensor | None]:
-        if self._prepare is None:
-            return self._images, self._labels
-        images, labels, _ = self._reader.read(torch.arange(min(FEW, len(self._reader.source))))
-        return images, labels
+        return (self._images, self._labels) if self._prepare is None else self._reader.few()[:2]
 
     def plan(self, requests: Iterable[tuple[int, int]]) -> None:
         pass
@@ -215,7 +216,7 @@ class Stream(Examples):
         return Rows(images, labels, mirrored)
 
     def at_hand(self) -> tuple[Tensor, Tensor | None]:
-        images, labels, skipped = self._reader.read(torch.arange(min(FEW, len(self._reader.source))))
+        images, labels, skipped = self._reader.few()
         self.skipped |= dict.fromkeys(skipped)
         return images, labels
 

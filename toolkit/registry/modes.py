@@ -11,14 +11,17 @@ import torch
 @contextmanager
 def unchanged_modes() -> Iterator[None]:
     """Restore, after the block, torch's modes and the working directory, to which paths are relative."""
-    before = [(get, put, get()) for get, put in _modes()]
+    before = []
+    for get, put in _modes():
+        with suppress(OSError):  # a working directory that is gone
+            before.append((get, put, get()))
     try:
         # Its end restores gradient and inference mode, whatever the block has entered and not left.
         with torch.inference_mode(torch.is_inference_mode_enabled()):
             yield
     finally:
         for get, put, value in before:
-            with suppress(OSError):  # a working directory that is gone
+            with suppress(OSError):
                 if get() != value:
                     put(value)
 

@@ -95,11 +95,9 @@ class RunFolder:
     def clear(self) -> None:
         """Remove the run, but nothing else that somebody may have put beside it."""
         with writing(self.path):
-            for name in FOLDERS:
-                if (self.path / name).exists():
-                    shutil.rmtree(self.path / name)
-            for name in FILES:
-                (self.path / name).unlink(missing_ok=True)
+            # Its state first: a run that is half removed must not be taken for a finished one.
+            for path in (self.path / name for name in ("run.json", *FOLDERS, *FILES)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let other processes have the folder; the operating system does so when this process dies."""

@@ -78,9 +78,9 @@ class ImageFolder(DataSource):
         return [*self._notes, *(f"{what}: {listed(sorted(names))}" for what, names in self._remarks.items())]
 
     def fingerprint(self) -> Mapping[str, str]:
-        found = [self.files[row] for row in self._rows.tolist()]
-        facts = [pictures.size_and_time(self.path / file) for file in found]
-        sizes = [[str(file), size] for file, (size, _) in zip(found, facts, strict=True)]
+        files = [self.files[row] for row in self._rows.tolist()]
+        facts = [pictures.size_and_time(self.path / file) for file in files]
+        sizes = [[str(file), size] for file, (size, _) in zip(files, facts, strict=True)]
         return {"sizes": digest(sizes), "times": digest([time for _, time in facts])}
 
     def held_out(self) -> "ImageFolder | None":
@@ -96,7 +96,7 @@ class ImageFolder(DataSource):
             yield str(file), file
 
 
-class Found(NamedTuple):
+class Listing(NamedTuple):
     """The files below a folder with certain suffixes, sorted relative paths, and what lies there besides."""
 
     files: list[Path]
@@ -104,8 +104,15 @@ class Found(NamedTuple):
     hidden: int
     others: Counter[str]  # files with other suffixes, by suffix
 
+    def linked(self) -> list[str]:
+        """The note on folders that are links, if there are any."""
+        if not self.links:
+            return []
+        folders = counted(len(self.links), "linked folder")
+        return [f"{folders} left out, links are not followed: {listed(self.links)}"]
 
-def find(folder: Path, suffixes: Collection[str]) -> Found:
+
+def find(folder: Path, suffixes: Collection[str]) -> Listing:
     """Look for files; raise a DataError if a folder cannot be looked into."""
     files: list[Path] = []
     links: list[str] = []
@@ -120,7 +127,7 @@ def find(folder: Path, suffixes: Collection[str]) -> Found:
                 files.append(file)
             else:
                 others[file.suffix.lower() or "no suffix"] += 1
-    return Found(sorted(files), sorted(links), hidden, others)
+    return Listing(sorted(files), sorted(links), hidden, others)
 
 
 def _image_files(folder: Path) -> tuple[list[Path], list[str]]:
@@ -129,23 +136,19 @@ def _image_files(folder: Path) -> tuple[list[Path], list[str]]:
         raise DataError(
             f"{folder} is {'a file' if folder.exists() else 'missing'}: path must be a folder of images."
         )
-    found = find(folder, SUFFIXES)
-    notes = [linked(found.links)] if found.links else []
-    if found.others:
-        kinds = listed([f"{kind} {number:,}" for kind, number in found.others.most_common()])
-        several = counted(found.others.total(), "file")
+    listing = find(folder, SUFFIXES)
+    notes = listing.linked()
+    if listing.others:
+        kinds = listed([f"{kind} {number:,}" for kind, number in listing.others.most_common()])
+        several = counted(listing.others.total(), "file")
         notes.append(f"{several} without the suffix of an image left out: {kinds}")
-    if found.hidden:
-        notes.append(f"{counted(found.hidden, 'hidden file or folder', 'hidden files and folders')} left out")
-    if not found.files:
+    if listing.hidden:
+        hidden = counted(listing.hidden, "hidden file or folder", "hidden files and folders")
+        notes.append(f"{hidden} left out")
+    if not listing.files:
         kinds = ", ".join(SUFFIXES) + (f" ({'; '.join(notes)})" if notes else "")
         raise DataError(f"{folder} has no images: neither it nor a sub-folder holds a file in {kinds}.")
-    return found.files, notes
-
-
-def linked(links: Sequence[str]) -> str:
-    """The note on folders that are links."""
-    return f"{counted(len(links), 'linked folder')} left out, links are not followed: {listed(links)}"
+    return listing.files, notes
 
 
 def _refuse(error: OSError) -> None:

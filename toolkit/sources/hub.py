@@ -15,7 +15,7 @@ from toolkit.errors import DataError, nearest
 from toolkit.files import digest
 from toolkit.registry.signature import Outside, Positive
 from toolkit.sources import columns, pictures
-from toolkit.sources.folder import find, linked
+from toolkit.sources.folder import find
 from toolkit.sources.pictures import SUFFIXES, Channels, Encoded, Fit, Remarks, Size
 
 if TYPE_CHECKING:  # datasets takes half a second to import
@@ -101,10 +101,8 @@ class HubDataset(DataSource):
         from pyarrow import compute
 
         facts: list[tuple[int, int]] = []
-        for rows in self._images.with_format("arrow").iter(
-            10_000
-        ):  # the lengths of images, without their bytes
-            images = rows.column(self.image_column)
+        for rows in self._images.with_format("arrow").iter(10_000):
+            images = rows.column(self.image_column)  # whose lengths are known without a copy of their bytes
             lengths = compute.binary_length(compute.struct_field(images, "bytes"))
             files = compute.struct_field(images, "path")
             for length, file in zip(lengths.to_pylist(), files.to_pylist(), strict=True):
@@ -190,11 +188,10 @@ def _left_out(folder: Path, splits: Mapping[str, Sequence[str]] | None, path: st
     """
     used = {Path(str(file)) for files in (splits or {}).values() for file in files}
     suffixes = {file.suffix.lower() for file in used}
-    found = find(folder, {*suffixes, *SUFFIXES} if suffixes & set(SUFFIXES) else suffixes)
-    notes = [linked(found.links)] if found.links else []
-    rest = [file for file in found.files if folder / file not in used]
+    listing = find(folder, {*suffixes, *SUFFIXES} if suffixes & set(SUFFIXES) else suffixes)
+    rest = [file for file in listing.files if folder / file not in used]
     if not rest:
-        return notes
+        return listing.linked()
     names = listed([str(file) for file in rest])
     images = [file for file in used if file.suffix.lower() in SUFFIXES]
     beside = {file.parent for file in images} & {(folder / file).parent for file in rest}
@@ -205,7 +202,7 @@ def _left_out(folder: Path, splits: Mapping[str, Sequence[str]] | None, path: st
             f'others are in none ({names}): set type = "folder", or put each split into a folder of its name.'
         )
     return [
-        *notes,
+        *listing.linked(),
         f"{counted(len(rest), 'file')} in no split, or that datasets does not know, left out: {names}",
     ]
 

@@ -158,21 +158,9 @@ def load_newest(folder: Path, training: Training, facts: Mapping[str, Any]) -> t
     raise CheckpointError("\n".join([*complaints, f"{folder}: has no checkpoint to go on from"]))
 
 
-def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest complete checkpoint in `folder`, and what is wrong with newer ones, one line each."""
-    complaints: list[str] = []
-    for path in _all(folder)[::-1]:
-        try:
-            verify(path)
-            return path, complaints
-        except CheckpointError as error:
-            complaints.append(str(error))
-    return None, complaints
-
-
-def last(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder` by its name, which only complete ones have."""
-    return next(iter(_all(folder)[::-1]), None)
+def last(folder: Path, step: int) -> Path | None:
+    """The newest checkpoint up to `step`: later ones were refused when the run was resumed."""
+    return next((path for path in _all(folder)[::-1] if _step(path) <= step), None)
 
 
 def verify(path: Path) -> None:

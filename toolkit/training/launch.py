@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -122,13 +123,15 @@ class Stop:
 
 @contextmanager
 def stop_signals(answer: str) -> Iterator[Stop]:
-    """Watch the signals, except those that the caller ignores, as `nohup` does.
+    """Watch the signals, except those that the caller ignores, as `nohup` does; only a main thread can.
 
     Args:
         answer: to a signal while the run trains, on stderr; "" says nothing.
     """
     stop = Stop(answer)
-    watched = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    numbers = STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    # None is a handler that Python did not install, and could not put back.
+    watched = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, stop.note) for number in watched}
     try:
         yield stop

@@ -92,12 +92,13 @@ def train(
                 share(options, processes.count)
                 begin = Beginning(recipe, options, folder, resume, overwrite, changes)
                 processes.on_main(begin.claim)
-                begin.how = processes.of_main(begin.how)
+                begin.how, begin.changes = processes.of_main((begin.how, begin.changes))
                 if begin.how == FINISHED:
-                    last, step = checkpoint.last(folder.checkpoints), folder.finished() or 0
-                    return Outcome(folder.path, step, None, None, main, "finished", last)
-                shown = track if processes.is_main else None
-                with session(recipe, processes, options, progress=shown) as ready:
+                    step = folder.finished() or 0
+                    saved = checkpoint.last(folder.checkpoints, step)
+                    return Outcome(folder.path, step, None, None, main, "finished", saved)
+                progress = track if processes.is_main else None
+                with session(recipe, processes, options, progress=progress) as ready:
                     run = Run(recipe, plugins, options, folder, ready, stop)
                     return run.go(begin)
         except Stopped as stopped:
@@ -165,8 +166,8 @@ class Run:
             self._tell("toolkit_run_started")
             self.batches.plan(self.trainer.requests(last))
             self._since = (time.monotonic(), first)
-            shown = self.processes.is_main
-            with training_display(first, last, self.options.batch_size, visible=shown) as display:
+            visible = self.processes.is_main
+            with training_display(first, last, self.options.batch_size, visible=visible) as display:
                 with self._stop.gently():
                     self._loop(last, display)
                     # A signal may have reached only some processes.
@@ -188,14 +189,13 @@ class Run:
 
     def outcome(self, number: int | None) -> Outcome:
         """How it has ended, by a signal of that number or by itself."""
-        saved = checkpoint.last(self.folder.checkpoints)
         ended = self.status if self.status in ("finished", "stopped") and self._kept else "interrupted"
-        return Outcome(
-            self.folder.path, self.trainer.number, number, self.grid, self.processes.is_main, ended, saved
-        )
+        path, step, main = self.folder.path, self.trainer.number, self.processes.is_main
+        return Outcome(path, step, number, self.grid, main, ended, self._saved)
 
     def _prepare(self, begin: Beginning) -> None:
         check_space(self.folder.path, self._checkpoint_bytes())
+        self.status = "failed"  # until it has gone well
         if begin.how == REPLACED:
             self.folder.clear()
         self.previews.refuse_to_replace(self.folder.path)
@@ -205,7 +205,6 @@ class Run:
             self.folder.note_change(self.trainer.number, change.key, change.before, change.after)
         self.folder.describe(self.recipe, versions, self.computes)
         self.folder.set_status("running", self.trainer.number)
-        self.status = "failed"  # until it has gone well
 
     def _loop(self, last: int | None, display: TrainingDisplay) -> None:
         trainer = self.trainer
@@ -231,7 +230,7 @@ class Run:
     def _catch_up(self, last: int | None, display: TrainingDisplay) -> None:
         """Do what is due after this step and was not done, before a kill, by the run that is resumed."""
         number = self.trainer.number
-        if number % self.options.log_every == 0:
+        if due(number, self.options.log_every):
             self._once("log", partial(self._log, display))
         if due(number, self.options.measure_every):
             self._once("measure", self._measure)
@@ -250,7 +249,8 @@ class Run:
         if self._whole and "checkpoint" not in self._done and self.trainer.finite_here():
             with suppress(ToolkitError):  # the cause is already being reported
                 self._write_checkpoint()
-        say(f"step {self.trainer.number}: {self._last_checkpoint()} Go on with --resume", "failed")
+        go_on = "Go on with --resume" if self._saved else "Start again with --resume auto"
+        say(f"step {self.trainer.number}: {self._last_checkpoint()} {go_on}", "failed")
 
     def _ends(self) -> bool:
         """Whether time is up or someone asked to stop."""
@@ -374,8 +374,13 @@ class Run:
                 self.folder.set_status(self.status, self.trainer.number, due=unfinished)
         self._tell("toolkit_run_ended")
 
+    @property
+    def _saved(self) -> Path | None:
+        """The newest checkpoint."""
+        return checkpoint.last(self.folder.checkpoints, self.trainer.number)
+
     def _last_checkpoint(self) -> str:
-        path, _ = checkpoint.newest(self.folder.checkpoints)
+        path = self._saved
         return "There is no checkpoint yet." if path is None else f"The last checkpoint is {path}."
 
     def _checkpoint_bytes(self) -> int:

@@ -6,7 +6,7 @@ from torch import Tensor
 from toolkit.data.batches import Batches
 from toolkit.randomness import position_seed, seed_default_generators
 from toolkit.training.objective import Step
-from toolkit.training.processes import Processes
+from toolkit.training.processes import Processes, widest
 from toolkit.training.trainer import Training
 
 
@@ -37,7 +37,7 @@ def measure(
             with torch.no_grad(), processes.autocast():
                 loss = turn.loss(batches.get(max(shard, 0) * size, size), step)
             for name, value in {"loss": loss.total, **loss.logs}.items():
-                here = value.detach().double().to(processes.device) * float(shard >= 0)
+                here = value.detach().to(processes.device, widest(processes.device)) * float(shard >= 0)
                 totals[f"{turn.name}/{name}"] = (
                     totals.get(f"{turn.name}/{name}", torch.zeros_like(here)) + here
                 )

@@ -272,6 +272,11 @@ def settled_precision(precision: Precision, device: torch.device) -> Literal["fl
     return "bf16" if native else "float32"
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 on the one device that has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @torch.no_grad()
 def _checksum(network: nn.Module) -> Tensor:
     """A scalar int64 checksum of the bytes of all parameters and buffers, in order."""

@@ -23,7 +23,7 @@ FREE = {
 STARTED, RESUMED, REPLACED, FINISHED = "started", "resumed", "replaced", "finished"
 
 # What a checkpoint was made with that a deliberate change of these keys changes.
-FACTS = {"data": KNOWN_BY, "run": ("micro_batch",)}
+FACTS = {"data": KNOWN_BY, "encoder": ("encoder",), "run": ("micro_batch",)}
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,18 @@ class Beginning:
         changes = list(_compare(before, self._recipe.tables, ()))
         differing = [change for change in changes if not change.within(self._deliberate)]
         if differing:
-            shown = "; ".join(map(str, differing[:3]))
-            shown += f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+            first = "; ".join(map(str, differing[:3]))
+            first += f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise CheckpointError(
-                f"{stored.parent}: its checkpoints are of another recipe: {shown}. If that is meant, "
+                f"{stored.parent}: its checkpoints are of another recipe: {first}. If that is meant, "
                 f"allow it: --change {differing[0].key}"
             )
         return changes
 
     def unchanged(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """The facts that must be those of the checkpoint, which a deliberate change of data is not."""
+        """Those of the facts that must be the checkpoint's: all but what a deliberate change concerns."""
         tables = {change.key.partition(".")[0] for change in self.changes}
-        tables |= set(self._deliberate) & {"data"}  # other files under the same path
+        tables |= set(self._deliberate) & {"data", "encoder"}  # others under the same path
         changed = {name for table in tables for name in FACTS.get(table, ())}
         return {name: value for name, value in facts.items() if name not in changed}
 

@@ -19,7 +19,7 @@ from toolkit.training.ema import EMA
 from toolkit.training.gradients import Gradients
 from toolkit.training.objective import Loss, Objective, Step, Turn
 from toolkit.training.optimizers import OptimizerOptions
-from toolkit.training.processes import Device, Precision, Processes
+from toolkit.training.processes import Device, Precision, Processes, widest
 
 NEVER = torch.iinfo(torch.int64).max
 
@@ -91,9 +91,8 @@ class Sums:
     def add(self, name: str, value: Tensor, *, counts: bool = True) -> None:
         """Add a value, or note its name only, if another process `counts` it."""
         # In float64, where the order of so few terms does not show: several processes record what one does.
-        wide = torch.float32 if value.device.type == "mps" else torch.float64
         total, number = self._sums.get(name, (0.0, 0))
-        total = torch.as_tensor(total, dtype=wide, device=value.device)
+        total = torch.as_tensor(total, dtype=widest(value.device), device=value.device)
         self._sums[name] = (total + value, number + 1) if counts else (total, number)
 
     def pool(self, processes: Processes) -> dict[str, float]:
@@ -102,7 +101,8 @@ class Sums:
         if not names:
             return {}
         device = processes.device
-        totals = torch.stack([torch.as_tensor(self._sums[name][0], device=device) for name in names])
+        wide = widest(device)  # what was pooled or loaded, and not added to since, is a Python number
+        totals = torch.stack([torch.as_tensor(self._sums[n][0], dtype=wide, device=device) for n in names])
         numbers = torch.tensor([self._sums[name][1] for name in names], device=device)
         processes.add_(totals)
         processes.add_(numbers)
@@ -291,7 +291,8 @@ class Trainer:
         """
         names = sorted(losses[0].records)
         shapes = [losses[0].records[name].shape for name in names]
-        flat = [torch.cat([loss.records[n].detach().double().flatten() for n in names]) for loss in losses]
+        wide = widest(self.processes.device)
+        flat = [torch.cat([loss.records[n].detach().to(wide).flatten() for n in names]) for loss in losses]
         shards = self.processes.gather(torch.stack(flat)).transpose(0, 1).flatten(0, 1)
         parts = shards.split([shape.numel() for shape in shapes], dim=1)
         return {
@@ -374,8 +375,7 @@ class Buffers:
         """After the backward pass of a shard, which may still need the buffers."""
         # All of them: batch normalisation changes its own without telling autograd's version counter.
         if averaged := [buffer.flatten() for buffer in self._now() if buffer.is_floating_point()]:
-            # In float64 the mean of equal values is that value.
-            wide = torch.float32 if self._processes.device.type == "mps" else torch.float64
+            wide = widest(self._processes.device)  # in float64 the mean of equal values is that value
             self._ends.append(torch.cat([buffer.to(wide) for buffer in averaged]))
 
     def join(self) -> None:
