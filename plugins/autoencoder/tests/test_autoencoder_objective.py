@@ -11,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from toolkit import Batch, Step
 from toolkit.recipe import read_layers, resolve
 from toolkit.registry import load as plugins
+from toolkit.training.objective import LinearScalar
 from toolkit.training.processes import Processes
 from toolkit.training.session import session
 from toolkit_autoencoder.network import Autoencoder
@@ -63,6 +64,9 @@ def test_the_loss_is_the_error_of_a_value_and_the_divergence_of_all_latents_besi
     kl = divergence(2 * images, torch.full_like(images, -30.0)).sum(1).mean()
     torch.testing.assert_close(loss.total, 0.3 * kl / 16, atol=1e-5, rtol=1e-5)
     assert float(loss.logs["l1"].detach()) < 1e-5
+    growing = Autoencoding(kl_weight=LinearScalar(start=0.0, end=0.6, steps=4))
+    loss = growing.turns()[0].loss(Batch(images, None, 0), at(2, autoencoder=network))
+    torch.testing.assert_close(loss.total, 0.3 * kl / 16, atol=1e-5, rtol=1e-5)
 
 
 def test_latents_have_the_standard_deviation_one_that_is_measured_over_steps() -> None:

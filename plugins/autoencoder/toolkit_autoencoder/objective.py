@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from toolkit import Batch, Loss, Objective, Rate, Records, Step, Turn
+from toolkit import Batch, Loss, Objective, Rate, Records, ScalarSchedule, Step, Turn, at_step
 from toolkit_autoencoder.discriminator import Discriminator
 from toolkit_autoencoder.network import Autoencoder
 
@@ -31,7 +31,7 @@ class Autoencoding(Objective):
     autoencoder keeps 1 / it as `scale`.
 
     Args:
-        kl_weight: of each latent value's divergence next to each image value's error.
+        kl_weight: of each latent value's divergence next to each image value's error; may follow a schedule.
         adversary_start: the step in which the discriminator begins to learn and to count; None for none.
         adversary_weight: multiplies the adaptive weight.
     """
@@ -41,7 +41,7 @@ class Autoencoding(Objective):
 
     def __init__(
         self,
-        kl_weight: Rate = 1e-6,
+        kl_weight: Rate | ScalarSchedule = 1e-6,
         adversary_start: Annotated[int, Field(ge=0)] | None = None,
         adversary_weight: Rate = 0.5,
     ) -> None:
@@ -79,7 +79,8 @@ class Autoencoding(Objective):
         z = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         images = network.reconstruct(z)
         l1, kl = (batch.images - images).abs().mean(), divergence(mean, log_variance)
-        total = l1 + self.kl_weight * kl.sum(1).mean() / batch.images[0].numel()
+        kl_weight = at_step(self.kl_weight, step.number)
+        total = l1 + kl_weight * kl.sum(1).mean() / batch.images[0].numel()
         logs = {"l1": l1, "kl": kl.mean()}
         if self.adversary_start is not None and step.number >= self.adversary_start:
             fooled = -step.networks["discriminator"](images).mean()
