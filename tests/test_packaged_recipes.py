@@ -70,7 +70,7 @@ PARAMETERS = {
     "surrogate_cifar": {"denoiser": 35_746_307},
     "autoencoder_mnist": {"autoencoder": 241_749},
     "autoencoder_cifar": {"autoencoder": 13_859_495, "discriminator": 663_361},
-    "vae_mnist_small": {"autoencoder": 393_537},
+    "vae_mnist_small": {"autoencoder": 319_833},
     "ddpm_mnist_latent": {"denoiser": 703_076},
     "ddgan_mnist_latent": {"denoiser": 1_012_868, "discriminator": 129_409},
     "classifier_cifar": {"classifier": 1_214_666},
