@@ -8,12 +8,15 @@ import diffusers
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 from tiny import TINY_DDPM
 
 import toolkit
 from toolkit import Batches, Objective, RecipeError, TrainedEncoder, testing
 from toolkit.cli import main
 from toolkit.data.batches import DataOptions
+from toolkit.errors import CheckpointError
+from toolkit.files import digest
 from toolkit.hf.autoencoder import DiffusersAutoencoder
 
 TRAINED = '[encoder]\nfrom_run = "coder"\n'
@@ -138,13 +141,29 @@ def test_other_weights_of_the_autoencoder_are_another_model(vae: Path) -> None:
     assert pipeline.identity != before
 
 
+def test_an_autoencoder_is_its_file_and_nothing_beside_it(vae: Path) -> None:
+    """diffusers would draw a weight that is missing at random, and fetch what quantizes the others."""
+    config, file = vae / "config.json", vae / "diffusion_pytorch_model.safetensors"
+    quantized = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
+    before = DiffusersAutoencoder(vae).state_dict()
+    config.write_text(json.dumps(json.loads(config.read_text()) | quantized))
+    assert digest(DiffusersAutoencoder(vae).state_dict()) == digest(before)
+    state = load_file(file)
+    missing = min(state)
+    del state[missing]
+    save_file(state, file)
+    with pytest.raises(CheckpointError, match=f"it lacks '{missing}'"):
+        DiffusersAutoencoder(vae)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"_class_name": "UNet2DModel"}, "is of a UNet2DModel, and not of AutoencoderKL or AutoencoderTiny"),
-        ({"in_channels": 3}, "cannot be read"),
+        ({"in_channels": 3}, "is of another architecture: 'encoder.conv_in.weight' has shape (8, 1, 3, 3)"),
         ({"norm_num_groups": 5}, "cannot be read"),
         ({"latent_channels": "many"}, "cannot be read"),
+        ({"scaling_factor": -1}, "scaling_factor must be a number above 0"),
         (None, "has no diffusion_pytorch_model.safetensors; pickled weights (.bin) are not opened"),
     ],
 )

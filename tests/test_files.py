@@ -39,8 +39,9 @@ def pictures(target: Path, text: str) -> None:
     save_images([torch.full((2 if text == "old" else 1, 1, 2, 2), float(text == "old"))], target)
 
 
-@pytest.mark.parametrize("write", [folder_of, write_text, pictures])
-@pytest.mark.parametrize("before", ["old", None])
+@pytest.mark.parametrize(("write", "before"), [
+    (folder_of, "old"), (write_text, "old"), (pictures, "old"), (folder_of, None),
+])  # fmt: skip
 def test_a_replacement_killed_at_any_operation_is_complete_or_undone_by_the_next_command(
     tmp_path: Path, write: Callable[[Path, str], None], before: str | None
 ) -> None:

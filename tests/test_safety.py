@@ -598,26 +598,31 @@ def device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-@pytest.mark.parametrize(("name", "special"), [
-    *((name, pipe) for name in (
-        "recipe.toml", "run.json", "metrics.jsonl", "cost.json", "scores/fid.json", ".lock",
+READ = [["runs", "."], ["compare", "run"]]
+SAMPLE = ["sample", "run", "--num", "1", "--overwrite"]
+RESUME = ["train", "run/recipe.toml", "--resume", "--set", "run.out=run", "--set", "run.steps=5"]
+
+
+@pytest.mark.parametrize(("name", "special", "commands"), [
+    *((name, pipe, [*READ, RESUME]) for name in ("recipe.toml", "run.json", "metrics.jsonl", ".lock")),
+    *((name, pipe, READ) for name in ("cost.json", "scores/fid.json")),
+    *((name, pipe, [*READ, SAMPLE]) for name in (
         "pipeline/pipeline.json", "pipeline/weights.safetensors", "pipeline/README.md",
-        "pipeline/unet/diffusion_pytorch_model.safetensors", "{checkpoint}/manifest.json",
-        "{checkpoint}/networks/denoiser.safetensors", "{checkpoint}/optimizers/denoiser.json",
+        "pipeline/unet/diffusion_pytorch_model.safetensors",
     )),
-    ("metrics.jsonl", device), ("pipeline/weights.safetensors", device),
+    *((f"{{checkpoint}}/{name}", pipe, [RESUME]) for name in (
+        "manifest.json", "networks/denoiser.safetensors", "optimizers/denoiser.json",
+    )),
+    ("metrics.jsonl", device, READ), ("pipeline/weights.safetensors", device, [SAMPLE]),
 ])  # fmt: skip
 def test_a_pipe_or_a_device_is_read_by_no_command(
-    run: Path, name: str, special: Callable[[Path], None]
+    run: Path, name: str, special: Callable[[Path], None], commands: list[list[str]]
 ) -> None:
     """Opening the one would wait for ever, reading the other fill the memory."""
     path = run / name.format(checkpoint=newest(run).relative_to(run))
     path.parent.mkdir(exist_ok=True)
     special(path)
-    for command in (
-        ["runs", "."], ["compare", "run"], ["sample", "run", "--num", "1", "--overwrite"],
-        ["train", "run/recipe.toml", "--resume", "--set", "run.out=run", "--set", "run.steps=5"],
-    ):  # fmt: skip
+    for command in commands:
         done = CliRunner().invoke(main, command)
         assert done.exit_code in (0, 2), (command, done.output, done.exception)
 

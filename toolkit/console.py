@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
-from toolkit.errors import shown
+from toolkit.errors import for_terminal
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Terminal(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+            yield segment if segment.control else Segment(for_terminal(segment.text), segment.style)
 
 
 console = Terminal(stderr=True, highlight=False)
@@ -39,7 +39,7 @@ console = Terminal(stderr=True, highlight=False)
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
     """Print text as it is, to stdout unless `err`, for people and for other programs."""
-    click.echo(shown(text), err=err, nl=nl)
+    click.echo(for_terminal(text), err=err, nl=nl)
 
 
 class Rate(ProgressColumn):

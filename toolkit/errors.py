@@ -94,7 +94,7 @@ def shortened(line: str) -> str:
     return line if len(line) <= CHARACTERS else f"{line[:half]} ... {line[-half:]}"
 
 
-def shown(text: str) -> str:
+def for_terminal(text: str) -> str:
     """Lines of text as a terminal may get them: `printable`, but for the ends of lines and tabs.
 
     Names of folders, plugins and files may be a stranger's, and a terminal obeys escape sequences in them.

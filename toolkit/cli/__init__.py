@@ -13,7 +13,7 @@ import click
 
 from toolkit.cli import evaluate, imports, plugins, recipes, runs, sample, train
 from toolkit.cli.group import Group
-from toolkit.errors import ToolkitError, printable, shortened, shown
+from toolkit.errors import ToolkitError, for_terminal, printable, shortened
 from toolkit.registry.discover import VARIABLE
 
 
@@ -49,7 +49,7 @@ class _Toolkit(Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            vars(error)["message"] = shown(error.message)  # it quotes file names as they are
+            vars(error)["message"] = for_terminal(error.message)  # it quotes file names as they are
             raise
         except KeyboardInterrupt:  # click would say "Aborted!" and exit with 1
             with suppress(OSError):

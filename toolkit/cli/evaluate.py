@@ -104,12 +104,12 @@ def lines(values: Mapping[str, float]) -> list[str]:
     first = next(iter(values), "")
     of = {name: "standard_error" if name == first else "" for name in values}
     of |= {name: f"{name}_std" for name in values if f"{name}_std" in values}
-    shown = []
+    result = []
     for name, value in values.items():
         if name not in of.values():
             error = f" \N{PLUS-MINUS SIGN} {values[of[name]]:.2g}" if of[name] in values else ""
-            shown.append(f"{name:<34} {value:.6g}{error}")
-    return shown
+            result.append(f"{name:<34} {value:.6g}{error}")
+    return result
 
 
 def places(source: str, data: str | None, out: str | None) -> tuple[Path, str]:

@@ -2,7 +2,7 @@
 
 import click
 
-from toolkit.errors import PluginError, one_line, shown
+from toolkit.errors import PluginError, for_terminal, one_line
 from toolkit.registry.discover import Discovered, commands, summary
 
 
@@ -27,7 +27,7 @@ class Group(click.Group):
         return None if not candidates else Deferred(cmd_name, candidates)
 
     def get_help(self, ctx: click.Context) -> str:
-        return shown(super().get_help(ctx))  # it lists commands by the names that their plugins give
+        return for_terminal(super().get_help(ctx))  # it lists commands by the names that their plugins give
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

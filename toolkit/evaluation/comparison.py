@@ -163,7 +163,7 @@ class Comparison:
         total = self.num_generated
         for first, n in itertools.islice(chunks(total), self.share.rank, None, self.share.count):
             path = self._sampled(first)
-            kept = _kept(path)
+            kept = _kept(path, pipeline.image_shape)
             if (have := sum(map(len, kept))) >= n:
                 continue
 
@@ -241,9 +241,10 @@ def cache_folder() -> Path:
     return Path(base) / "diffusion-toolkit" / "features"
 
 
-def _kept(path: Path) -> list[Tensor]:
-    """The samples in a chunk's file, as one tensor; empty if it is absent or damaged."""
+def _kept(path: Path, shape: tuple[int, ...]) -> list[Tensor]:
+    """The samples of that shape in a chunk's file, as one tensor; empty if it is absent or damaged."""
     try:
-        return [read_tensors(path, CheckpointError)["samples"]] if path.exists() else []
+        samples = read_tensors(path, CheckpointError).get("samples") if path.exists() else None
     except CheckpointError:
         return []
+    return [samples] if samples is not None and samples.shape[1:] == shape else []

@@ -12,9 +12,11 @@ from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.start import Saveable
 from toolkit.errors import CheckpointError
 from toolkit.files import read_json
-from toolkit.hf.folder import weights_of
+from toolkit.hf.folder import refuse_values, state_of
+from toolkit.pipeline.folder import fill
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny")
+Factor = Annotated[float, Field(gt=0)]
 
 
 @final
@@ -30,21 +32,21 @@ class DiffusersAutoencoder(Encoder):
         CheckpointError: if there is no such model in the folder, or it is damaged.
     """
 
-    def __init__(self, path: Path, scale: Annotated[float, Field(gt=0)] | None = None) -> None:
+    def __init__(self, path: Path, scale: Factor | None = None) -> None:
         super().__init__()
         config = read_json(path / "config.json")
         if (kind := config.get("_class_name")) not in KINDS:
             raise CheckpointError(f"{path / 'config.json'}: is of a {kind}, and not of {' or '.join(KINDS)}")
-        _, after, *_ = weights_of(path)[0].name.split(".")
-        variant = None if after == "safetensors" else after.partition("-")[0]  # fp16, and fp16-00001-of-00002
+        refuse_values(config, {"scaling_factor": Factor}, path / "config.json", optional=("scaling_factor",))
+        state = state_of(path)
         import diffusers
 
-        try:
-            opened = getattr(diffusers, kind).from_pretrained(path, use_safetensors=True, variant=variant)
-            self.model: Any = opened.float()
-        except Exception as error:  # whatever a damaged config or file makes of it
+        try:  # from_pretrained would draw what the file lacks at random, and follow a quantization_config
+            self.model: Any = getattr(diffusers, kind).from_config(config).eval()
+        except Exception as error:  # whatever a damaged config makes of it
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path}: cannot be read: {type(error).__name__}: {reason}") from error
+        fill(self.model, state, path, CheckpointError)
         self.scale = float(scale or config.get("scaling_factor") or 1.0)
 
     @torch.no_grad()

@@ -116,15 +116,15 @@ class DiffusersLayout(Layout):
         # Older folders have the parts at the top.
         unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
         scheduler_folder = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
-        weights = weights_of(unet_folder)
+        state = {f"model.{name}": tensor for name, tensor in state_of(unet_folder).items()}
         files = {"unet": unet_folder / CONFIG, "scheduler": scheduler_folder / "scheduler_config.json"}
         config, scheduler = (read_json(path) for path in files.values())
         if (kind := config.get("_class_name", "UNet2DModel")) != "UNet2DModel":
             raise CheckpointError(
                 f"{files['unet']}: is of a {printable(str(kind))}, not of diffusers' UNet2DModel"
             )
-        _check(config, UNET_KEYS, files["unet"], optional=("num_class_embeds",))
-        _check(scheduler, SCHEDULER_KEYS, files["scheduler"], optional=(
+        refuse_values(config, UNET_KEYS, files["unet"], optional=("num_class_embeds",))
+        refuse_values(scheduler, SCHEDULER_KEYS, files["scheduler"], optional=(
             "trained_betas", "variance_type", *LIMITS,
         ))  # fmt: skip
         listed = index.get("scheduler") or [None, None]  # as diffusers does, before what the file itself says
@@ -141,9 +141,6 @@ class DiffusersLayout(Layout):
             sample_shape=_shape(config, files["unet"]), 
             num_classes=config.get("num_class_embeds"), **tables,  # type: ignore[arg-type]
         )  # fmt: skip
-        state = {
-            f"model.{_today(key)}": tensor for file in weights for key, tensor in read_tensors(file).items()
-        }
         _refuse_misfit(saved, state, registry, files)
         return saved, state
 
@@ -155,11 +152,11 @@ class DiffusersLayout(Layout):
 
         unet.save_config(folder / "unet")
         write_tensors(folder / "unet" / UNET_WEIGHTS, unet.state_dict())
-        found = None if saved.guidance or saved.encoder else scheduler_of(sampler, saved)
-        if found is None or not isinstance(start, Noise) or type(unet) is not unet_class():
+        result = None if saved.guidance or saved.encoder else scheduler_of(sampler, saved)
+        if result is None or not isinstance(start, Noise) or type(unet) is not unet_class():
             return  # diffusers could open it, and would sample something else
         assert isinstance(denoiser, UNetDenoiser)
-        pipeline, scheduler = found
+        pipeline, scheduler = result
         scheduler.register_to_config(prediction_type=denoiser.prediction)
         scheduler.save_pretrained(folder / "scheduler")
         if denoiser.conditional:
@@ -239,8 +236,8 @@ def weights_of(folder: Path) -> list[Path]:
     variants = [
         p for p in sorted(folder.glob(f"{stem}.*")) if re.fullmatch(rf"{stem}\.\w+\.safetensors", p.name)
     ]
-    if found := [path for path in (folder / UNET_WEIGHTS, *variants) if path.is_file()]:
-        return found[:1]
+    if whole := [path for path in (folder / UNET_WEIGHTS, *variants) if path.is_file()]:
+        return whole[:1]
     for index in sorted(folder.glob(f"{stem}.safetensors.index*.json")):
         shards = read_json(index).get("weight_map")
         names = list(shards.values()) if isinstance(shards, dict) else []
@@ -250,6 +247,16 @@ def weights_of(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder}: has no {UNET_WEIGHTS}; pickled weights (.bin) are not opened")
 
 
+def state_of(folder: Path) -> dict[str, Tensor]:
+    """The weights in a folder of diffusers, by the names that it has for them today.
+
+    Raises:
+        CheckpointError: if there are none, or they cannot be read.
+    """
+    files = weights_of(folder)
+    return {_today(name): tensor for file in files for name, tensor in read_tensors(file).items()}
+
+
 def _today(key: str) -> str:
     """A weight's name in current diffusers; older folders name those of attention differently."""
     return re.sub(
@@ -257,7 +264,7 @@ def _today(key: str) -> str:
     )
 
 
-def _check(
+def refuse_values(
     config: dict[str, Any], types: Mapping[str, Any], path: Path, optional: tuple[str, ...] = ()
 ) -> None:
     """Refuse values that diffusers never writes: it would fail on them in obscure ways.

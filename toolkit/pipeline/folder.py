@@ -43,6 +43,7 @@ from toolkit.files import (
 )
 from toolkit.registry.load import Plugins, load
 from toolkit.registry.registry import Registry
+from toolkit.registry.tables import Table, Where
 
 FORMAT = 1
 README = "README.md"
@@ -135,15 +136,7 @@ class Saved(BaseModel):
         Raises:
             RecipeError: if a table is wrong, or it names what is outside, a path or a data set on the Hub.
         """
-
-        def complete(name: str, table: dict[str, Any]) -> dict[str, Any]:
-            def located(path: tuple[str, ...]) -> str:
-                return f"{where}: [{'.'.join((name, *path))}]"
-
-            kind, common = PARTS[name], COMMON.get(name)
-            return registry.complete(kind, table, located, common=common, home=folder).plain
-
-        return {name: complete(name, table) for name, table in self.tables.items()}
+        return {name: self._complete(name, registry, where, folder)[0].plain for name in self.tables}
 
     def build(self, name: str, registry: Registry, supplied: Mapping[str, Any], where: object) -> Any:
         """Build the part of that name; a network has fresh weights.
@@ -152,12 +145,19 @@ class Saved(BaseModel):
             PluginError: if a component is of no installed plugin.
             RecipeError: if a component refuses its options.
         """
+        table, located = self._complete(name, registry, where)
+        return table.build(supplied, located)
+
+    def _complete(
+        self, name: str, registry: Registry, where: object, home: Path | None = None
+    ) -> tuple[Table, Where]:
+        """The complete table of a part, and the place of each of its keys for messages."""
 
         def located(path: tuple[str, ...]) -> str:
             return f"{where}: [{'.'.join((name, *path))}]"
 
-        table = registry.complete(PARTS[name], self.tables[name], located, common=COMMON.get(name))
-        return table.build(supplied, located)
+        kind, table, common = PARTS[name], self.tables[name], COMMON.get(name)
+        return registry.complete(kind, table, located, common=common, home=home), located
 
 
 def read_saved(path: Path, plugins: Plugins, *parts: str) -> Saved:

@@ -86,7 +86,7 @@ def _installed(group: str) -> Iterator[Discovered]:
         if not entries:  # before METADATA is read, which takes ten times as long
             continue
         name, version = _attribute(distribution, "name"), _attribute(distribution, "version")
-        if name in seen:  # the first of a name on the path is what is imported
+        if name in seen - {""}:  # the first of a name on the path is what is imported
             continue
         seen.add(name)
         for entry in entries:

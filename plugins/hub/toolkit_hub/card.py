@@ -5,14 +5,12 @@ hash in its last line no longer matches the rest.
 """
 
 import hashlib
-import json
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.commands import RunError, ScoreFile, read_json, read_run, say, scores_of, write_text
+from toolkit.commands import RunError, RunSummary, ScoreFile, read_json, read_run, say, write_text
 
 CARD = "README.md"
 PATH = re.compile(r"[/~\\]|\.\.?/|[A-Za-z]:\\")  # and not the id of a data set on the Hub
@@ -26,15 +24,13 @@ def card_of(folder: Path, run: Path | None = None) -> str:
         CheckpointError: if pipeline.json cannot be read.
     """
     pipeline = read_json(folder / "pipeline.json")
-    recipe = _toml(run / "recipe.toml") if run else {}
-    parts = [
-        _front(folder, pipeline),
-        _overview(pipeline),
-        _use(pipeline),
-        _data(recipe),
-        _scores(run, pipeline),
-        _cost(run),
-    ]
+    parts = [_front(folder, pipeline), _overview(pipeline), _use(pipeline)]
+    try:
+        summary = read_run(run) if run else None
+    except RunError:
+        summary = None  # it is reported where the run is read
+    if summary is not None:
+        parts += [_data(summary.recipe), _scores(summary, pipeline), _cost(summary)]
     return sealed("\n".join(part for part in parts if part) + "\n")
 
 
@@ -128,13 +124,9 @@ def _data(recipe: Mapping[str, Any]) -> str:
 """
 
 
-def _scores(run: Path | None, pipeline: Mapping[str, Any]) -> str:
+def _scores(run: RunSummary, pipeline: Mapping[str, Any]) -> str:
     """Scores of these weights; those of an earlier step are another model's."""
-    try:
-        scores = scores_of(run) if run else ()
-    except RunError:
-        scores = ()  # it is reported where scores are read
-    rows = [_row(score) for score in scores if score.is_of(pipeline)]
+    rows = [_row(score) for score in run.scores if score.is_of(pipeline)]
     if not rows:
         return ""
     head = ["| score | value | generated | real | sampler | protocol |", "|---|---|---|---|---|---|"]
@@ -154,23 +146,14 @@ def _row(score: ScoreFile) -> str:
     )
 
 
-def _cost(run: Path | None) -> str:
-    if run is None or not (run / "cost.json").is_file():
+def _cost(run: RunSummary) -> str:
+    if run.cost is None:
         return ""
-    cost = json.loads((run / "cost.json").read_text(encoding="utf-8"))
-    cost |= _training(run, cost)
+    now = {"train_seconds": run.train_seconds, "train_images_per_second": run.images_per_second}
+    known = {name: value for name, value in now.items() if value is not None}  # since then, of all its parts
+    cost = {**run.cost.model_dump(mode="json"), **known}
     rows = [f"| {name.replace('_', ' ')} | {_number(value)} |" for name, value in cost.items()]
     return "\n".join(["## Cost", "", "| | |", "|---|---|", *rows, ""])
-
-
-def _training(run: Path, cost: Mapping[str, Any]) -> dict[str, float | None]:
-    """The cost of training so far, which is more than the cost card has if the run was resumed."""
-    try:
-        summary = read_run(run)
-    except RunError:
-        return {}  # it is reported where the run is read
-    now = {"train_seconds": summary.train_seconds, "train_images_per_second": summary.images_per_second}
-    return {name: value for name, value in now.items() if name in cost and value is not None}
 
 
 def _number(value: Any) -> str:
@@ -198,10 +181,3 @@ def _text(value: Any) -> str:
         return f"({', '.join(map(_text, value))})"
     is_path = isinstance(value, str) and PATH.match(value)
     return Path(value).name if is_path else str(value)
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
