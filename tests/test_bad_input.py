@@ -99,6 +99,12 @@ def test_an_image_that_cannot_be_read_is_skipped_where_that_is_asked_for(write: 
     assert "the data has lost 1 of 91 examples: their order is another from now on" in again.output
 
 
+def test_an_image_that_is_skipped_in_measuring_is_named_too(write: Write, late: Path) -> None:
+    data = f'data={{type="folder", path="{late}", on_error="skip", held_out_fraction=0.9}}'
+    output = finished(write(), data, "run.steps=2", "samples.num=0").output
+    assert "another example stands in its place" in output and output.count("80.jpg (image file is tr") == 1
+
+
 def test_a_run_that_an_image_ended_goes_on_without_it(write: Write, late: Path) -> None:
     data = f'data={{type="folder", path="{late}"}}'
     sizes = ("run.batch_size=8", "checkpoints.every=1", "data.in_memory_mb=0", "run.steps=12")

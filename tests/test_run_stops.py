@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 from small_runs import PLUGIN, checkpoints, content, finished, install, metrics, refused, train
+
+from toolkit.data.reading import STOP_SIGNALS
+from toolkit.training.launch import stop_signals
+from toolkit.training.trainer import Trainer
 
 Write = Callable[..., Path]
 BRITTLE = 'objective={type="brittle", at=3}'
@@ -43,27 +48,37 @@ def toolkit_step_done(step):
     return install_sender
 
 
-@pytest.mark.parametrize(("number", "code"), [
-    (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR1, 138),
-    (signal.SIGUSR2, 140),
-])  # fmt: skip
-def test_a_signal_stops_the_run_with_a_checkpoint(
-    write: Write, run: Path, send: Callable[..., None], number: signal.Signals, code: int
-) -> None:
-    send(number)
-    result = train(write())
-    assert result.exit_code == code
-    assert f"stopped by {number.name} at step 2" in result.output
-    assert checkpoints(run) == ["step-0000002"]
-    assert json.loads((run / "run.json").read_text())["status"] == "stopped"
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_each_of_these_signals_asks_to_stop_and_is_the_callers_again(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stop_signals("") as stop:
+        with stop.gently():
+            os.kill(os.getpid(), number)
+        assert stop.number == number
+    assert signal.getsignal(number) is before
 
 
-def test_the_message_is_a_command_that_goes_on_to_the_end(
+def test_a_run_in_a_thread_leaves_signals_alone() -> None:
+    def watch() -> None:
+        with stop_signals(""):
+            watched.append(signal.getsignal(signal.SIGTERM))
+
+    watched: list[object] = []
+    thread = threading.Thread(target=watch)
+    thread.start()
+    thread.join()
+    assert watched == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_a_signal_stops_the_run_with_a_checkpoint_and_a_command_that_goes_on_to_the_end(
     write: Write, tmp_path: Path, send: Callable[..., None]
 ) -> None:
     send(signal.SIGTERM)
     out = tmp_path / "a folder" / "[run]"
     result = train(write(name="my tiny.toml"), f"run.out={out}", "samples.num=3")
+    assert result.exit_code == 143 and "stopped by SIGTERM at step 2" in result.output
+    assert checkpoints(out) == ["step-0000002"]
+    assert json.loads((out / "run.json").read_text())["status"] == "stopped"
     (line,) = [line for line in result.output.splitlines() if line.startswith("go on with")]
     words = shlex.split(line.removeprefix("go on with"))
     assert words[:2] == ["toolkit", "train"] and words[-1] == "--resume"
@@ -73,10 +88,13 @@ def test_the_message_is_a_command_that_goes_on_to_the_end(
     assert "num = 3" in (out / "recipe.toml").read_text()
 
 
-def test_the_same_signal_twice_at_once_is_one(write: Write, run: Path, send: Callable[..., None]) -> None:
+def test_the_same_signal_twice_at_once_is_one_and_answered_while_the_step_goes_on(
+    write: Write, run: Path, send: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
     send(signal.SIGINT, signal.SIGINT)  # as under torchrun, which passes on what the terminal sent already
     assert train(write()).exit_code == 130
     assert checkpoints(run) == ["step-0000002"]
+    assert "SIGINT: stopping after this step, and saving" in capfd.readouterr().err
 
 
 def test_a_second_interrupt_stops_at_once(write: Write, run: Path, send: Callable[..., None]) -> None:
@@ -86,12 +104,6 @@ def test_a_second_interrupt_stops_at_once(write: Write, run: Path, send: Callabl
     assert "interrupted at once; go on from the last checkpoint with   toolkit train" in result.output
     assert checkpoints(run) == ["step-0000001"]
     assert json.loads((run / "run.json").read_text())["status"] == "stopped"
-
-
-def test_signals_are_the_callers_again_after_a_run(write: Write) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    finished(write())
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_loss_that_is_not_finite_is_named_with_step_turn_and_last_checkpoint(
@@ -123,26 +135,17 @@ def test_a_signal_to_the_whole_process_group_stops_a_run_whose_data_is_read_by_w
 ) -> None:
     """Launchers, Slurm and systemd signal groups; a worker that died of it would take the run down."""
     options = ["run.steps=100000", "run.log_every=1", "data.workers=1", "data.in_memory_mb=0"]
-    stated = [word for option in options for word in ("--set", option)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "toolkit", "train", str(write()), *stated],
+        [sys.executable, "-m", "toolkit", "train", str(write()), *(f"--set={option}" for option in options)],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     end = time.monotonic() + 120
     while not (run / "metrics.jsonl").exists() and time.monotonic() < end:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 143, said
-    assert "stopped by SIGTERM" in said and len(checkpoints(run)) == 1
-
-
-def test_the_first_signal_is_answered_while_the_step_goes_on(
-    write: Write, send: Callable[..., None], capfd: pytest.CaptureFixture[str]
-) -> None:
-    send(signal.SIGINT)
-    train(write())
-    assert "SIGINT: stopping after this step, and saving" in capfd.readouterr().err
+    _, output = process.communicate(timeout=120)
+    assert process.returncode == 143, output
+    assert "stopped by SIGTERM" in output and len(checkpoints(run)) == 1
 
 
 def test_what_the_caller_ignores_is_no_request_to_stop(
@@ -156,25 +159,6 @@ def test_what_the_caller_ignores_is_no_request_to_stop(
         signal.signal(signal.SIGHUP, before)
 
 
-OBSERVER = """
-import os
-from toolkit import hookimpl
-@hookimpl
-def {hook}:
-    {what}
-"""
-
-
-@pytest.fixture
-def observe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
-    """Have an observer do something."""
-
-    def install_observer(hook: str, what: str) -> None:
-        install(monkeypatch, tmp_path, "observer", OBSERVER.format(hook=hook, what=what))
-
-    return install_observer
-
-
 def test_a_second_interrupt_before_the_first_checkpoint_says_that_nothing_is_saved(
     write: Write, run: Path, send: Callable[..., None]
 ) -> None:
@@ -186,34 +170,37 @@ def test_a_second_interrupt_before_the_first_checkpoint_says_that_nothing_is_sav
     assert shlex.split(line)[-2:] == ["--resume", "auto"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_is_finished_once_its_pipeline_is_written(
-    write: Write, run: Path, number: signal.Signals, observe: Callable[[str, str], None]
+    write: Write, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The signal comes before the last measures and the final grid, which may take minutes."""
-    observe("toolkit_pipeline_saved(folder)", f"os.kill(os.getpid(), {int(number)})")
+    install(monkeypatch, tmp_path, "observer", """
+import os, signal
+from toolkit import hookimpl
+@hookimpl
+def toolkit_pipeline_saved(folder):
+    os.kill(os.getpid(), signal.SIGINT)
+""")  # fmt: skip
     whole = train(write())
-    assert whole.exit_code == 128 + number and "stopped by" in whole.output
+    assert whole.exit_code == 130 and "stopped by" in whole.output
     assert (run / "pipeline" / "pipeline.json").exists()
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_final_grid_that_was_interrupted_is_made_up_for(
-    write: Write, runs: Path, run: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    write: Write, runs: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.training.result import Previews
 
-    draw = Previews._draw
-    monkeypatch.setattr(Previews, "_draw", lambda *given: (os.kill(os.getpid(), number), draw(*given))[1])
+    monkeypatch.setattr(Previews, "_draw", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
     result = train(write())
-    assert result.exit_code == 128 + number, result.output
+    assert result.exit_code == 143, result.output
     assert "the trained model and everything else are in" in result.output
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
     monkeypatch.undo()
     os.chdir(run.parent.parent)
-    for flag in ("auto", "auto"):  # the second time there is nothing left to do
-        finished(write(), flags=("--resume", flag))
+    for _ in range(2):  # the second time there is nothing left to do
+        finished(write(), flags=("--resume", "auto"))
     assert content(run / "samples") == content(runs / "ddpm" / "samples")
     steps = [record["step"] for record in metrics(run) if "denoiser/loss" in record]
     assert steps == [2, 4] and sum("held_out/denoiser/loss" in record for record in metrics(run)) == 1
@@ -227,19 +214,25 @@ def losses(run: Path) -> list[dict[str, object]]:
     ]
 
 
-@pytest.mark.parametrize("every", [3, 4])
 def test_records_are_those_of_an_unbroken_run_wherever_it_was_stopped(
-    write: Write, tmp_path: Path, send: Callable[..., None], every: int
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stops at step 2, between two records."""
-    options = ["run.steps=7", f"run.log_every={every}", "run.measure_every=2", "samples.num=0"]
-    finished(write(), *options, f"run.out={tmp_path / 'whole'}")
-    send(signal.SIGUSR1)
-    stopped = [*options, f"run.out={tmp_path / 'stopped'}", "run.log_every=1"]
-    assert train(write(), *stopped).exit_code == 138
-    (tmp_path / "stopped" / "metrics.jsonl").unlink()
-    finished(write(), *options, f"run.out={tmp_path / 'stopped'}", flags=("--resume",))
-    assert losses(tmp_path / "stopped")[-1] == losses(tmp_path / "whole")[-1]
+    options = ["run.steps=5", "run.log_every=3", "checkpoints.every=2", "samples.num=0"]
+    finished(write(), *options, "run.out=whole")
+    install(monkeypatch, tmp_path, "sender", """
+import os, signal
+from toolkit import hookimpl
+@hookimpl
+def toolkit_checkpoint_saved(path):
+    if path.name == "step-0000002":
+        os.kill(os.getpid(), signal.SIGUSR1)
+""")  # fmt: skip
+    assert train(write(), *options, "run.out=stopped").exit_code == 138
+    assert not Path("stopped/metrics.jsonl").exists()
+    finished(write(), *options, "run.out=stopped", flags=("--resume",))
+    assert [record["step"] for record in losses(Path("whole"))] == [3, 5, 5]
+    assert losses(Path("stopped")) == losses(Path("whole"))
 
 
 def test_an_error_between_two_steps_saves_the_last_one(
@@ -265,3 +258,15 @@ def test_an_error_between_two_steps_saves_the_last_one(
     os.chdir(run.parent.parent)
     finished(write(), "samples.num=0", flags=("--resume",))
     assert checkpoints(run) == ["step-0000003", "step-0000004"]
+
+
+def test_an_error_within_the_first_step_saves_nothing_and_says_how_to_begin_again(
+    write: Write, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Trainer) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Trainer, "step", failing)
+    result = train(write())
+    assert "step 0: There is no checkpoint yet. Start again with --resume auto" in result.output
+    assert not (run / "checkpoints").exists()

@@ -426,6 +426,15 @@ def test_a_pass_without_gradient_does_not_take_the_gradient_from_the_next_one() 
         assert changed(before, state(t)) == {"g"}
 
 
+def test_means_that_are_kept_are_the_same_when_they_are_taken_again() -> None:
+    """A checkpoint between two records pools them too."""
+    with trainer(Recorded(Turn("g", ("g",), noisy))) as t:
+        for _ in range(3):
+            t.step()
+        assert t.take_logs(keep=True) == t.take_logs()
+        assert t.take_logs() == {}
+
+
 @pytest.mark.parametrize(("batch", "micro", "processes", "expected"), [
     (8, None, 2, (4, 1)), (8, 2, 2, (2, 2)), (8, 2, 1, (2, 4)), (6, 6, 1, (6, 1)),
 ])  # fmt: skip

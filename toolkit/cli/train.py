@@ -39,7 +39,7 @@ class _Unfailing:
 
 
 @contextmanager
-def _whatever_becomes_of_the_terminal() -> Iterator[None]:
+def _unfailing_output() -> Iterator[None]:
     """Let the block go on where stdout and stderr cannot be written: the run folder is what counts."""
     for number in (0, 1, 2):  # a closed one would be the number of the next file that is opened
         try:
@@ -66,7 +66,7 @@ class _Train(click.Command):
         return super().parse_args(ctx, [f"{w}=newest" if a else w for w, a in zip(args, alone, strict=True)])
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _whatever_becomes_of_the_terminal():
+        with _unfailing_output():
             return super().invoke(ctx)
 
 

@@ -80,9 +80,9 @@ def remarks(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 
 def _lost(then: Mapping[str, Any], now: Mapping[str, Any]) -> int:
     """How many examples there are fewer, if some may get lost; else 0."""
-    if not (then.get("skips") or now.get("skips")) or "examples" not in now:
-        return 0
-    return max(0, int(then["examples"]) - int(now["examples"]))
+    may = then.get("skips") or now.get("skips")
+    before, after = then.get("examples"), now.get("examples")
+    return max(0, before - after) if may and isinstance(before, int) and after is not None else 0
 
 
 def summary(source: DataSource, batches: Batches, *, measured: bool) -> Iterator[str]:

@@ -56,7 +56,7 @@ class DataSource(ABC):
     def fingerprint(self) -> Mapping[str, str]:
         """Hashes by which the examples are known again without reading them.
 
-        "sizes", e.g. of their files, must be the same when a run is resumed; if "times" differ, it is said.
+        "sizes", e.g. of their files, must be the same when a run is resumed; other "times" are reported.
         """
         return {}
 

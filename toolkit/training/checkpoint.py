@@ -133,13 +133,16 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
         role: _read_optimizer(path / "optimizers", role, optimizer)
         for role, optimizer in training.optimizers.items()
     }
+    try:
+        training.sums.load(state.get("sums", {}))
+    except (AttributeError, TypeError, ValueError):
+        raise CheckpointError(f"{path}: state.json does not state sums as pairs of numbers") from None
     for name, module in objects.items():
         module.load_state_dict(tensors[name])
     for role, ema in training.ema.items():
         ema.updates = updates[role]
     for role, optimizer in training.optimizers.items():
         _load_optimizer(optimizer, moments[role])
-    training.sums.load(state.get("sums", {}))
     return int(state["step"])
 
 

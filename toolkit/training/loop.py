@@ -131,7 +131,7 @@ class Run:
         for line in summary(self.built.source, self.batches, measured=self.held_out is not None):
             if self.processes.is_main:
                 say(line)
-        self._skipped = len(self.batches.skipped)
+        self._named = set(self.batches.skipped)  # of what cannot be read, what has been named
         self.agreement = Agreement(self.processes)
         self.grid: Path | None = None
         self.status: Status | None = None  # nothing has been written yet
@@ -247,7 +247,7 @@ class Run:
     def _rescue(self) -> None:
         """Save the last complete step on the way out, by this process alone: others may never arrive."""
         if self._whole and "checkpoint" not in self._done and self.trainer.finite_here():
-            with suppress(ToolkitError):  # the cause is already being reported
+            with suppress(ToolkitError, OSError):  # the cause is already being reported
                 self._write_checkpoint()
         go_on = "Go on with --resume" if self._saved else "Start again with --resume auto"
         say(f"step {self.trainer.number}: {self._last_checkpoint()} {go_on}", "failed")
@@ -285,9 +285,12 @@ class Run:
 
     def _log(self, display: TrainingDisplay, *, last: bool = False) -> None:
         """Record the means since the last record; a run that ends between two goes on as if it had not."""
-        for name in self.batches.skipped[self._skipped :]:  # each process tells of what it has read itself
-            say(f"cannot be read, another example stands in its place: {name}", "skipped")
-        self._skipped = len(self.batches.skipped)
+        # Each process names what it has read itself.
+        skipped = [*self.batches.skipped, *(self.held_out.skipped if self.held_out else ())]
+        for name in skipped:
+            if name not in self._named:
+                say(f"cannot be read, another example stands in its place: {name}", "skipped")
+        self._named.update(skipped)
         logs, number = self.trainer.take_logs(keep=last), self.trainer.number
         if not logs:
             return  # no step since the last record

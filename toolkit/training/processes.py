@@ -216,6 +216,12 @@ class Processes:
                 )
 
     def start_trackers(self, project: str, config: dict[str, object]) -> None:
+        """Start the trackers, on every process.
+
+        Raises:
+            RunError: if one of them refuses.
+        """
+
         def start() -> None:
             try:
                 self._accelerator.init_trackers(project, config)
@@ -225,9 +231,11 @@ class Processes:
         self.together(start)
 
     def track(self, logs: dict[str, float], step: int) -> None:
+        """Hand values to the trackers."""
         self._accelerator.log(logs, step=step)
 
     def barrier(self) -> None:
+        """Wait for all processes."""
         self._accelerator.wait_for_everyone()
 
     def __enter__(self) -> Self:

@@ -108,7 +108,7 @@ class Beginning:
         return changes
 
     def unchanged(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the facts that must be the checkpoint's: all but what a deliberate change concerns."""
+        """The facts that must be the checkpoint's: all but those that a deliberate change concerns."""
         tables = {change.key.partition(".")[0] for change in self.changes}
         tables |= set(self._deliberate) & {"data", "encoder"}  # others under the same path
         changed = {name for table in tables for name in FACTS.get(table, ())}
