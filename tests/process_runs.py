@@ -3,7 +3,8 @@
     torchrun --nproc_per_node 2 process_runs.py FOLDER NAME BATCH
 
 For each recipe in FOLDER: `whole`, 6 steps without a break; `resumed`, 3 steps, then resumed to 6; `half`, 3
-steps. A `half` that is already there, of another number of processes, is resumed to 6 instead.
+steps. A `half` that is already there, of another number of processes, is resumed to 6 instead. Two processes
+also go on from one `resumed` with another micro-batch.
 """
 
 import os
@@ -23,9 +24,11 @@ def main(folder: Path, name: str, batch: str) -> None:
     if "WORLD_SIZE" in os.environ:
         torch.distributed.init_process_group("gloo")  # one group for all runs: it can be formed only once
 
-    def run(recipe: Path, out: Path, end: int, *, resume: bool = False) -> None:
-        stated = [f"run.batch_size={batch}", f"run.steps={end}", f"run.out={out}", "samples.num=3"]
-        train(resolve(read_layers(recipe, stated), loaded.registry), loaded, resume=resume)
+    def run(recipe: Path, out: Path, end: int, *more: str, resume: bool = False) -> None:
+        options = [f"run.batch_size={batch}", f"run.steps={end}", f"run.out={out}", "samples.num=3", *more]
+        resolved = resolve(read_layers(recipe, options), loaded.registry)
+        changes = [option.partition("=")[0] for option in more]
+        train(resolved, loaded, resume=resume, changes=changes)
 
     for recipe in sorted(folder.glob("*.toml")):
         runs, half = folder / name / recipe.stem, folder / "half" / recipe.stem
@@ -34,6 +37,8 @@ def main(folder: Path, name: str, batch: str) -> None:
         run(recipe, runs / "resumed", 6, resume=True)
         if name == "two":
             run(recipe, half, 3)
+        if (name, recipe.stem) == ("two", "ddpm"):
+            run(recipe, runs / "resumed", 7, "run.micro_batch_size=2", resume=True)
         if name == "one":
             run(recipe, half, 6, resume=True)
     if torch.distributed.is_initialized():

@@ -98,6 +98,12 @@ def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(runs: Path, method: s
     assert differing(whole, resumed) == []
 
 
+def test_two_processes_agree_on_a_deliberate_change(runs: Path) -> None:
+    (line,) = (runs / "two" / "ddpm" / "resumed" / "changes.jsonl").read_text().splitlines()
+    change = {"step": 6, "key": "run.micro_batch_size", "was": 4, "is": 2}
+    assert json.loads(line) == change
+
+
 @EXACT
 def test_two_processes_give_the_bits_of_one_with_two_micro_batches(runs: Path, method: str) -> None:
     one, two = (files(runs / count / method / "whole") for count in ("one", "two"))
@@ -192,7 +198,7 @@ def test_a_process_whose_others_never_come_says_so_in_time() -> None:
 from datetime import timedelta
 from toolkit.errors import RunError
 from toolkit.training import processes
-processes.MEET = timedelta(seconds=3)
+processes.MEET = timedelta(seconds=1)
 try:
     processes.Processes()
 except RunError as error:
@@ -203,7 +209,7 @@ except RunError as error:
         port = str(free.getsockname()[1])
     alone = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
     result = launch([sys.executable, "-c", source], **alone, MASTER_PORT=port)
-    assert f"have not all met at localhost:{port} within 3 s: one has ended" in result.stdout, result.stderr
+    assert f"have not all met at localhost:{port} within 1 s: one has ended" in result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")
