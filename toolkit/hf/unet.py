@@ -98,8 +98,12 @@ class UNet(UNetDenoiser):
         precondition: "edm" scales input and output as Karras et al. (2022, table 1) do, on their path; the
             network then gets ln(sigma) / 4, and `prediction` has no effect.
         sigma_data: the standard deviation of the data, for "edm".
-        init: "torch" keeps torch's default; "xavier" draws weights as Ho et al. (2020) do: Xavier-uniform,
-            biases zero, and weights nearly zero at the end of each residual branch and of the network.
+        init: "torch" keeps torch's default; "zero_last" too, but each residual branch and the network end in
+            zeros (Nichol & Dhariwal 2021); "xavier" draws weights as Ho et al. (2020) do: Xavier-uniform,
+            biases zero, and at those ends nearly zero.
+        attention_out_gain: with "xavier", the gain at the end of attention, by default 1e-5 as at other ends.
+        attention_heads: heads of every attention, however wide its level; `attention_head_dim` then has no
+            effect.
     """
 
     @options_from("diffusers.models.unets.unet_2d:UNet2DModel", omit=SUPPLIED_BY_US, limits=UNET_LIMITS)
@@ -115,13 +119,21 @@ class UNet(UNetDenoiser):
         time_scale: Annotated[float, Field(gt=0)] | None = None,
         precondition: Literal["edm"] | None = None,
         sigma_data: Annotated[float, Field(gt=0)] = 0.5,
-        init: Literal["torch", "xavier"] = "torch",
+        init: Literal["torch", "zero_last", "xavier"] = "torch",
+        attention_out_gain: Annotated[float, Field(ge=0)] | None = None,
+        attention_heads: Positive | None = None,
         **unet: Any,
     ) -> None:
         super().__init__()
         levels = len(unet["block_out_channels"])
         shapes = unet_shapes(sample_shape, levels, num_classes, learned_variance, conditional, null_class)
-        check_unet(shapes | unet, schedule)
+        if attention_heads is not None:
+            unet["attention_head_dim"] = None
+        check_unet(shapes | unet | {"attention_heads": attention_heads}, schedule)
+        if attention_out_gain is not None and init != "xavier":
+            raise ValueError(
+                f'attention_out_gain = {attention_out_gain} is for init = "xavier", not "{init}"'
+            )
         if precondition == "edm" and unet.get("time_embedding_type") == "fourier":
             raise ValueError(
                 'time_embedding_type = "fourier" takes a logarithm, and precondition = "edm" gives it '
@@ -137,8 +149,12 @@ class UNet(UNetDenoiser):
             refuse_target(schedule, self._target)
         elif schedule.discrete or float(schedule.alpha(torch.tensor(schedule.noisiest, device="cpu"))) != 1:
             raise ValueError('precondition = "edm" is for a schedule whose time is sigma, such as "edm"')
-        if init == "xavier":
-            _initialise_xavier(self.model)
+        self.attention_heads = attention_heads
+        self._plain = schedule.discrete and self._time_scale == 1 and attention_heads is None
+        if attention_heads is not None:
+            _set_heads(self.model, attention_heads)
+        if init != "torch":
+            _initialise(self.model, init, 1e-5 if attention_out_gain is None else attention_out_gain)
 
     def forward(
         self,
@@ -165,8 +181,7 @@ class UNet(UNetDenoiser):
         return Prediction(self._schedule, x_t, sigma, x0=x0)
 
     def unet(self) -> "UNet2DModel | None":
-        plain = self._schedule.discrete and self._time_scale == 1
-        return self.model if plain and not self._learned_variance else None
+        return self.model if self._plain and not self._learned_variance else None
 
 
 def unet_shapes(
@@ -231,6 +246,7 @@ def check_unet(unet: Mapping[str, Any], schedule: NoiseSchedule) -> None:
     for name, divided, whose in (
         ("norm_num_groups", channels, "of every level"),
         ("attention_head_dim", attention, "of every level with attention, the middle included,"),
+        ("attention_heads", attention, "of every level with attention, the middle included,"),
         ("attn_norm_num_groups", channels[-1:] if middle else [], "of the last level"),
     ):
         divisor = unet.get(name)
@@ -287,11 +303,31 @@ def initialise_xavier(modules: Iterable[nn.Module], ends: Iterable[nn.Module]) -
         nn.init.xavier_uniform_(module.weight, gain=1e-5)
 
 
-def _initialise_xavier(unet: "UNet2DModel") -> None:
-    from diffusers.models.attention_processor import Attention
+@torch.no_grad()
+def _initialise(unet: "UNet2DModel", init: Literal["zero_last", "xavier"], attention_out_gain: float) -> None:
     from diffusers.models.resnet import ResnetBlock2D
 
     ends: list[Any] = [unet.conv_out]
     ends += [module.conv2 for module in unet.modules() if isinstance(module, ResnetBlock2D)]
-    ends += [module.to_out[0] for module in unet.modules() if isinstance(module, Attention)]
-    initialise_xavier(unet.modules(), ends)
+    attention_ends = [module.to_out[0] for module in _attention(unet)]
+    if init == "xavier":
+        initialise_xavier(unet.modules(), ends)
+        for end in attention_ends:
+            nn.init.xavier_uniform_(end.weight, gain=attention_out_gain)
+    else:
+        for end in (*ends, *attention_ends):
+            nn.init.zeros_(end.weight)
+            nn.init.zeros_(end.bias)
+
+
+def _set_heads(unet: "UNet2DModel", heads: int) -> None:
+    """Divide every attention among so many heads; diffusers takes one width of all heads instead."""
+    for module in _attention(unet):
+        module.heads = module.sliceable_head_dim = heads
+        module.scale = (module.inner_dim // heads) ** -0.5
+
+
+def _attention(unet: "UNet2DModel") -> list[Any]:
+    from diffusers.models.attention_processor import Attention
+
+    return [module for module in unet.modules() if isinstance(module, Attention)]

@@ -92,6 +92,7 @@ def cases() -> list[Case]:
             {**TINY_UNET, "prediction": "v_prediction", "learned_variance": True, "conditional": True},
             num_classes=3,
         ),
+        Case(Denoiser, "unet", {**TINY_UNET, "attention_heads": 2, "init": "zero_last"}),
         Case(Denoiser, "unet", {**TINY_UNET, "prediction": "flow"}, schedule=PATHS["rectified_flow"]),
         Case(Denoiser, "unet", {**TINY_UNET, "precondition": "edm"}, schedule=PATHS["edm"]),
         Case(Denoiser, "unet", {**TINY_UNET, "conditional": True, "null_class": True}, num_classes=3),

@@ -55,13 +55,17 @@ def test_its_time_embedding_is_the_theses_in_another_order_of_channels() -> None
     assert torch.allclose(ours, torch.cat([theirs[:, 0::2], theirs[:, 1::2]], 1), atol=1e-5)
 
 
-def test_its_initial_weights_are_ddpms() -> None:
+def two_levels(**options: Any) -> nn.Module:
     torch.manual_seed(0)
-    schedule = Chain([0.1, 0.2])
-    model = UNet(
-        schedule, (3, 8, 8), None, init="xavier", block_out_channels=(32, 32),
-        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    model: nn.Module = UNet(
+        Chain([0.1, 0.2]), (3, 8, 8), None, init="xavier", block_out_channels=(32, 32),
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, **options,
     ).model.requires_grad_(False)  # fmt: skip
+    return model
+
+
+def test_its_initial_weights_are_ddpms() -> None:
+    model: Any = two_levels()
     resnet, attention = model.mid_block.resnets[0], model.mid_block.attentions[0]
     for layer in (model.conv_in, resnet.conv1, resnet.time_emb_proj, attention.to_q):
         bound = (6 / sum(nn.init._calculate_fan_in_and_fan_out(layer.weight))) ** 0.5
@@ -70,6 +74,21 @@ def test_its_initial_weights_are_ddpms() -> None:
     for layer in (model.conv_out, resnet.conv2, attention.to_out[0]):
         bound = 1e-5 * (6 / sum(nn.init._calculate_fan_in_and_fan_out(layer.weight))) ** 0.5
         assert bound * 0.98 < float(layer.weight.abs().max()) <= bound
+
+
+def test_attention_of_the_thesis_ends_with_gain_1_and_nothing_else_differs() -> None:
+    hos, theses = two_levels().state_dict(), two_levels(attention_out_gain=1.0).state_dict()
+    (end,) = [name for name in hos if name.endswith("to_out.0.weight")]
+    assert torch.allclose(theses.pop(end), hos.pop(end) * 1e5)
+    assert all(torch.equal(theses[name], tensor) for name, tensor in hos.items())
+
+
+def test_a_gain_at_the_end_of_attention_is_refused_where_it_would_have_no_effect() -> None:
+    with pytest.raises(ValueError, match='attention_out_gain = 1.0 is for init = "xavier", not "torch"'):
+        UNet(
+            Chain([0.1, 0.2]), (3, 8, 8), None, init="torch", attention_out_gain=1.0,
+            block_out_channels=(32,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
