@@ -31,7 +31,7 @@ from toolkit.hf.unet import TARGETS, UNET_LIMITS, check_unet, initialise_xavier,
 from toolkit.pipeline.folder import Layout, Saved, SavedNetwork, Weights, load_network, locate
 from toolkit.pipeline.from_run import TrainedEncoder
 from toolkit.pipeline.images import to_grid, to_image, to_uint8
-from toolkit.pipeline.importer import Importer, copy_weights
+from toolkit.pipeline.importer import Importer, copy_weights, published_settings
 from toolkit.pipeline.pipeline import Pipeline, PipelineOutput
 from toolkit.randomness import generators_for, randn
 from toolkit.recipe import read_data, read_recipe
@@ -65,8 +65,8 @@ __all__ = [
     "Target", "Time", "TimestepSampler", "ToolkitError", "TrainedEncoder", "TrainingError", "Turn",
     "UnreadableImages", "Weighting", "at_step", "check_unet", "copy_weights", "generators_for", "hookimpl",
     "initialise_xavier", "kept_timesteps", "load", "load_network", "load_plugins", "locate", "options_from",
-    "randn", "read_data", "read_recipe", "refuse_target", "to_float", "to_grid", "to_image", "to_uint8",
-    "unet_shapes", "walk",
+    "published_settings", "randn", "read_data", "read_recipe", "refuse_target", "to_float", "to_grid",
+    "to_image", "to_uint8", "unet_shapes", "walk",
 ]  # fmt: skip
 
 

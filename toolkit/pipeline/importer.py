@@ -3,15 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.errors import CheckpointError
 from toolkit.files import opened
-from toolkit.pipeline.folder import PARTS, Saved
+from toolkit.pipeline.folder import COMMON, PARTS, Saved
 from toolkit.pipeline.pipeline import Pipeline
 from toolkit.registry.registry import Registry
 
@@ -39,6 +41,40 @@ class Importer(ABC):
         Raises:
             ValueError: if they are not weights of this network; the message says why.
         """
+
+
+def published_settings(
+    shapes: Any,
+    runs: Mapping[str, tuple[Any, Mapping[str, Any]]],
+    preset: str | None,
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Settings that a file's shapes leave open: as given, and else those of the published run it is from.
+
+    Args:
+        shapes: what the file's shapes tell, a dataclass.
+        runs: the shapes and the settings of published runs.
+        preset: the run it is from; by default the one that has its shapes, if there is just one.
+        given: every setting, None where it is not given.
+
+    Raises:
+        ValueError: if the preset has other shapes, or settings are needed; the message says the choices.
+    """
+    fitting = {name: settings for name, (published, settings) in runs.items() if published == shapes}
+    if preset is not None and preset not in fitting:
+        there, here = asdict(shapes), asdict(runs[preset][0])
+        differ = [f"{name} is {there[name]}, not {here[name]}" for name in here if here[name] != there[name]]
+        raise ValueError(f"is not of preset {preset!r}: {', '.join(differ)}")
+    missing = [name for name, value in given.items() if value is None]
+    if missing and preset is None and len(fitting) != 1:
+        of = " and ".join(fitting) or "no published run"
+        presets = f"--preset {' or '.join(fitting)}, or " if fitting else ""
+        settings = " ".join(f"--set {name}=..." for name in missing)
+        raise ValueError(
+            f"has the shapes of {of}, which leaves {', '.join(missing)} open: give {presets}{settings}"
+        )
+    published = fitting[preset] if preset is not None else next(iter(fitting.values()), {})
+    return {**published, **{name: value for name, value in given.items() if value is not None}}
 
 
 @torch.no_grad()
@@ -78,7 +114,12 @@ def import_pipeline(importer: Importer, file: Path, registry: Registry) -> Pipel
             raise ValueError("has a tensor twice, with and without 'module.' before its name")
         state = {name: state[theirs] for name, theirs in names.items()}
         described = importer.describe(state)
-    tables = {name: registry.resolve(PARTS[name], table) for name, table in described.tables.items()}
+
+    def complete(name: str, table: dict[str, Any]) -> dict[str, Any]:
+        where = f"{file}: [{name}]"
+        return registry.complete(PARTS[name], table, lambda _: where, common=COMMON.get(name)).plain
+
+    tables = {name: complete(name, table) for name, table in described.tables.items()}
     saved = described.model_copy(update={"weights": f"imported from {file.name}", **tables})
     pipeline = Pipeline.from_saved(saved, registry, file)
     with _told_with(file):

@@ -12,7 +12,7 @@ from toolkit.cli import main
 from toolkit.diffusion.chain import vp_sde
 from toolkit_ddgan.blocks import PyramidConv, ResidualBlock
 from toolkit_ddgan.generator import PublishedGenerator
-from toolkit_ddgan.importer import PRESETS, OfficialGenerator, shapes_of
+from toolkit_ddgan.importer import RUNS, OfficialGenerator, shapes_of
 from toolkit_ddgan.official import official_modules, official_parameters
 from toolkit_ddgan.unet import StyledUNet
 
@@ -133,15 +133,16 @@ def test_a_preset_says_which_of_two_runs_with_the_same_shapes(preset, steps):
 
 def test_shapes_of_two_published_runs_are_asked_about_and_not_guessed():
     choices = (
-        r"celebahq256 \(T = 2\) and lsun_church256 \(T = 4\).*--preset celebahq256 or lsun_church256, or"
+        "has the shapes of celebahq256 and lsun_church256, which leaves num_train_timesteps open: "
+        "give --preset celebahq256 or lsun_church256, or --set num_train_timesteps="
     )
     with pytest.raises(ValueError, match=choices):
         described(published("celebahq256")[1])
 
 
 def test_the_shapes_of_every_published_run_are_read_from_its_file():
-    assert set(PRESETS) == {"cifar10", "celebahq256", "lsun_church256"}
-    for preset, (_, shapes) in PRESETS.items():
+    assert set(RUNS) == {"cifar10", "celebahq256", "lsun_church256"}
+    for preset, (shapes, _) in RUNS.items():
         assert shapes_of(published(preset)[1]) == shapes
 
 
@@ -169,9 +170,8 @@ def test_a_size_that_attention_does_not_tell_is_asked_for(attention):
 
 
 def test_a_file_of_no_published_run_is_imported_with_its_number_of_steps(small, tmp_path):
-    assert "no published run, which leaves T, its number of steps, open: give --set" in refusal(
-        small, tmp_path
-    )
+    said = refusal(small, tmp_path)
+    assert "no published run, which leaves num_train_timesteps open: give --set num_train" in said
     result = run(tmp_path / "file.pth", tmp_path / "out", "--set", "num_train_timesteps=2")
     assert result.exit_code == 0, result.output
     pipeline = toolkit.load(str(tmp_path / "out"))

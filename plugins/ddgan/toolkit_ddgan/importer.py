@@ -1,12 +1,12 @@
 """The authors' generator checkpoints as pipelines."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, final
 
 from torch import Tensor, nn
 
-from toolkit import Importer, Positive, Saved, copy_weights
+from toolkit import Importer, Positive, Saved, copy_weights, published_settings
 
 ATTENTION_SIDE = 16  # in pixels, of the level that has attention in all published runs
 
@@ -25,7 +25,11 @@ class Shapes:
 
 
 LARGE = Shapes(block_out_channels=(64, 64, 128, 128, 256, 256), attention=(4,), mapping_layers=3)
-PRESETS = {"cifar10": (4, Shapes()), "celebahq256": (2, LARGE), "lsun_church256": (4, LARGE)}  # T, shapes
+RUNS: Mapping[str, tuple[Shapes, Mapping[str, int]]] = {
+    "cifar10": (Shapes(), {"num_train_timesteps": 4}),
+    "celebahq256": (LARGE, {"num_train_timesteps": 2}),
+    "lsun_church256": (LARGE, {"num_train_timesteps": 4}),
+}
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
@@ -87,6 +91,7 @@ class OfficialGenerator(Importer):
     def describe(self, state: Mapping[str, Tensor]) -> Saved:
         shapes = shapes_of(state)
         side = self.size or self._side(shapes)
+        given = {"num_train_timesteps": self.num_train_timesteps}
         network = {
             "type": "ddgan_generator",
             "block_out_channels": list(shapes.block_out_channels),
@@ -99,7 +104,7 @@ class OfficialGenerator(Importer):
         return Saved(
             sample_shape=(shapes.channels, side, side),
             num_classes=None,
-            schedule={"type": "vp_sde", "num_train_timesteps": self._steps(shapes)},
+            schedule={"type": "vp_sde", **published_settings(shapes, RUNS, self.preset, given)},
             network=network,
             sampler={"type": "ancestral"},
             start={"type": "noise"},
@@ -112,26 +117,6 @@ class OfficialGenerator(Importer):
                 "give --set size=PIXELS"
             )
         return ATTENTION_SIDE << shapes.attention[0]
-
-    def _steps(self, shapes: Shapes) -> int:
-        fitting = {name: steps for name, (steps, published) in PRESETS.items() if published == shapes}
-        if self.preset is not None and self.preset not in fitting:
-            here, there = asdict(PRESETS[self.preset][1]), asdict(shapes)
-            differ = [
-                f"{name} is {there[name]}, not {here[name]}" for name in here if here[name] != there[name]
-            ]
-            raise ValueError(f"is not of preset {self.preset!r}: {', '.join(differ)}")
-        if self.num_train_timesteps is not None:
-            return self.num_train_timesteps
-        if self.preset is None and len(fitting) != 1:
-            known = " and ".join(f"{name} (T = {steps})" for name, steps in fitting.items())
-            choose = f"give --preset {' or '.join(fitting)}, or " if fitting else "give "
-            raise ValueError(
-                f"is of the shapes of {known or 'no published run'}, which leaves T, its number of steps, "
-                f"open: {choose}--set num_train_timesteps=T"
-            )
-        (steps,) = fitting.values() if self.preset is None else [fitting[self.preset]]
-        return steps
 
     def fill(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
         from toolkit_ddgan.official import official_parameters  # imports diffusers, which takes seconds

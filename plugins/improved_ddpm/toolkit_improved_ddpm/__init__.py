@@ -1,6 +1,7 @@
 """Improved Denoising Diffusion Probabilistic Models (Nichol & Dhariwal 2021)."""
 
-from toolkit import DenoisingLoss, Metric, NoiseSchedule, Registry, hookimpl
+from toolkit import DenoisingLoss, Importer, Metric, NoiseSchedule, Registry, hookimpl
+from toolkit_improved_ddpm.importer import OfficialUNet
 from toolkit_improved_ddpm.losses import VLB, Hybrid
 from toolkit_improved_ddpm.nll import NLL
 from toolkit_improved_ddpm.schedule import cosine_betas
@@ -12,3 +13,4 @@ def toolkit_components(registry: Registry) -> None:
     registry.add(DenoisingLoss, "hybrid", Hybrid)
     registry.add(DenoisingLoss, "vlb", VLB)
     registry.add(Metric, "nll", NLL)
+    registry.add(Importer, "improved_ddpm", OfficialUNet)
