@@ -77,8 +77,8 @@ def toolkit_run_ended(run):
 
 def train(recipe: Path | str, *overrides: str, flags: tuple[str, ...] = ()) -> Result:
     """`toolkit train`, with values set and flags."""
-    stated = [part for override in overrides for part in ("--set", override)]
-    return CliRunner().invoke(main, ["train", str(recipe), *stated, *flags])
+    options = [part for override in overrides for part in ("--set", override)]
+    return CliRunner().invoke(main, ["train", str(recipe), *options, *flags])
 
 
 def finished(recipe: Path | str, *overrides: str, flags: tuple[str, ...] = ()) -> Result:
@@ -110,8 +110,8 @@ def checkpoints(run: Path) -> list[str]:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, source: str) -> str:

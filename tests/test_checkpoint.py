@@ -88,7 +88,7 @@ def replace_by_a_foreign_one(path: Path) -> None:
     checkpoint.save(path.parent, training(nn.Linear(2, 7)), 2, {})
 
 
-@pytest.mark.parametrize(("damage", "told"), [
+@pytest.mark.parametrize(("damage", "reason"), [
     (truncate, "networks/net.safetensors is truncated or foreign"),
     (alter, "ema/net.safetensors was altered, its checksum is not the manifest's"),
     (lose, "optimizers/net.safetensors is missing"),
@@ -99,13 +99,13 @@ def replace_by_a_foreign_one(path: Path) -> None:
     (replace_by_a_foreign_one, "of another recipe"),
 ])  # fmt: skip
 def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_used(
-    tmp_path: Path, damage: Callable[[Path], None], told: str
+    tmp_path: Path, damage: Callable[[Path], None], reason: str
 ) -> None:
     good, bad = saved(tmp_path, 1, 2)
     damage(bad)
     path, step, complaints = checkpoint.load_newest(tmp_path, training(), {})
     assert (path, step) == (good, 1)
-    assert len(complaints) == 1 and str(bad) in complaints[0] and told in complaints[0]
+    assert len(complaints) == 1 and str(bad) in complaints[0] and reason in complaints[0]
 
 
 def test_without_a_good_checkpoint_all_are_named(tmp_path: Path) -> None:

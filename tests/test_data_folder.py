@@ -222,7 +222,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage
     (lambda file: file.write_bytes(EPS), "not a picture in AVIF, BMP,"),
     (lambda file: file.write_text("<html>404</html>"), "not a picture in AVIF, BMP,"),
 ], ids=["link", "pipe", "huge", "empty", "eps", "html"])  # fmt: skip
-def test_the_reason_why_a_file_cannot_be_read_is_told(
+def test_the_reason_why_a_file_cannot_be_read_is_given(
     tmp_path: Path, make: Callable[[Path], None], reason: str
 ):
     paint(tmp_path / "a.png")

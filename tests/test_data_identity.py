@@ -1,4 +1,4 @@
-"""What data is known by: whether it is the same when a run is resumed, and what its user is told of it."""
+"""What data is known by: whether it is the same when a run is resumed, and what its user reads of it."""
 
 import os
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def test_data_that_has_changed_is_not_taken_for_the_same(
     assert difference == message if message is None else message in (difference or "")
 
 
-def test_files_that_were_written_are_told_where_their_content_is_not_compared(folder: Path):
+def test_files_that_were_written_are_named_where_their_content_is_not_compared(folder: Path):
     before = {memory: facts(folder, memory=memory) for memory in (True, False)}
     paint(folder / "070", 255)
     after = facts(folder, memory=False)
@@ -108,18 +108,18 @@ def test_a_set_may_lose_what_is_skipped_and_no_more_than_that_goes_unsaid(folder
     assert "made with examples = 80, not 81" in (changed(before, facts(folder, memory=memory)) or "")
 
 
-def told(source: DataSource, *, memory: bool = True, measured: bool = True) -> list[str]:
+def lines_about(source: DataSource, *, memory: bool = True, measured: bool = True) -> list[str]:
     return list(summary(source, made(source, memory=memory, skips=True), measured=measured))
 
 
-def test_what_was_found_is_told(tmp_path: Path):
+def test_a_source_is_summed_up(tmp_path: Path):
     for name, number in (("cat", 2), ("dog", 3)):
         for level in range(number):
             paint(tmp_path / name / str(level), 100 * level)
     (tmp_path / "cat" / "notes.txt").write_text("")
     (tmp_path / "dog" / "9.bmp").write_text("no picture")
     source = ImageFolder(tmp_path, held_out_fraction=0.34)
-    first, classes, other, skipped = told(source)
+    first, classes, other, skipped = lines_about(source)
     assert first == "data: 4 examples of 1x4x4, 2 more held out; values 0 to 200"
     assert classes.startswith("data: 2 classes: cat (") and "dog (" in classes
     assert other == "data: 1 file without the suffix of an image left out: .txt 1"
@@ -129,26 +129,26 @@ def test_what_was_found_is_told(tmp_path: Path):
 def test_classes_are_counted_without_reading_images_and_the_many_are_cut_short(tmp_path: Path):
     for number in range(NUMBER):
         paint(tmp_path / f"{number % 20:02}" / str(number), number)
-    lines = told(ImageFolder(tmp_path), memory=False)
+    lines = lines_about(ImageFolder(tmp_path), memory=False)
     assert lines[0] == "data: 80 examples of 1x4x4; values 0 to 75 in the first 64"
     assert lines[1].startswith("data: 20 classes: 00 (4), 01 (4)") and lines[1].endswith(" and 10 more")
 
 
 @pytest.mark.parametrize(("levels", "narrow"), [((0, 24), True), ((100, 120), True), ((0, 25), False)])
-def test_values_that_take_less_than_a_tenth_of_their_range_are_told(
+def test_values_that_take_less_than_a_tenth_of_their_range_are_pointed_out(
     tmp_path: Path, levels: tuple[int, int], narrow: bool
 ):
     for level in levels:
         paint(tmp_path / str(level), level)
-    lines = told(ImageFolder(tmp_path))
+    lines = lines_about(ImageFolder(tmp_path))
     assert lines[0].startswith("data: 2 examples of 1x4x4 without classes; ")
     assert lines[0].endswith(f"values {levels[0]} to {levels[1]}")
     assert any("less than a tenth" in line for line in lines) == narrow
 
 
-def test_twelve_bits_in_a_file_of_sixteen_are_told(tmp_path: Path):
+def test_twelve_bits_in_a_file_of_sixteen_are_pointed_out(tmp_path: Path):
     Image.fromarray(np.linspace(0, 4095, 16, dtype=np.uint16).reshape(4, 4)).save(tmp_path / "a.png")
-    assert any("12 bits in a file of 16" in line for line in told(ImageFolder(tmp_path)))
+    assert any("12 bits in a file of 16" in line for line in lines_about(ImageFolder(tmp_path)))
 
 
 class Broken(DataSource):
@@ -177,8 +177,8 @@ def beyond() -> DataSource:
 def test_held_out_labels_beyond_the_classes_are_refused_if_they_are_used():
     source = Broken(beyond)
     with pytest.raises(DataError, match="labels run from 1 to 10, but the data has 10 classes"):
-        told(source)
-    assert "none held out (labels run from 1 to 10" in told(source, measured=False)[0]
+        lines_about(source)
+    assert "none held out (labels run from 1 to 10" in lines_about(source, measured=False)[0]
 
 
 def test_other_data_than_pictures_has_a_range_too():
@@ -191,4 +191,4 @@ def test_other_data_than_pictures_has_a_range_too():
         def read(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
             return torch.stack([indices / 7, -indices / 3], dim=1), None
 
-    assert told(Points()) == ["data: 3 examples of 2 without classes; values -0.6667 to 0.2857"]
+    assert lines_about(Points()) == ["data: 3 examples of 2 without classes; values -0.6667 to 0.2857"]

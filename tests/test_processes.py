@@ -82,8 +82,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(run: Path) -> dict[str, bytes]:
     """Every file of the run's last checkpoint: weights, EMA, optimizers, objective, step."""
     checkpoint = run / "checkpoints" / "step-0000006"
-    found = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    return {path.relative_to(checkpoint).as_posix(): path.read_bytes() for path in found}
+    paths = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    return {path.relative_to(checkpoint).as_posix(): path.read_bytes() for path in paths}
 
 
 def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:

@@ -332,13 +332,13 @@ def test_numbers_that_are_no_pictures_stay_numbers(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, tmp_path, "floats", FLOATS)
-    said = finished(write(), "data.type=floats", "data.channels=3", "run.out=numbers").output
+    output = finished(write(), "data.type=floats", "data.channels=3", "run.out=numbers").output
     assert json.loads(Path("numbers/pipeline/pipeline.json").read_text())["pictures"] is False
     assert sorted({path.suffix for path in Path("numbers/samples").iterdir()}) == [".npy"]
-    assert "images.shape" in said and "save(" not in said
-    said = finished(write(), "run.out=pictures").output
-    assert "66% of the average of 'denoiser' are still its first weights" in said
-    assert 'images[0].save("one.png")' in said
+    assert "images.shape" in output and "save(" not in output
+    output = finished(write(), "run.out=pictures").output
+    assert "66% of the average of 'denoiser' are still its first weights" in output
+    assert 'images[0].save("one.png")' in output
     assert "pictures" not in json.loads(Path("pictures/pipeline/pipeline.json").read_text())
 
 
@@ -346,9 +346,9 @@ def test_samples_that_are_not_finite_make_no_grid_and_stop_no_run(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, tmp_path, "floats", FLOATS)
-    said = finished(write(), "start.type=lost", "samples.every=2", "run.out=lost").output
-    assert "samples of step 2 are not finite: there is no grid of them" in said
-    assert "samples of step 4-ema are not finite" in said
+    output = finished(write(), "start.type=lost", "samples.every=2", "run.out=lost").output
+    assert "samples of step 2 are not finite: there is no grid of them" in output
+    assert "samples of step 4-ema are not finite" in output
     assert not list(Path("lost").glob("samples/*")) and Path("lost/pipeline/pipeline.json").exists()
 
 
