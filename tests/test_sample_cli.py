@@ -1,5 +1,7 @@
 """`toolkit sample`, as a user types it."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -270,3 +272,10 @@ def test_existing_points_are_replaced_only_on_request() -> None:
     assert Path("samples.npy").read_text() == "mine"
     assert sample("points", "--num", 2, "--overwrite").exit_code == 0
     assert np.load("samples.npy").shape == (2, 2)
+
+
+def test_samples_that_no_memory_can_hold_are_an_error(run: Path, tmp_path: Path) -> None:
+    saved = Path(shutil.copytree(run / "pipeline", tmp_path / "vast"))
+    description = json.loads((saved / "pipeline.json").read_text())
+    (saved / "pipeline.json").write_text(json.dumps({**description, "sample_shape": [1, 2**20, 2**20]}))
+    assert "samples of shape (1, 1048576, 1048576) at once need more memory" in refusal(saved, "--num", 1)

@@ -1,6 +1,7 @@
 """Errors that a user can cause; the command line prints them without a traceback and exits with code 2."""
 
 import difflib
+import re
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class TrainingError(ToolkitError):
 
 
 class SamplingError(ToolkitError):
-    """Samples that are not finite numbers."""
+    """Samples that are not finite numbers, or do not fit in memory."""
 
 
 def one_line(error: BaseException) -> str:
@@ -75,6 +76,14 @@ def place_of(error: BaseException, module: str) -> str | None:
         if str(frame.f_globals.get("__name__")).partition(".")[0] == package
     ]
     return own[-1] if own else None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether something is too large for memory; only on accelerators torch has an exception for that."""
+    text = isinstance(error, RuntimeError) and re.search(
+        "allocate memory|out of memory|overflow", str(error), re.I
+    )
+    return isinstance(error, MemoryError | OverflowError) or bool(text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

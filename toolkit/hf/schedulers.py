@@ -62,9 +62,7 @@ class DiffusersSampler(Sampler):
     ) -> None:
         self._schedule, self._name, self._options = schedule, scheduler, options or {}
         self._own = self._scheduler = self._made(self._options)  # tried once, with the spacing of its options
-        self._walks: dict[
-            tuple[int, str | None], Any
-        ] = {}  # schedulers by steps and spacing, each walked once
+        self._walks: dict[tuple[int, str | None], Any] = {}  # schedulers by steps and spacing, each tried
         self._takes: dict[Target, bool] = {}
 
     def _made(self, options: dict[str, bool | int | float | str]) -> Any:

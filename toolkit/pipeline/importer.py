@@ -107,7 +107,7 @@ def import_pipeline(importer: Importer, file: Path, registry: Registry) -> Pipel
         CheckpointError: if the file cannot be read, or its weights are of another network.
     """
     state = read_state(file)
-    with _told_with(file):
+    with _naming(file):
         # A network that several processes trained is saved with "module." before each name.
         names = {name.removeprefix("module."): name for name in state}
         if len(names) < len(state):
@@ -122,13 +122,13 @@ def import_pipeline(importer: Importer, file: Path, registry: Registry) -> Pipel
     tables = {name: complete(name, table) for name, table in described.tables.items()}
     saved = described.model_copy(update={"weights": f"imported from {file.name}", **tables})
     pipeline = Pipeline.from_saved(saved, registry, file)
-    with _told_with(file):
+    with _naming(file):
         importer.fill(pipeline.denoiser, state)
     return pipeline
 
 
 @contextmanager
-def _told_with(file: Path) -> Iterator[None]:
+def _naming(file: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a ValueError explains itself; anything else comes from the file's content

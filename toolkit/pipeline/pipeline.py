@@ -1,6 +1,7 @@
 """Pipelines, trained models that sample: `Pipeline.from_pretrained(folder)(batch_size=16).images`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from toolkit.diffusion.guidance import Guidance
 from toolkit.diffusion.sampler import Sampler, count_calls, walk
 from toolkit.diffusion.schedule import NoiseSchedule
 from toolkit.diffusion.start import Clean, Sampled, Saveable, Start
-from toolkit.errors import CheckpointError, RecipeError, SamplingError, nearest, printable
+from toolkit.errors import CheckpointError, RecipeError, SamplingError, nearest, out_of_memory, printable
 from toolkit.files import digest
 from toolkit.pipeline.folder import (
     COMMON,
@@ -355,7 +356,7 @@ class Pipeline:
 
         Raises:
             ValueError: if noise has another shape, or there is not one of `latents` per network call.
-            SamplingError: naming the step after which samples are not finite.
+            SamplingError: naming the step after which samples are not finite; if they do not fit in memory.
         """
         self.denoiser.eval()  # a run's network may be in training mode: the trainer's next step restores that
         shape, t = (n, *self.sample_shape), self.times[0] if self.times else self.schedule.clean
@@ -365,7 +366,7 @@ class Pipeline:
             most = self.num_classes - 1 + self.denoiser.null_class
             if label.shape != (n,) or not bool(((label >= 0) & (label <= most)).all()):
                 raise ValueError(f"label must be ({n},) of the classes 0..{most}, not {label.tolist()[:8]}")
-        with torch.inference_mode():
+        with torch.inference_mode(), _enough_memory(shape):
             x = self.start.draw(shape, generators, t, self.device) if noise is None else noise
             x = walk(
                 self.sampler, self.denoiser, self.schedule, x, self.times,
@@ -521,3 +522,14 @@ def _same_encoder(one: Encoder | None, other: Encoder | None) -> bool:
     if one is None or other is None:
         return one is other
     return digest(one.state_dict()) == digest(other.state_dict())
+
+
+@contextmanager
+def _enough_memory(shape: tuple[int, ...]) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        if not out_of_memory(error):
+            raise
+        text = f"{shape[0]} samples of shape {shape[1:]} at once need more memory than there is"
+        raise SamplingError(f"{text}: draw smaller batches") from error

@@ -2,7 +2,6 @@
 
 import copy
 import pathlib
-import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -16,6 +15,7 @@ from toolkit.errors import (
     ToolkitError,
     nearest,
     one_line,
+    out_of_memory,
     place_of,
     printable,
 )
@@ -25,9 +25,6 @@ from toolkit.registry.signature import REQUIRED, SUPPLIED, Option, Signature, re
 
 Path = tuple[str, ...]
 Where = Callable[[Path], str]
-
-# How torch reports a tensor that is too large; only on accelerators it has an exception for that.
-_TOO_LARGE = re.compile("allocate memory|out of memory|overflow", re.IGNORECASE)
 
 
 class Chosen(Protocol):
@@ -107,7 +104,6 @@ class Table:
         """A constructor's exception as an error in the user's table."""
         reason = " ".join(str(error).split())
         given = ", ".join(f"{name} = {values.as_text(value)}" for name, value in self._non_defaults().items())
-        too_large = RecipeError(f"{place} needs more memory than there is: {given or 'its defaults'}.")
         match error:
             case DataError():  # also its subclasses, which may take more than a message
                 return DataError(f"{place} {error}")
@@ -120,10 +116,8 @@ class Table:
                 return RecipeError(f"{place} {reason}: {given or 'its defaults'}.")
             case OSError():  # a path that the system refuses: too long, or not ours to read
                 return RecipeError(f"{place} cannot be read: {error.strerror or error}.")
-            case MemoryError() | OverflowError():
-                return too_large
-            case RuntimeError() if _TOO_LARGE.search(reason):
-                return too_large
+            case _ if out_of_memory(error):
+                return RecipeError(f"{place} needs more memory than there is: {given or 'its defaults'}.")
         built = self.plain.get("type") or getattr(self.factory, "__name__", "it")
         at = None if self.signature.foreign else place_of(error, self.factory.__module__)
         cause = one_line(error) + (f" (at {at})" if at else "")  # it may as well be a bug there

@@ -72,9 +72,9 @@ class Case:
     @property
     def table(self) -> dict[str, Any]:
         """The complete table of the component."""
-        return self.known.resolve(self.kind, self._stated(), self._where)
+        return self.known.resolve(self.kind, self._written(), self._where)
 
-    def _stated(self) -> dict[str, Any]:
+    def _written(self) -> dict[str, Any]:
         assert not callable(self.options), "a case whose options are a function is checked through `prepared`"
         return {"type": self.name, **self.options}
 
@@ -100,7 +100,7 @@ class Case:
             "num_classes": self.num_classes,
         }
         torch.manual_seed(seed)
-        return self.known.create(self.kind, self._stated(), supplied=supplied, where=self._where)
+        return self.known.create(self.kind, self._written(), supplied=supplied, where=self._where)
 
     def read_recipe(self, rows: int, micro: int, steps: int) -> Recipe:
         """The recipe for runs on the CPU: `steps` steps of `rows` rows in micro-batches of `micro`."""
