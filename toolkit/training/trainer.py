@@ -361,14 +361,15 @@ class Buffers:
     """
 
     def __init__(self, networks: Sequence[nn.Module], processes: Processes, micro_batches: int) -> None:
-        self._networks, self._processes = networks, processes
-        self._several = processes.count * micro_batches > 1  # else they are as forward leaves them
+        several = processes.count * micro_batches > 1  # else they are as forward leaves them
+        self._networks = [n for n in networks if several and next(n.buffers(), None) is not None]
+        self._processes = processes
         self._before = [buffer.clone() for buffer in self._now()]
         self._ends: list[Tensor] = []
 
     def start(self) -> None:
         """Before the forward pass of a shard; before the first one, this changes nothing."""
-        for buffer, before in zip(self._now(), self._before, strict=False):
+        for buffer, before in zip(self._now(), self._before, strict=True):
             buffer.copy_(before)
 
     def end(self) -> None:
@@ -389,8 +390,7 @@ class Buffers:
             buffer.copy_(mean.view_as(buffer))
 
     def _now(self) -> list[Tensor]:
-        networks = self._networks if self._several else ()
-        return [buffer for network in networks for buffer in network.buffers()]
+        return [buffer for network in self._networks for buffer in network.buffers()]
 
 
 def share(options: RunOptions, processes: int) -> tuple[int, int]:
