@@ -279,3 +279,16 @@ def test_samples_that_no_memory_can_hold_are_an_error(run: Path, tmp_path: Path)
     description = json.loads((saved / "pipeline.json").read_text())
     (saved / "pipeline.json").write_text(json.dumps({**description, "sample_shape": [1, 2**20, 2**20]}))
     assert "samples of shape (1, 1048576, 1048576) at once need more memory" in refusal(saved, "--num", 1)
+
+
+def test_the_folder_in_which_one_stands_gets_the_images_and_stays(run: Path, tmp_path: Path) -> None:
+    Path("mine.txt").touch()
+    before = tmp_path.stat().st_ino
+    assert sample(run, "--num", 2, "--out", ".", "--overwrite").exit_code == 0
+    assert sample(run, "--num", 1, "--out", tmp_path, "--overwrite").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"000000.png", "mine.txt"}
+    assert tmp_path.stat().st_ino == before
+
+
+def test_a_device_that_draws_no_numbers_is_refused(run: Path) -> None:
+    assert refusal(run, "--num", 1, "--device", "meta").startswith("--device meta: ")

@@ -90,7 +90,7 @@ def choose_device(name: str | None) -> Any:
         )
     try:
         device = torch.device(name or torch.accelerator.current_accelerator() or "cpu")
-        torch.empty(0, device=device)
+        torch.Generator(device)  # "meta" has tensors, but draws no numbers
     except (RuntimeError, AssertionError) as error:  # how torch says that it has no such device
         reason = str(error).splitlines()[0]
         raise ToolkitError(f"--device {name}: {reason}") from None

@@ -112,6 +112,9 @@ def save_images(batches: Iterable[Tensor], folder: Path, pictures: bool = True) 
 def _new_set(folder: Path) -> Iterator[Path]:
     """A folder for a new set of samples, which takes the place of `folder` once it is complete."""
     fixed = folder.is_symlink() or os.path.ismount(folder) or not os.access(folder.parent, os.W_OK)
+    fixed = fixed or Path.cwd().is_relative_to(
+        folder.resolve()
+    )  # whoever stands in it would lose their place
     if not (folder.is_dir() and fixed):
         with new_folder(folder, replace=True, keep=lambda name: not NUMBERED.fullmatch(name)) as temporary:
             yield temporary
