@@ -57,10 +57,9 @@ def test_a_plugin_that_is_switched_off_is_not_imported(install, monkeypatch):
 
 def test_the_option_wins_over_the_variable_and_ends_with_the_command(monkeypatch):
     monkeypatch.setenv("TOOLKIT_PLUGINS", "gan")
-    assert (
-        "switched off: author, classifier, ddgan, fidelity, gan,"
-        in run("--plugins", "ddpm", "plugins").stdout
-    )
+    off = [plugin.owner.name for plugin in installed.discover() if plugin.owner.name != "ddpm"]
+    said = " ".join(run("--plugins", "ddpm", "plugins").stdout.split())
+    assert f"switched off: {', '.join(off)}" in said
     assert os.environ["TOOLKIT_PLUGINS"] == "gan"
     monkeypatch.delenv("TOOLKIT_PLUGINS")
     assert run("--plugins", "none", "recipes").exit_code == 0
@@ -98,7 +97,7 @@ def test_a_component_of_a_plugin_that_is_switched_off_is_answered_as_such():
     ) in result.stderr
     result = run("--plugins", "gan", "recipe", "show", "quickstart", "--set", "objective.type=perturbed")
     assert (
-        "[objective] type 'perturbed' is not installed. Installed: 'denoising', 'gan'. "
+        "[objective] type 'perturbed' is not installed. Installed: 'denoising', 'gan', 'progressive_gan'. "
         f"Switched off: {', '.join(off)}.\n"
     ) in result.stderr
 

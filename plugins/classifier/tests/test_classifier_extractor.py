@@ -1,5 +1,6 @@
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def edit(folder, change):
     path.write_text(json.dumps(stated))
 
 
+def replace_weights(saved, state):
+    """Put other weights in a saved network's folder, with their digest."""
+    file = saved / "weights.safetensors"
+    save_file(state, file)
+    edit(saved, lambda stated: stated["digests"].update({file.name: sha256(file.read_bytes()).hexdigest()}))
+
+
 def digits(n=300):
     return Digits(split="test").read(torch.arange(n))
 
@@ -54,7 +62,7 @@ def test_features_are_a_function_of_the_folder_wherever_it_is(classifier_run, sa
 def test_other_weights_are_another_extractor_with_another_name(classifier_run, saved):
     state = load_file(saved / "weights.safetensors")
     state["head.bias"][3] += 1e-3
-    save_file(state, saved / "weights.safetensors")
+    replace_weights(saved, state)
     run, other = ClassifierFeatures(classifier_run), ClassifierFeatures(saved)
     assert run.identity != other.identity and run.name != other.name
     assert run.name == f"classifier_{run.identity[:8]}"
@@ -140,7 +148,7 @@ def test_another_network_is_no_classifier(saved):
     table = {"type": "ddgan_mlp_discriminator", "width": 8}
     supplied = {"sample_shape": (2,), "image_shape": (2,), "num_classes": None, "schedule": None}
     network = plugins.load().registry.create(torch.nn.Module, table, supplied=supplied, where=str)
-    save_file(network.state_dict(), saved / "weights.safetensors")
+    replace_weights(saved, network.state_dict())
     edit(saved, lambda stated: stated.update(network=table, sample_shape=[2]))
     with pytest.raises(CheckpointError, match="which is not a classifier"):
         ClassifierFeatures(saved)
