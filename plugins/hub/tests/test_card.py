@@ -1,6 +1,7 @@
 """The model card in a pipeline folder: true, readable for the Hub, never written over somebody's words."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -91,6 +92,22 @@ def test_an_edited_card_stays_and_that_is_said(run: Path) -> None:
     )
     assert resumed.exit_code == 0, resumed.output
     assert toolkit.load(run).saved.steps == 5 and path.read_text() == mine
+
+
+def test_a_folder_of_diffusers_alone_gets_no_card(run: Path) -> None:
+    for name in ("README.md", "pipeline.json"):
+        (run / "pipeline" / name).unlink()
+    done = cost(run)
+    assert done.exit_code == 0 and "failed" not in done.output
+    assert not (run / "pipeline" / "README.md").exists()
+
+
+def test_a_card_reads_no_pipe_and_no_link(run: Path) -> None:
+    (run / "cost.json").symlink_to("/etc/passwd")
+    assert "## Cost" not in card_of(run / "pipeline", run)
+    (run / "recipe.toml").unlink()
+    os.mkfifo(run / "recipe.toml")
+    assert "## Training" not in card_of(run / "pipeline", run)
 
 
 def test_a_card_that_was_not_edited_follows_the_weights(run: Path) -> None:

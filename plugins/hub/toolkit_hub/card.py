@@ -36,6 +36,8 @@ def card_of(folder: Path, run: Path | None = None) -> str:
 
 def refresh_card(folder: Path, run: Path | None) -> None:
     """Write the card of a pipeline folder; one that somebody has edited stays as it is, and that is said."""
+    if not (folder / "pipeline.json").is_file():
+        return  # a folder of another library's, whose card is not ours to write
     if kept_card(folder) is not None:
         say(f"{folder / CARD}: was edited, and stays as it is", "note")
         return
