@@ -240,6 +240,25 @@ def test_resume_auto_starts_goes_on_and_has_nothing_to_do(write: Write, run: Pat
     assert "another recipe" in refused(train(write(), "run.seed=3", flags=auto))
 
 
+def test_a_run_that_ends_while_another_start_waits_for_its_folder_is_not_replaced(
+    write: Write, done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = (done / "run.json").read_text()
+    (done / "run.json").write_text('{"status": "running", "step": 0}')
+    shutil.move(done / "checkpoints", "elsewhere")
+    claim = RunFolder.claim
+
+    def claimed(folder: RunFolder, **how: bool) -> None:
+        shutil.move("elsewhere", done / "checkpoints")
+        (done / "run.json").write_text(state)
+        claim(folder, **how)
+
+    before = (done / "pipeline/pipeline.json").stat().st_ino
+    monkeypatch.setattr(RunFolder, "claim", claimed)
+    finished(write(), flags=("--resume", "auto"))
+    assert (done / "pipeline/pipeline.json").stat().st_ino == before
+
+
 def test_a_deliberate_change_is_said_recorded_and_goes_on(write: Write, done: Path) -> None:
     new = ["optimizers.denoiser.lr=0.5", "run.batch_size=16", "run.micro_batch_size=8"]
     allow = ("--resume", "--change", "optimizers.denoiser.lr")

@@ -69,11 +69,15 @@ class Beginning:
         Raises:
             ToolkitError: if the run cannot be resumed, or is another one's, or is finished.
         """
+        self._decide()
+        if self.how != FINISHED:
+            self._folder.claim(resume=self.how == RESUMED, overwrite=self.how == REPLACED)
+            self._decide()  # again, now that nobody else writes: the run may have ended meanwhile
+
+    def _decide(self) -> None:
         if self._resume and not (self._resume == "auto" and not self._folder.recipe.is_file()):
             self.changes = self._refuse_another_recipe()
             self.how = self._resumed()
-        if self.how != FINISHED:
-            self._folder.claim(resume=self.how == RESUMED, overwrite=self.how == REPLACED)
 
     def _resumed(self) -> str:
         step, last = self._folder.finished(), last_step(self._options)
