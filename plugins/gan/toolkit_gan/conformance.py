@@ -46,6 +46,14 @@ penalty_every = 3
 dequantise = 0.01
 instance_noise = 0.1
 """
+R3GAN = """
+type = "gan"
+loss = "relativistic"
+r1_gamma = 0.1
+r2_gamma = 0.1
+slopes = "finite_differences"
+fakes_per_real = 2
+"""
 BATCH = "its last block is told how much the images of a batch differ, as published"
 
 
@@ -98,6 +106,7 @@ def cases() -> list[testing.Case]:
     return [
         *result,
         testing.Case(Objective, "gan", recipe=RECIPE.format(**plain)),
+        testing.Case(Objective, "gan", recipe=RECIPE.format(**plain | {"objective": R3GAN})),
         *(
             testing.Case(
                 Objective, name, recipe=RECIPE.format(**options), declares={"check_micro_batches": why}

@@ -9,7 +9,17 @@ from torch import Tensor
 
 from toolkit import Batch, Chain, Denoiser, Loss, Objective, RecipeError, Step, Turn
 from toolkit_gan.interfaces import Discriminator
-from toolkit_gan.losses import Adversarial, Judge, discriminator_loss, generator_loss, gradient_penalty, r1
+from toolkit_gan.losses import (
+    Adversarial,
+    Judge,
+    Slopes,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    relativistic_loss,
+    squared_difference,
+    squared_slope,
+)
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -28,20 +38,24 @@ class GAN(Objective):
     a power iteration in each forward pass in training: results depend on the size of a micro-batch.
 
     Args:
-        loss: non_saturating, hinge or wasserstein; see `toolkit_gan.losses`.
+        loss: non_saturating, hinge, wasserstein or relativistic; see `toolkit_gan.losses`.
         n_dis: updates of the discriminator for one of the generator.
         fakes_per_real: images generated in the generator's turn for each of the batch size (SNGAN takes 2).
         gp_weight: weight of E (|grad D| - 1)^2 between real and generated images (Gulrajani et al. 2017, 10).
         r1_gamma: half of it is the weight of E |grad D|^2 at real images (Mescheder et al. 2018).
+        r2_gamma: half of it is the weight of E |grad D|^2 at generated images; R3GAN (Huang et al. 2024) is
+            the relativistic loss with as much of R1 as of R2.
+        slopes: how R1 and R2 are computed: "exact", or by "finite_differences", one more forward pass of
+            two batches instead of a gradient of a gradient. Their mean is the same to O(h^2), h = 0.01.
         drift: weight of E D(x)^2 at real images, which keeps a critic near 0 (Karras et al. 2018, 0.001).
-        penalty_every: take gp and r1 in one of so many updates of the discriminator, with so many
+        penalty_every: take gp, r1 and r2 in one of so many updates of the discriminator, with so many
             times the weight (lazy regularisation, Karras et al. 2020).
         dequantise: add U[0, dequantise) to real images (SNGAN takes 1/128, one grey level).
         instance_noise: standard deviation of Gaussian noise added to all that the discriminator sees
             (Arjovsky & Bottou 2017).
 
     Raises:
-        ValueError: if the schedule is not one step from pure noise.
+        ValueError: if the schedule is not one step from pure noise, or finite differences are of nothing.
     """
 
     roles = {"generator": Denoiser, "discriminator": Discriminator}
@@ -55,6 +69,8 @@ class GAN(Objective):
         fakes_per_real: Count = 1,
         gp_weight: Weight = 0.0,
         r1_gamma: Weight = 0.0,
+        r2_gamma: Weight = 0.0,
+        slopes: Slopes = "exact",
         drift: Weight = 0.0,
         penalty_every: Count = 1,
         dequantise: Weight = 0.0,
@@ -66,15 +82,19 @@ class GAN(Objective):
                 'a one-shot GAN needs a chain of one step from pure noise: [schedule] type = "betas", '
                 "betas = [1.0]"
             )
+        if slopes != "exact" and not r1_gamma + r2_gamma:
+            raise ValueError(f'slopes = "{slopes}" is of R1 and R2: r1_gamma and r2_gamma are both 0')
         self.loss, self.n_dis, self.fakes_per_real = loss, n_dis, fakes_per_real
-        self.gp_weight, self.r1_weight, self.penalty_every = gp_weight, r1_gamma / 2, penalty_every
+        self.gp_weight, self.penalty_every = gp_weight, penalty_every
+        self.slope_weights, self.slopes = {"r1": r1_gamma / 2, "r2": r2_gamma / 2}, slopes
         self.drift, self.dequantise, self.instance_noise = drift, dequantise, instance_noise
 
     def turns(self) -> tuple[Turn, ...]:
+        exact = self.slopes == "exact" and any(self.slope_weights.values())
         return (
             Turn(
                 "discriminator", ("discriminator",), self._discriminator_turn, times=self.n_dis,
-                second_order=("discriminator",) if self.gp_weight + self.r1_weight > 0 else (),
+                second_order=("discriminator",) if exact or self.gp_weight else (),
             ),
             Turn("generator", ("generator",), self._generator_turn),
         )  # fmt: skip
@@ -102,10 +122,12 @@ class GAN(Objective):
 
     def _pair(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
         """Real and generated images as the discriminator sees them."""
-        real, fake = batch.images, self.fakes(batch, step)
-        if self.dequantise:
-            real = real + self.dequantise * torch.rand_like(real)
-        return self._noised(real), self._noised(fake)
+        fake = self.fakes(batch, step)
+        return self._seen(batch.images), self._noised(fake)
+
+    def _seen(self, real: Tensor) -> Tensor:
+        """Real images as the discriminator sees them."""
+        return self._noised(real + self.dequantise * torch.rand_like(real) if self.dequantise else real)
 
     def _judged(self, real: Tensor, fake: Tensor) -> Loss:
         """The discriminator's loss from its logits, without penalties."""
@@ -113,23 +135,29 @@ class GAN(Objective):
         return Loss(discriminator_loss(self.loss, real, fake), logs)
 
     def _penalties(
-        self, judge: Judge, real: Tensor, fake: Tensor, step: Step
+        self, real: Tensor, fake: Tensor, label: Tensor | None, step: Step
     ) -> dict[str, tuple[float, Tensor]]:
         """The penalties on the slope that are due in this update, with their weights."""
         result = {}
         if (step.number * self.n_dis + step.repetition) % self.penalty_every == 0:
-            with step.float32():  # bf16 would spoil a gradient of a gradient
+            judge = judge_of(step, label)
+            with step.float32():  # bf16 would spoil a gradient of a gradient, and a small difference
                 if self.gp_weight:
                     result["gp"] = self.gp_weight * self.penalty_every, gradient_penalty(judge, real, fake)
-                if self.r1_weight:
-                    result["r1"] = self.r1_weight * self.penalty_every, r1(judge, real)
+                for (name, weight), x in zip(self.slope_weights.items(), (real, fake), strict=True):
+                    if weight and self.slopes == "exact":
+                        result[name] = weight * self.penalty_every, squared_slope(judge, x)
+                    elif weight:
+                        of_both = judge_of(step, repeated(label, 2))
+                        result[name] = weight * self.penalty_every, squared_difference(of_both, x)
         return result
 
     def _discriminator_turn(self, batch: Batch, step: Step) -> Loss:
         real, fake = self._pair(batch, step)
         judge = judge_of(step, batch.labels)
         real_logits, fake_logits = logits_of(judge, real, fake)
-        loss, penalties = self._judged(real_logits, fake_logits), self._penalties(judge, real, fake, step)
+        loss = self._judged(real_logits, fake_logits)
+        penalties = self._penalties(real, fake, batch.labels, step)
         if self.drift:
             penalties["drift"] = self.drift, real_logits.square().mean()
         total = loss.total + sum(weight * value for weight, value in penalties.values())
@@ -139,7 +167,11 @@ class GAN(Objective):
         fake = self.fakes(batch, step, self.fakes_per_real)
         judge = judge_of(step, repeated(batch.labels, self.fakes_per_real))
         logits = judge(self._noised(fake)).float()
-        return Loss(generator_loss(self.loss, logits), {"fake": logits.mean()})
+        if self.loss != "relativistic":
+            return Loss(generator_loss(self.loss, logits), {"fake": logits.mean()})
+        with step.no_grad():
+            real = judge(self._seen(torch.cat([batch.images] * self.fakes_per_real))).float()
+        return Loss(relativistic_loss(real, logits), {"fake": logits.mean(), "real": real.mean()})
 
     def _held_out(self, batch: Batch, step: Step) -> Loss:
         """The discriminator's loss on images it was not trained on: the higher, the more it overfits."""
