@@ -103,6 +103,19 @@ def test_squared_slope_of_a_discriminator_equals_finite_differences():
     assert torch.allclose(slope, squares, rtol=1e-5)
 
 
+def test_r1_by_finite_differences_has_the_mean_of_the_exact_one_and_is_of_first_order():
+    def taken(slopes):
+        judge = Quadratic(0.7)
+        objective = DDGAN(vp_sde(4), r1_gamma=0.1, r1_slopes=slopes)
+        networks, images = {"denoiser": Constant(), "discriminator": judge}, torch.zeros(20_000, 1, 2, 2)
+        r1 = take(objective, "discriminator", networks, images=images).logs["r1"].item()
+        return r1, judge.a.grad.item(), objective.turns()[0].second_order
+
+    (exact, slope, twice), (estimate, its_slope, once) = taken("exact"), taken("finite_differences")
+    assert estimate == pytest.approx(exact, rel=0.05) and its_slope == pytest.approx(slope, rel=0.05)
+    assert (twice, once) == (("discriminator",), ())
+
+
 def test_at_the_initial_weights_both_networks_are_undecided():
     networks = networks_of("discriminator")
     objective = DDGAN(vp_sde(4), r1_gamma=0.05)
