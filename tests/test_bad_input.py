@@ -105,6 +105,7 @@ def test_an_image_that_is_skipped_in_measuring_is_named_too(write: Write, late: 
     assert "another example stands in its place" in output and output.count("80.jpg (image file is tr") == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_an_image_ended_goes_on_without_it(write: Write, late: Path) -> None:
     data = f'data={{type="folder", path="{late}"}}'
     sizes = ("run.batch_size=8", "checkpoints.every=1", "data.in_memory_mb=0", "run.steps=12")

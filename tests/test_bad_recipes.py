@@ -235,6 +235,7 @@ def test_a_process_says_the_same_and_exits_with_2(mistake: Mistake) -> None:
 GENERATOR = Path(__file__).parent.parent / "benchmarks" / "bad_recipes.py"
 
 
+@pytest.mark.slow
 def test_packaged_recipes_that_are_altered_at_random_are_refused_or_valid() -> None:
     """A sample of the 300 that the benchmark tries, in a process whose memory it limits."""
     done = subprocess.run(

@@ -19,6 +19,8 @@ from toolkit.errors import CheckpointError
 from toolkit.files import digest
 from toolkit.hf.autoencoder import DiffusersAutoencoder
 
+pytestmark = pytest.mark.slow  # runs, by the dozen
+
 TRAINED = '[encoder]\nfrom_run = "coder"\n'
 CODER = """
 [run]

@@ -42,6 +42,7 @@ def pictures(target: Path, text: str) -> None:
 @pytest.mark.parametrize(("write", "before"), [
     (folder_of, "old"), (write_text, "old"), (pictures, "old"), (folder_of, None),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_a_replacement_killed_at_any_operation_is_complete_or_undone_by_the_next_command(
     tmp_path: Path, write: Callable[[Path, str], None], before: str | None
 ) -> None:

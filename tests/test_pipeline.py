@@ -201,6 +201,7 @@ def test_the_seed_of_an_image_is_its_number_more(made: Callable[[], Pipeline]) -
         assert torch.equal(late, together(pipeline, 4, seed=7))
 
 
+@pytest.mark.slow
 def test_a_compiled_pipeline_draws_the_same_and_compiles_for_one_batch_size() -> None:
     graphs = []
 

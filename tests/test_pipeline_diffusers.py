@@ -302,6 +302,7 @@ def test_a_damaged_foreign_folder_is_refused_by_the_name_of_the_file() -> None:
     assert "scheduler_config.json: cannot be read" in refusal(folder)
 
 
+@pytest.mark.slow
 def test_the_unet_comes_alone_and_is_diffusers_own() -> None:
     """Its packages import all transformers, scipy and torchvision: a second of each command's start."""
     script = (

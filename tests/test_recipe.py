@@ -253,6 +253,7 @@ keys = st.lists(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(keys, junk), min_size=1, max_size=4))
+@pytest.mark.slow
 def test_any_mutation_of_a_recipe_resolves_or_is_a_recipe_error(changes):
     tables = tomllib.loads(RECIPE)
     for path, value in changes:

@@ -173,6 +173,7 @@ def test_unset_removes_what_parents_state():
     assert read_layers("b.toml", ['unset=["t"]']).values == {"e": {}}
 
 
+@pytest.mark.slow
 def test_many_tables_are_merged_in_seconds(folder):
     count = 20_000
     for name, header in (

@@ -300,6 +300,7 @@ def test_checkpoints_on_another_disk_are_resumed_and_not_overwritten(write: Writ
     assert (done / "pipeline" / ".DS_Store").exists() and not list(done.rglob(".writing-*"))
 
 
+@pytest.mark.slow
 def test_a_grid_that_a_kill_left_out_is_made_up_for(write: Write, run: Path) -> None:
     options = ["samples.every=2", "checkpoints.every=2", "run.measure_every=2"]
     finished(write(), *options)

@@ -19,6 +19,8 @@ from toolkit.data.reading import STOP_SIGNALS
 from toolkit.training.launch import stop_signals
 from toolkit.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow  # runs, by the dozen
+
 Write = Callable[..., Path]
 BRITTLE = 'objective={type="brittle", at=3}'
 
@@ -129,7 +131,6 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert all(bool(t.isfinite().all()) for t in load_file(last / "networks/denoiser.safetensors").values())
 
 
-@pytest.mark.slow
 def test_a_signal_to_the_whole_process_group_stops_a_run_whose_data_is_read_by_workers(
     write: Write, run: Path
 ) -> None:

@@ -93,6 +93,7 @@ class Trap:
 # Loading a pipeline
 
 
+@pytest.mark.slow
 def test_loading_unpickles_nothing_and_imports_nothing_from_the_folder(
     saved: Path, imported: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def small():
     return {name: torch.randn(p.shape) for name, p in official_parameters(model).items()}
 
 
+@pytest.mark.slow
 def test_every_tensor_of_the_file_arrives_under_its_name(state, folder):
     parameters = official_parameters(toolkit.load(str(folder)).denoiser.model)
     assert parameters.keys() == {name.removeprefix("module.") for name in state}
@@ -109,6 +110,7 @@ def test_every_block_is_of_the_official_kind_at_its_index():
     assert blocks == [(f"all_modules.{index}", kind) for index, kind, *_ in official]
 
 
+@pytest.mark.slow
 def test_the_imported_pipeline_samples_in_the_four_steps_of_the_one_run_with_these_shapes(folder):
     pipeline = toolkit.load(str(folder))
     assert pipeline.calls == 4 and isinstance(pipeline.denoiser.model, StyledUNet)

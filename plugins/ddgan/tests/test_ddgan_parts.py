@@ -136,6 +136,7 @@ def test_published_generator_refuses_attention_that_no_level_would_have():
         PublishedGenerator(vp_sde(4), (1, 28, 28), (8, 8, 8))
 
 
+@pytest.mark.slow
 def test_finding_the_plugin_does_not_import_diffusers():
     code = "import sys, toolkit_ddgan; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -141,6 +141,7 @@ def state(folder):
 
 
 @pytest.mark.parametrize("stop", [2, 5, 6])  # at the first level, in the middle of a fade, at its end
+@pytest.mark.slow
 def test_a_run_resumed_at_any_stage_ends_at_the_bits_of_an_unbroken_one(stop, tmp_path):
     (tmp_path / "r.toml").write_text(TINY_PROGRESSIVE)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
@@ -157,6 +158,7 @@ def test_a_run_resumed_at_any_stage_ends_at_the_bits_of_an_unbroken_one(stop, tm
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize(("steps", "stage"), [(2, 0.0), (6, 2 / 3), (8, 1.0)])
+@pytest.mark.slow
 def test_a_run_that_stopped_on_its_way_samples_at_its_stage(steps, stage, precision, tmp_path):
     (tmp_path / "r.toml").write_text(TINY_PROGRESSIVE)
     given = (f"run.out={tmp_path / 'run'}", f"run.steps={steps}", f"run.precision={precision}")

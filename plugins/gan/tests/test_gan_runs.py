@@ -18,6 +18,8 @@ from toolkit import Batch, Loss, Pipeline, RecipeError, Step, Turn, load
 from toolkit.cli import main
 from toolkit.randomness import generators_for
 
+pytestmark = pytest.mark.slow  # runs, by the dozen
+
 METHODS = pytest.mark.parametrize("method", TINY)
 
 
@@ -151,7 +153,6 @@ def networks(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{path.stem}.{name}": t for path in found for name, t in load_file(path).items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TINY, "progressive"])
 def test_networks_have_the_same_bits_for_any_number_of_processes(both: Path, name: str) -> None:
     """Running statistics, and the vectors of spectral norm, are the mean over those of all micro-batches."""

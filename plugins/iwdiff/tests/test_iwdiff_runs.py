@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 
 from toolkit.cli import main
 
+pytestmark = pytest.mark.slow  # runs, by the dozen
+
 RECIPE = """
 [run]
 batch_size = 8

@@ -112,6 +112,7 @@ def test_channels_last_changes_the_memory_order_and_not_the_prediction() -> None
     assert torch.allclose(usual(X, T).noise, last(X, T).noise, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_importing_the_plugin_does_not_import_diffusers() -> None:
     code = "import sys, toolkit_mbconv; print('diffusers' in sys.modules)"
     assert (

@@ -24,6 +24,8 @@ from toolkit_report.facts import number, time_unit, train_seconds, train_speed
 from toolkit_report.figures import Picture, literal, styles, write
 from toolkit_report.plots import series, spans_decades
 
+pytestmark = pytest.mark.slow  # runs, by the dozen
+
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 POINTS = """
