@@ -111,7 +111,7 @@ def report(folders: tuple[Path, ...], out: Path, png: Path | None, samples: int,
 @click.command(short_help="Measure what a trained model costs.")
 @click.argument("source", metavar="RUN")
 @click.option(
-    "--batch-size", default=16, show_default=True, type=click.IntRange(min=1), help="Images drawn at once."
+    "--batch-size", default=16, show_default=True, type=click.IntRange(1, 2**16), help="Images drawn at once."
 )
 @click.option(
     "--seconds", default=5.0, show_default=True, type=click.FloatRange(min=0),
