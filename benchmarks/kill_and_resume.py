@@ -96,15 +96,21 @@ def start(recipe: Path, run: Path) -> int:
     flags = ["--overwrite"] if (run / "recipe.toml").exists() else []
     if any(run.glob("checkpoints/step-*")):
         flags = ["--resume"]
+    return command(run.parent, ["train", str(recipe), "--set", f"run.out={run}", *flags], log_of(run))
+
+
+def command(folder: Path, words: list[str], log: Path) -> int:
+    """Begin a command in a folder, in a process of its own; returns its id."""
     process = os.fork()
     if process:
         return process
     code = 1
     try:
-        log = os.open(log_of(run), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        toolkit(["train", str(recipe), "--set", f"run.out={run}", *flags])
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(folder)
+        toolkit(words)
     except SystemExit as end:
         code = int(end.code or 0)
     except BaseException:
@@ -211,29 +217,9 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 VARYING = ("environment.json", "run.json", "metrics.jsonl", ".lock", "README.md", "cost.json", "recipe.toml")
 
 
-def command(folder: Path, words: list[str]) -> int:
-    """Begin a command in a folder, in a process of its own; returns its id."""
-    process = os.fork()
-    if process:
-        return process
-    code = 1
-    try:
-        log = os.open(log_of(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.chdir(folder)
-        toolkit(words)
-    except SystemExit as end:
-        code = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
 def done(folder: Path, words: list[str]) -> float:
     """Do a command, which must go well; returns the seconds that it took."""
-    before, process = time.monotonic(), command(folder, words)
+    before, process = time.monotonic(), command(folder, words, log_of(folder))
     while not ended(process, log_of(folder)):
         time.sleep(0.002)
     return time.monotonic() - before
@@ -256,7 +242,7 @@ def struck(folder: Path, name: str, number: int, moment: float, whole: dict[str,
     """End a command by a signal at a moment; what was wrong afterwards, or ""."""
     target, words = COMMANDS[name]
     before = {place: state(folder / place) for place in ("run", "saved", "images")}
-    process = command(folder, words)
+    process = command(folder, words, log_of(folder))
     time.sleep(moment)
     os.kill(process, number)
     os.waitpid(process, 0)

@@ -12,6 +12,7 @@ from toolkit.diffusion.guidance import Ask, Guidance
 from toolkit.diffusion.prediction import Prediction, Target, refuse_target
 from toolkit.diffusion.sampler import Denoise, Noise, Sampler, walk
 from toolkit.diffusion.sampler import Step as SamplerStep
+from toolkit.diffusion.samplers import Heun
 from toolkit.diffusion.schedule import NoiseSchedule, Scale, Steps, Time
 from toolkit.diffusion.start import Start
 from toolkit.diffusion.timesteps import TimestepSampler
@@ -57,16 +58,16 @@ from toolkit.training.optimizers import LRSchedule
 __all__ = [
     "TARGETS", "UNET_LIMITS", "Ask", "Batch", "Batches", "Chain", "CheckpointError", "Component",
     "Continuous", "DataError", "DataSource", "Default", "Denoise", "Denoiser", "DenoisingLoss",
-    "DenoisingObjective", "Encoder", "FeatureExtractor", "Features", "Guidance", "Importer", "LRSchedule",
-    "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective", "Outside", "Pipeline",
-    "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive", "Prediction", "Rate",
-    "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "SamplingError", "Saved",
-    "SavedNetwork", "ScalarSchedule", "Scale", "Score", "SquaredError", "Start", "Step", "Steps", "Subject",
-    "Target", "Time", "TimestepSampler", "ToolkitError", "TrainedEncoder", "TrainingError", "Turn",
-    "UnreadableImages", "Weighting", "at_step", "check_unet", "copy_weights", "generators_for", "hookimpl",
-    "initialise_xavier", "kept_timesteps", "load", "load_network", "load_plugins", "locate", "options_from",
-    "published_settings", "randn", "read_data", "read_recipe", "refuse_target", "to_float", "to_grid",
-    "to_image", "to_uint8", "unet_shapes", "walk",
+    "DenoisingObjective", "Encoder", "FeatureExtractor", "Features", "Guidance", "Heun", "Importer",
+    "LRSchedule", "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective", "Outside",
+    "Pipeline", "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive", "Prediction",
+    "Rate", "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "SamplingError",
+    "Saved", "SavedNetwork", "ScalarSchedule", "Scale", "Score", "SquaredError", "Start", "Step", "Steps",
+    "Subject", "Target", "Time", "TimestepSampler", "ToolkitError", "TrainedEncoder", "TrainingError",
+    "Turn", "UnreadableImages", "Weighting", "at_step", "check_unet", "copy_weights", "generators_for",
+    "hookimpl", "initialise_xavier", "kept_timesteps", "load", "load_network", "load_plugins", "locate",
+    "options_from", "published_settings", "randn", "read_data", "read_recipe", "refuse_target", "to_float",
+    "to_grid", "to_image", "to_uint8", "unet_shapes", "walk",
 ]  # fmt: skip
 
 

@@ -148,13 +148,14 @@ def walk(
 
         return denoise
 
-    fine = [x.isfinite().all()]
+    fine = [x.isfinite().all()] if finite else []
     for t, s in pairwise(times):
         # A CPU knows at once; asking an accelerator in every step would make it wait for each.
         if finite and x.device.type == "cpu" and not fine[-1]:
             break
         x = step(denoise_towards(s), x, t, s, noise)
-        fine.append(x.isfinite().all())
+        if finite:
+            fine.append(x.isfinite().all())
     if finite and not all(known := torch.stack(fine).tolist()):
         _refuse_infinite(known.index(False), times)
     if latents is not None and calls != len(latents):

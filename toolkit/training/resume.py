@@ -72,7 +72,8 @@ class Beginning:
         self._decide()
         if self.how != FINISHED:
             self._folder.claim(resume=self.how == RESUMED, overwrite=self.how == REPLACED)
-            self._decide()  # again, now that nobody else writes: the run may have ended meanwhile
+            if self._resume == "auto":
+                self._decide()  # again, now that nobody else writes: the run may have ended meanwhile
 
     def _decide(self) -> None:
         if self._resume and not (self._resume == "auto" and not self._folder.recipe.is_file()):

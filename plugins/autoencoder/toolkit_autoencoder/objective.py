@@ -76,8 +76,7 @@ class Autoencoding(Objective):
         steps, first, second = self.spread
         network.scale.copy_(torch.where(steps > 0, (second - first**2).clamp(min=1e-12).rsqrt(), 1.0))
         mean, log_variance = network.posterior(batch.images)
-        z = mean + (log_variance / 2).exp() * torch.randn_like(mean)
-        images = network.reconstruct(z)
+        images = network.reconstruct(drawn(mean, log_variance))
         l1, kl = (batch.images - images).abs().mean(), divergence(mean, log_variance)
         kl_weight = at_step(self.kl_weight, step.number)
         total = l1 + kl_weight * kl.sum(1).mean() / batch.images[0].numel()
@@ -96,8 +95,7 @@ class Autoencoding(Objective):
         if step.number < self.adversary_start:  # a zero gradient, which moves nothing, for nothing
             return Loss(torch.stack([p.sum() for p in discriminator.parameters()]).sum() * 0)
         with step.no_grad():
-            mean, log_variance = network.posterior(batch.images)
-            fake = network.reconstruct(mean + (log_variance / 2).exp() * torch.randn_like(mean))
+            fake = network.reconstruct(drawn(*network.posterior(batch.images)))
         on_real, on_fake = discriminator(batch.images), discriminator(fake)
         loss = (relu(1 - on_real).mean() + relu(1 + on_fake).mean()) / 2
         return Loss(loss, {"real": on_real.mean(), "fake": on_fake.mean()})
@@ -114,6 +112,11 @@ class Autoencoding(Objective):
             "latent_std": (network.scale * flat).std(),
         }
         return Loss((batch.images - images).abs().mean(), logs)
+
+
+def drawn(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """z ~ N(mean, exp(log variance))."""
+    return mean + (log_variance / 2).exp() * torch.randn_like(mean)
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from toolkit import Continuous, Denoise, Noise, Rate, Sampler, SamplerStep
+from toolkit import Continuous, Denoise, Heun, Noise, Rate, Sampler, SamplerStep
 from toolkit_edm.path import refuse_unless_time_is_sigma
 
 MOST = math.sqrt(2) - 1  # no more noise is added than there is (Karras et al. 2022, algorithm 2)
@@ -42,14 +42,12 @@ class ChurnedHeun(Sampler):
             raise ValueError(f"s_min {s_min:g} must not be above s_max {s_max:g}")
 
     def stepper(self) -> SamplerStep:
+        heun = Heun(self.schedule).stepper()
+
         def step(denoise: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> Tensor:
             if self.churn and self.s_min <= t <= self.s_max:
                 raised = (1 + self.churn) * t
                 x_t, t = x_t + self.s_noise * math.sqrt(raised**2 - t**2) * noise(), raised
-            flow = denoise(x_t, t, t).flow
-            x_s = x_t + (s - t) * flow
-            if s == self.schedule.clean:
-                return x_s
-            return x_t + (s - t) * (flow + denoise(x_s, s, s).flow) / 2
+            return heun(denoise, x_t, t, s, noise)
 
         return step

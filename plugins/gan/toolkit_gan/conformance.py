@@ -99,8 +99,8 @@ def cases() -> list[testing.Case]:
         "generator": "",
         "discriminator": "spectral_norm = false",
     }
-    told = "conditional = true\nattention = [4]"
-    sagan = plain | {"generator": "conditional = true\nspectral_norm = true", "discriminator": told}
+    attentive = "conditional = true\nattention = [4]"
+    sagan = plain | {"generator": "conditional = true\nspectral_norm = true", "discriminator": attentive}
     growing = {"objective": 'type = "progressive_gan"\nphase_images = 10', "family": "progressive"}
     growing |= {"generator": "", "discriminator": ""}
     return [
