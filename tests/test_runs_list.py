@@ -106,6 +106,7 @@ def test_a_value_that_no_run_writes_makes_its_run_unreadable_and_no_other(
 @pytest.mark.parametrize("line", [
     b'{"step": 3, "denoiser/loss": 1.\xff5}', b'{"step": 3, "denoiser/loss": [1]}', b'{"step": 1e400}', b"[]",
     b'{"step": 3, "denoiser/loss": "1"}', b'{"step": 3, "denoiser/loss": 1' + b"0" * 400 + b"}", b"[" * 9000,
+    b'{"ste\xf0": 3}', b'{"step": 3, "denoiser/l\xefss": 1}', b'{"denoiser/loss": 1}',
 ])  # fmt: skip
 def test_damaged_lines_of_the_metrics_are_left_out_and_counted(run: Path, line: bytes) -> None:
     path = run / "metrics.jsonl"

@@ -146,7 +146,7 @@ class RunFolder:
     def done(self, step: int) -> set[str]:
         """Of what is due after that step, what has been done: its "log", "measure" and "grid"."""
         records, _ = read_records(self.metrics)
-        names = {name for record in records if record.get("step") == step for name in record}
+        names = {name for record in records if record["step"] == step for name in record}
         grid = self.samples / f"{step_name(step)}.png"
         done = {"log"} if "images_per_second" in names else set()
         done |= {"measure"} if any(name.startswith("held_out/") for name in names) else set()
@@ -159,7 +159,7 @@ class RunFolder:
     def forget_after(self, step: int) -> int:
         """Drop the records of steps that a resumed run takes again; returns how many lines were damaged."""
         records, damaged = read_records(self.metrics)
-        kept = [record for record in records if (record.get("step") or 0) <= step]
+        kept = [record for record in records if record["step"] <= step]
         if records or damaged:
             write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
         return damaged

@@ -205,7 +205,7 @@ def read_run(folder: Path) -> RunSummary:
     status, step, written = state.status, state.step, state.time
     records, damaged = read_records(folder / "metrics.jsonl")
     if status == "running":
-        step = max([step, *(int(record.get("step") or 0) for record in records)])
+        step = max([step, *(record["step"] for record in records)])
         status = _held(folder / LOCK)
     if (folder / "metrics.jsonl").exists():
         written = max(written, (folder / "metrics.jsonl").stat().st_mtime)
@@ -292,10 +292,15 @@ def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _record(line: str) -> dict[str, Any] | None:
-    """The numbers by name in a line; None if it has none, or anything else."""
+    """The numbers by name in a line, the step among them; None if it has anything else, also in a name."""
     try:
         record = json.loads(line)
-        usable = isinstance(record, dict) and all(v is None or math.isfinite(v) for v in record.values())
+        usable = (
+            "\N{REPLACEMENT CHARACTER}" not in line  # for a byte that is not text; we write ASCII
+            and isinstance(record, dict)
+            and isinstance(record.get("step"), int)
+            and all(v is None or math.isfinite(v) for v in record.values())
+        )
     except (ValueError, TypeError, OverflowError, RecursionError):
         return None
     return record if usable else None
