@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from tiny import TINY_DDGAN, TINY_DDPM
 
 from toolkit.hf.torchvision import define_missing_operators
@@ -16,6 +17,8 @@ from toolkit.hf.torchvision import define_missing_operators
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask the network for anything
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # bits are promised on a CPU; benchmarks/gpu.py is for GPUs
 define_missing_operators()
+settings.register_profile("gate", derandomize=True)  # --hypothesis-profile=default searches further
+settings.load_profile("gate")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: threads that wait for each other cost time
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

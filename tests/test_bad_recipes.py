@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tiny import TINY_DDPM
 
@@ -185,6 +185,13 @@ flags = st.sampled_from([
     f'networks.denoiser.init_from="{"x" * 5000}"', 'networks.denoiser.init_from="\\u0000"', "run.\udcff=1",
 ]).map(flagged) | st.text(max_size=8).filter(lambda text: "=" not in text).map(flagged)  # fmt: skip
 
+NO_PATHS = ["x" * 5000, "/".join(["x" * 200] * 21), "/tmp" + f"/{'x' * 200}" * 20 + f"/{'y' * 50}"]
+
+
+def weights_at(option: str, path: str) -> Mistake:
+    return Mistake(TINY_DDPM.encode(), (f'networks.denoiser.{option}="{path}"',), where=f"--set networks.denoiser.{option}=")
+
+
 mistakes = (
     wrong_values | huge_numbers | unknown_keys | unknown_tables | misspelt_keys | misspelt_types
     | misspelt_tables | extends | encodings | syntax | flags
@@ -208,6 +215,11 @@ def is_refused(code: int, output: str, where: str) -> None:
 @pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mistake=mistakes)
+@example(mistake=weights_at("init_from", NO_PATHS[0]))
+@example(mistake=weights_at("init_from", NO_PATHS[1]))
+@example(mistake=weights_at("init_from", NO_PATHS[2]))
+@example(mistake=weights_at("from_run", NO_PATHS[0]))
+@example(mistake=weights_at("from_run", NO_PATHS[2]))
 def test_any_mistake_in_a_recipe_is_refused_with_its_place(mistake: Mistake) -> None:
     result = CliRunner().invoke(main, write(mistake))
     if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -530,6 +530,8 @@ def read_weights(
         folder, state = _state(source, network, registry, role, weights)
     except CheckpointError as error:
         raise refuse(str(error)) from None
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise refuse(f"{error.filename or source}: {error.strerror or error}") from None
     if mismatch(network.state_dict(), state) is None:
         _verify(folder, refuse)
     fill(network, state, folder, refuse)

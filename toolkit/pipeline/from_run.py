@@ -88,13 +88,17 @@ def saved_network(path: Path) -> Saved:
     """The `Saved` of the network in a run, pipeline or network folder.
 
     Raises:
-        CheckpointError: if there is no network, if there are several, or if it is damaged.
+        CheckpointError: if there is no network, if there are several, if it is damaged, or if the system does
+            not let us look there.
         PluginError: naming a plugin that it needs.
     """
-    for folder in (path, path / "pipeline"):
-        if (folder / "pipeline.json").is_file():
-            return read_saved(folder / "pipeline.json", load())
-    return read_saved(locate_network(path) / "network.json", load())
+    try:
+        for folder in (path, path / "pipeline"):
+            if (folder / "pipeline.json").is_file():
+                return read_saved(folder / "pipeline.json", load())
+        return read_saved(locate_network(path) / "network.json", load())
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or path}: {error.strerror or error}") from None
 
 
 def refuse_misfit(
