@@ -94,7 +94,9 @@ def test_the_adversary_counts_as_much_as_the_error_at_the_last_layer() -> None:
 
 
 def test_the_discriminator_begins_at_its_step(tmp_path: Any) -> None:
-    text = AUTOENCODER.replace("[objective]", "[objective]\nadversary_start = 2") + ADVERSARY
+    """Until then it is asleep: weight decay leaves it alone, and its optimizer has not counted a step."""
+    decaying = ADVERSARY.replace('type = "adam"', 'type = "adamw"\nweight_decay = 0.1')
+    text = AUTOENCODER.replace("[objective]", "[objective]\nadversary_start = 2") + decaying
     (tmp_path / "small.toml").write_text(text)
     recipe = resolve(read_layers(tmp_path / "small.toml"), plugins.load().registry)
     with Processes("cpu", "float32") as processes, session(recipe, processes, recipe.common(("run",))) as run:
@@ -105,4 +107,6 @@ def test_the_discriminator_begins_at_its_step(tmp_path: Any) -> None:
             run.trainer.step()
             same = [torch.equal(p, old) for p, old in zip(discriminator.parameters(), first, strict=True)]
             said.append((all(same), "autoencoder/adversary_weight" in run.trainer.take_logs()))
+        counted = run.trainer.training.optimizers["discriminator"].state_dict()["state"].values()
+        assert {int(state["step"]) for state in counted} == {2}
     assert said == [(True, False), (True, False), (False, True), (False, True)]

@@ -71,6 +71,15 @@ class Autoencoding(Objective):
         self.spread[1:] += share * (seen - self.spread[1:])
         self.spread[0] += 1
 
+    def asleep(self, step: Step) -> dict[str, set[str]]:
+        """The discriminator's parameters before it begins."""
+        if self.adversary_start is None or self._judged(step):
+            return {}
+        return {"discriminator": {name for name, _ in step.networks["discriminator"].named_parameters()}}
+
+    def _judged(self, step: Step) -> bool:
+        return self.adversary_start is not None and step.number >= self.adversary_start
+
     def _train(self, batch: Batch, step: Step) -> Loss:
         network: Autoencoder = step.networks["autoencoder"]
         steps, first, second = self.spread
@@ -81,7 +90,7 @@ class Autoencoding(Objective):
         kl_weight = at_step(self.kl_weight, step.number)
         total = l1 + kl_weight * kl.sum(1).mean() / batch.images[0].numel()
         logs = {"l1": l1, "kl": kl.mean()}
-        if self.adversary_start is not None and step.number >= self.adversary_start:
+        if self._judged(step):
             fooled = -step.networks["discriminator"](images).mean()
             weight = balance(l1, fooled, network.last_layer())
             total = total + self.adversary_weight * weight * fooled
@@ -91,9 +100,8 @@ class Autoencoding(Objective):
 
     def _judge(self, batch: Batch, step: Step) -> Loss:
         network, discriminator = step.networks["autoencoder"], step.networks["discriminator"]
-        assert self.adversary_start is not None
-        if step.number < self.adversary_start:  # a zero gradient, which moves nothing, for nothing
-            return Loss(torch.stack([p.sum() for p in discriminator.parameters()]).sum() * 0)
+        if not self._judged(step):
+            return Loss(torch.zeros(()))  # of no parameter: all of them are asleep
         with step.no_grad():
             fake = network.reconstruct(drawn(*network.posterior(batch.images)))
         on_real, on_fake = discriminator(batch.images), discriminator(fake)
