@@ -189,7 +189,8 @@ NO_PATHS = ["x" * 5000, "/".join(["x" * 200] * 21), "/tmp" + f"/{'x' * 200}" * 2
 
 
 def weights_at(option: str, path: str) -> Mistake:
-    return Mistake(TINY_DDPM.encode(), (f'networks.denoiser.{option}="{path}"',), where=f"--set networks.denoiser.{option}=")
+    key = f"networks.denoiser.{option}"
+    return Mistake(TINY_DDPM.encode(), (f'{key}="{path}"',), where=f"--set {key}=")
 
 
 mistakes = (

@@ -95,9 +95,6 @@ class UNet(UNetDenoiser):
             trains it.
         time_scale: the network gets time_scale x t; by default 1 on a chain, 1000 on a continuous path. The
             `rescale_timesteps` of improved DDPM is 1000 / T.
-        precondition: "edm" scales input and output as Karras et al. (2022, table 1) do, on their path; the
-            network then gets ln(sigma) / 4, and `prediction` has no effect.
-        sigma_data: the standard deviation of the data, for "edm".
         init: "torch" keeps torch's default; "zero_last" too, but each residual branch and the network end in
             zeros (Nichol & Dhariwal 2021); "xavier" draws weights as Ho et al. (2020) do: Xavier-uniform,
             biases zero, and at those ends nearly zero.
@@ -117,8 +114,6 @@ class UNet(UNetDenoiser):
         conditional: bool = False,
         null_class: bool = False,
         time_scale: Annotated[float, Field(gt=0)] | None = None,
-        precondition: Literal["edm"] | None = None,
-        sigma_data: Annotated[float, Field(gt=0)] = 0.5,
         init: Literal["torch", "zero_last", "xavier"] = "torch",
         attention_out_gain: Annotated[float, Field(ge=0)] | None = None,
         attention_heads: Positive | None = None,
@@ -134,21 +129,12 @@ class UNet(UNetDenoiser):
             raise ValueError(
                 f'attention_out_gain = {attention_out_gain} is for init = "xavier", not "{init}"'
             )
-        if precondition == "edm" and unet.get("time_embedding_type") == "fourier":
-            raise ValueError(
-                'time_embedding_type = "fourier" takes a logarithm, and precondition = "edm" gives it '
-                "ln(sigma) / 4, which is below 0 for small sigma"
-            )
         self.model: UNet2DModel = unet_class()(**shapes, **unet)
         self._schedule, self.prediction = schedule, prediction
         self._learned_variance, self.conditional, self.null_class = learned_variance, conditional, null_class
         self._time_scale = time_scale or (1.0 if schedule.discrete else 1000.0)
-        self._precondition, self._sigma_data = precondition, sigma_data
         self._target = TARGETS[prediction]
-        if precondition is None:
-            refuse_target(schedule, self._target)
-        elif schedule.discrete or float(schedule.alpha(torch.tensor(schedule.noisiest, device="cpu"))) != 1:
-            raise ValueError('precondition = "edm" is for a schedule whose time is sigma, such as "edm"')
+        refuse_target(schedule, self._target)
         self.attention_heads = attention_heads
         self._plain = schedule.discrete and self._time_scale == 1 and attention_heads is None
         if attention_heads is not None:
@@ -165,20 +151,9 @@ class UNet(UNetDenoiser):
         label: Tensor | None = None,
         latent: Tensor | None = None,
     ) -> Prediction:
-        label = label if self.conditional else None
-        if self._precondition is not None:
-            return self._preconditioned(x_t, t, label)
         time = t if self._time_scale == 1 else t * self._time_scale
-        out = self.model(x_t, time, label, return_dict=False)[0]
+        out = self.model(x_t, time, label if self.conditional else None, return_dict=False)[0]
         return Prediction.from_output(self._schedule, x_t, t, out, self._target, self._learned_variance)
-
-    def _preconditioned(self, x_t: Tensor, sigma: Tensor, label: Tensor | None) -> Prediction:
-        """D = c_skip x + c_out F(c_in x, ln(sigma) / 4) (Karras et al. 2022, table 1)."""
-        data, shape = self._sigma_data, (-1, *[1] * (x_t.ndim - 1))
-        total = (sigma.square() + data**2).sqrt().view(shape)
-        out = self.model(x_t / total, sigma.log() / 4, label, return_dict=False)[0].float()
-        x0 = (data / total).square() * x_t + sigma.view(shape) * data / total * out
-        return Prediction(self._schedule, x_t, sigma, x0=x0)
 
     def unet(self) -> "UNet2DModel | None":
         return self.model if self._plain and not self._learned_variance else None

@@ -94,7 +94,6 @@ def cases() -> list[Case]:
         ),
         Case(Denoiser, "unet", {**TINY_UNET, "attention_heads": 2, "init": "zero_last"}),
         Case(Denoiser, "unet", {**TINY_UNET, "prediction": "flow"}, schedule=PATHS["rectified_flow"]),
-        Case(Denoiser, "unet", {**TINY_UNET, "precondition": "edm"}, schedule=PATHS["edm"]),
         Case(Denoiser, "unet", {**TINY_UNET, "conditional": True, "null_class": True}, num_classes=3),
         *(Case(TimestepSampler, "uniform", schedule=path) for path in (CHAIN, PATHS["vp"])),
         *(Case(TimestepSampler, "stratified", schedule=path) for path in (CHAIN, PATHS["cosine"])),

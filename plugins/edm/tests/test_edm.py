@@ -78,20 +78,17 @@ def test_a_network_that_adds_nothing_samples_a_gaussian_of_the_datas_variance(pa
         assert float(points.std()) == pytest.approx(DATA, rel=0.02)
 
 
-def test_around_a_unet_it_is_the_option_of_the_cores_unet(path: NoiseSchedule) -> None:
+def test_a_unet_inside_is_scaled_by_the_published_table(path: NoiseSchedule) -> None:
     options = {
         "type": "unet", "block_out_channels": [8], "down_block_types": ["DownBlock2D"], "norm_num_groups": 4,
         "up_block_types": ["UpBlock2D"], "layers_per_block": 1, "add_attention": False,
     }  # fmt: skip
-    plain, wrapped = (
-        create(Denoiser, path, **table)
-        for table in (
-            {**options, "precondition": "edm", "sigma_data": DATA},
-            {"type": "edm_preconditioned", "sigma_data": DATA, "network": {**options, "time_scale": 1.0}},
-        )
-    )
-    x = torch.randn(len(SIGMAS), 1, 4, 4)
-    assert torch.equal(wrapped(x, SIGMAS).x0, plain(x, SIGMAS).x0)
+    table = {"type": "edm_preconditioned", "sigma_data": DATA, "network": {**options, "time_scale": 1.0}}
+    denoiser = create(Denoiser, path, **table)
+    x, sigma = torch.randn(len(SIGMAS), 1, 4, 4), SIGMAS.view(-1, 1, 1, 1)
+    within = denoiser.network.model(x / (sigma**2 + DATA**2) ** 0.5, SIGMAS.log() / 4).sample
+    wanted = DATA**2 / (sigma**2 + DATA**2) * x + sigma * DATA / (sigma**2 + DATA**2) ** 0.5 * within
+    assert torch.allclose(denoiser(x, SIGMAS).x0, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_labels_reach_the_network_which_says_whether_it_knows_them(path: NoiseSchedule) -> None:

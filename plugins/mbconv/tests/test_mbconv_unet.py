@@ -80,7 +80,7 @@ def test_on_a_continuous_path_it_sees_a_thousandfold_time() -> None:
     assert torch.equal(flow(X, t).flow, flow.model(X, 1000 * t).sample)
 
 
-def test_it_takes_the_options_of_the_cores_unet_but_preconditioning_and_those_of_its_blocks() -> None:
+def test_it_takes_the_options_of_the_cores_unet_but_those_of_its_blocks() -> None:
     registry = plugins.load().registry.copy()
     names = {
         n: {option.name for option in registry.component(nn.Module, n).options}
@@ -88,7 +88,7 @@ def test_it_takes_the_options_of_the_cores_unet_but_preconditioning_and_those_of
     }
     gone = {
         "act_fn", "resnet_time_scale_shift", "mid_block_scale_factor", "downsample_type", "upsample_type",
-        "precondition", "sigma_data", "attention_heads", "attention_out_gain",
+        "attention_heads", "attention_out_gain",
     }  # fmt: skip
     assert names["unet"] - names["mbconv_unet"] == gone
     assert names["mbconv_unet"] - names["unet"] == {"expansion", "se"}
