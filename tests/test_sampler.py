@@ -376,6 +376,38 @@ def test_consistency_sampling_of_an_exact_map_returns_the_data_distribution(
     assert torch.allclose(points.T.cov(), COVARIANCE, atol=0.02)
 
 
+def test_a_consistency_sampler_calls_at_the_first_of_its_times() -> None:
+    path = EDM()
+    sampler = Consistency(path, [2.0, 0.5])
+    assert [sampler.grid(path, n, None) for n in (1, 2, 3, None)] == [
+        (80.0, 0.0), (80.0, 2.0, 0.0), (80.0, 2.0, 0.5, 0.0), (80.0, 2.0, 0.5, 0.0),
+    ]  # fmt: skip
+    torch.manual_seed(0)
+    denoiser = GaussianPoints(path, flow_map=True)
+    points = walk(sampler, denoiser, path, 80 * torch.randn(50_000, 2), sampler.grid(path, None, None))
+    assert torch.allclose(points.T.cov(), COVARIANCE, atol=0.02)
+    assert count_calls(sampler, path, sampler.grid(path, 2, None), 3) == 2
+    with pytest.raises(ValueError, match="at most 3, one more than intermediate_times has, not 4"):
+        sampler.grid(path, 4, None)
+    with pytest.raises(ValueError, match="leave spacing out"):
+        sampler.grid(path, None, "karras")
+
+
+@pytest.mark.parametrize(
+    ("path", "times", "message"),
+    [
+        (EDM(), [0.5, 2.0], r"descending numbers between the noisiest time 80 and the clean one 0, not"),
+        (EDM(), [80.0], r"not \[80.0\]"),
+        (linear(1000, 1e-4, 0.02), [10.5], "descending whole numbers between the noisiest time 999"),
+    ],
+)
+def test_times_that_are_not_on_the_way_down_are_refused(
+    path: NoiseSchedule, times: list[float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Consistency(path, times)
+
+
 @pytest.mark.parametrize(("solver", "order"), [(Euler, 1), (Heun, 2)])
 def test_the_error_of_a_solver_falls_with_its_order(solver: type[Euler] | type[Heun], order: int) -> None:
     """On a path whose end is known: that of the exact map."""

@@ -1,6 +1,7 @@
 """The samplers that come with the toolkit, each the formula of its paper."""
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,7 +10,8 @@ from torch import Tensor
 from toolkit.diffusion.continuous import Continuous
 from toolkit.diffusion.prediction import Prediction
 from toolkit.diffusion.sampler import Denoise, Noise, Sampler, Step
-from toolkit.diffusion.schedule import NoiseSchedule
+from toolkit.diffusion.schedule import NoiseSchedule, Steps
+from toolkit.registry.signature import Rate
 
 
 class Ancestral(Sampler):
@@ -156,10 +158,39 @@ class Consistency(Sampler):
 
     Multistep sampling of consistency models (Song et al. 2023, algorithm 1), for denoisers that reach x_0 in
     one step. One network call a step.
+
+    Args:
+        intermediate_times: of the calls after the first, descending: n calls take the first n - 1. By default
+            all times are the grid's, whose last call is of little use on EDM's path: at sigma_min.
+
+    Raises:
+        ValueError: unless they lie on the path, below the noisiest time and above the clean one.
     """
 
-    def __init__(self, schedule: NoiseSchedule) -> None:
-        self.schedule = schedule
+    def __init__(self, schedule: NoiseSchedule, intermediate_times: list[Rate] | None = None) -> None:
+        self.schedule, self.intermediate_times = schedule, intermediate_times
+        ends = [schedule.noisiest, *(intermediate_times or ()), schedule.clean]
+        whole = all(float(time).is_integer() for time in ends)
+        if any(t <= s for t, s in pairwise(ends)) or (schedule.discrete and not whole):
+            kind = "whole numbers" if schedule.discrete else "numbers"
+            raise ValueError(
+                f"intermediate_times must be descending {kind} between the noisiest time "
+                f"{schedule.noisiest:g} and the clean one {schedule.clean:g}, not {intermediate_times}"
+            )
+
+    def grid(self, schedule: NoiseSchedule, n: Steps | None, spacing: str | None) -> tuple[float, ...]:
+        between = self.intermediate_times
+        if between is None:
+            return schedule.grid(n, spacing)
+        n = len(between) + 1 if n is None else n
+        if spacing is not None:
+            raise ValueError("intermediate_times say where the calls are: leave spacing out")
+        if not isinstance(n, int) or n > len(between) + 1:
+            raise ValueError(
+                f"num_inference_steps must be at most {len(between) + 1}, one more than intermediate_times "
+                f"has, not {n}"
+            )
+        return (schedule.noisiest, *between[: n - 1], schedule.clean)
 
     def stepper(self) -> Step:
         def step(denoise: Denoise, x_t: Tensor, t: float, s: float, noise: Noise) -> Tensor:
