@@ -218,6 +218,10 @@ def test_the_grid_of_edm_is_the_published_one() -> None:
     assert grid == pytest.approx([*expected, 0.0], rel=1e-12)
 
 
+def test_time_is_sigma_on_the_path_of_edm_alone() -> None:
+    assert [name for name, path in PATHS.items() if path.time_is_sigma] == ["edm"]
+
+
 @pytest.mark.parametrize(("path", "message"), [
     (RectifiedFlow(), 'spacing must be "uniform" on this path, not \'karras\''),
     (linear(10, 0.1, 0.5), "spacing must be one of 'leading', .* on a chain, not 'karras'"),

@@ -54,6 +54,15 @@ class NoiseSchedule(ABC):
             ValueError: if the path has no such spacing, or cannot be walked in n steps.
         """
 
+    @property
+    def time_is_sigma(self) -> bool:
+        """Whether noise is added to unscaled data and time is its standard deviation: alpha = 1, sigma = t.
+
+        Judged at `noisiest`.
+        """
+        t = torch.tensor(self.noisiest, dtype=torch.float64, device="cpu")  # also under the meta device
+        return not self.discrete and float(self.alpha(t)) == 1 and float(self.sigma(t)) == self.noisiest
+
     def respaced(self, times: Sequence[float]) -> "NoiseSchedule":
         """The path for a loss or a bound that visits only these times; a continuous one stays as it is."""
         return self

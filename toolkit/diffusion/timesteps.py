@@ -126,7 +126,7 @@ class LogNormal(TimestepSampler):
 
     def __init__(self, schedule: Continuous, mean: float = -1.2, std: Above = 1.2) -> None:
         super().__init__()
-        if float(schedule.alpha(torch.tensor(schedule.noisiest, dtype=torch.float64))) != 1:
+        if not schedule.time_is_sigma:
             raise ValueError("a log-normal time is for paths whose time is sigma, with alpha = 1")
         self.mean, self.std = mean, std
 

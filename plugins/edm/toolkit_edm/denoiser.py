@@ -8,7 +8,6 @@ from pydantic import Field
 from torch import Tensor
 
 from toolkit import Continuous, Denoiser, Prediction
-from toolkit_edm.path import refuse_unless_time_is_sigma
 
 
 @final
@@ -32,7 +31,8 @@ class Preconditioned(Denoiser):
         sigma_data: Annotated[float, Field(gt=0)] = 0.5,
     ) -> None:
         super().__init__()
-        refuse_unless_time_is_sigma(schedule, "this preconditioning")
+        if not schedule.time_is_sigma:
+            raise ValueError('this preconditioning is for a schedule whose time is sigma, such as "edm"')
         self.network, self.sigma_data, self._schedule = network, sigma_data, schedule
         self.conditional, self.null_class = network.conditional, network.null_class
         self.respaceable = network.respaceable

@@ -7,7 +7,6 @@ from pydantic import Field
 from torch import Tensor
 
 from toolkit import Continuous, Denoise, Heun, Noise, Rate, Sampler, SamplerStep
-from toolkit_edm.path import refuse_unless_time_is_sigma
 
 MOST = math.sqrt(2) - 1  # no more noise is added than there is (Karras et al. 2022, algorithm 2)
 
@@ -35,7 +34,8 @@ class ChurnedHeun(Sampler):
         s_max: Annotated[float, Field(gt=0)] | None = None,
         s_noise: Annotated[float, Field(gt=0)] = 1.0,
     ) -> None:
-        refuse_unless_time_is_sigma(schedule, "churn")
+        if not schedule.time_is_sigma:
+            raise ValueError('churn is for a schedule whose time is sigma, such as "edm"')
         self.schedule, self.churn, self.s_noise = schedule, churn, s_noise
         self.s_min, self.s_max = s_min, math.inf if s_max is None else s_max
         if self.s_min > self.s_max:
