@@ -260,6 +260,20 @@ class Secretive(Net):
         return Prediction(self.schedule, x_t, t, x0=self.x0(x_t) + shift)
 
 
+class Farsighted(Net):
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
+    ) -> Prediction:
+        way = torch.zeros(1) if s is None else (t - s).float()
+        return Prediction(self.schedule, x_t, t, x0=self.x0(x_t) + way[:, None])
+
+
 class Points(DataSource):
     image_shape, num_classes = (2,), 4
 

@@ -57,6 +57,8 @@ class Midpoint(toolkit.Sampler):
 class FlowMap(Denoiser):
     """Says for any pair of times where the way from x_t leads; at s = t it is a plain denoiser."""
 
+    flow_map = True
+
     def __init__(
         self, schedule: Continuous, sample_shape: tuple[int, ...], width: Annotated[int, Field(ge=1)] = 256
     ) -> None:

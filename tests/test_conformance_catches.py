@@ -87,6 +87,7 @@ BROKEN: tuple[Broken, ...] = (
     (Denoiser, broken.Dicing, "check_eval_draws_nothing", r"draw what sampling needs in latent"),
     (Denoiser, broken.Unsaved, "check_folder_round_trip", "must be a parameter or a buffer"),
     (Denoiser, broken.Secretive, "check_conditional", "but `conditional` is False: set it to True"),
+    (Denoiser, broken.Farsighted, "check_flow_map", "but `flow_map` is False: set it to True"),
     (Encoder, broken.OfItsBatch, "check_latents", "depends on the images beside it"),
     (DataSource, broken.CountsFromOne, "check_examples", r"labels run from 1 to 4: they must be 0..3"),
     (DataSource, broken.Sorting, "check_any_order", "must be example indices"),

@@ -21,11 +21,14 @@ class Denoiser(nn.Module, ABC):
             for.
         null_class: whether it knows the extra class `num_classes`, "no class", by which `label_dropout`
             replaces labels in training.
+        flow_map: whether `s` changes the prediction of this instance, which is then for the whole way from t
+            to s; a method that trains such ways refuses others.
     """
 
     respaceable: bool = True
     conditional: bool = False
     null_class: bool = False
+    flow_map: bool = False
 
     def latent(self, n: int, generators: Sequence[torch.Generator] | None) -> Tensor | None:
         """Draw the latents of a batch of n, (n, ...) float32 on the network's device; None if it has none.

@@ -157,9 +157,7 @@ def check_conditional(case: Case) -> None:
     network = case.build()
     if not isinstance(network, Denoiser):
         return
-    with torch.no_grad():
-        for parameter in network.parameters():  # weights that begin at zero would hide the label
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
+    _stir(network)
     labels = [torch.full((ROWS,), i) for i in range(min(2, classes))]
     labels += [torch.full((ROWS,), classes)] if network.null_class else []
     inputs = _inputs(case, network)
@@ -175,6 +173,31 @@ def check_conditional(case: Case) -> None:
         differ or not network.conditional or len(labels) < 2,
         "`conditional` is True, but labels change nothing: use `label`",
     )
+
+
+def check_flow_map(case: Case) -> None:
+    """The time to which a step leads changes a denoiser's predictions if and only if it is a `flow_map`."""
+    network = case.build()
+    if not isinstance(network, Denoiser):
+        return
+    _stir(network)
+    inputs = _inputs(case, network)
+    assert inputs is not None
+    x_t, t, s, label, latent = inputs
+    differ = not torch.equal(*(_ask(network, (x_t, t, to, label, latent)) for to in (s, t)))
+    require(
+        not differ or network.flow_map,
+        "s changes the prediction, but `flow_map` is False: set it to True, or methods that train the way to "
+        "s refuse it",
+    )
+    require(differ or not network.flow_map, "`flow_map` is True, but s changes nothing: use `s`")
+
+
+@torch.no_grad()
+def _stir(network: nn.Module) -> None:
+    """Change all weights a little: those that begin at zero would hide what an input does."""
+    for parameter in network.parameters():
+        parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
 
 
 def check_latents(case: Case) -> None:
@@ -199,4 +222,5 @@ CHECKS = (
     check_eval_draws_nothing,
     check_folder_round_trip,
     check_conditional,
+    check_flow_map,
 )

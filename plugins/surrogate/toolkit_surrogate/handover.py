@@ -21,7 +21,7 @@ class Handover(Denoiser):
         super().__init__()
         self.denoiser, self._schedule, self._last = denoiser, schedule, last
         self.conditional, self.null_class = denoiser.conditional, denoiser.null_class
-        self.respaceable = denoiser.respaceable
+        self.respaceable, self.flow_map = denoiser.respaceable, denoiser.flow_map
         self.x0 = torch.empty(0)
 
     def latent(self, n: int, generators: Sequence[torch.Generator] | None) -> Tensor | None:
