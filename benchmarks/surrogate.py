@@ -12,46 +12,31 @@ Results are kept in OUT/results, and what is there is not computed again.
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
+from measuring import BATCH, scores, seconds
 
 from toolkit import Pipeline, load
-from toolkit.evaluation.evaluate import evaluate, read_protocol
-from toolkit.registry import load as plugins
 
 T_MIDS = (0, 250, 500, 750, 1000)
-BATCH = 64
 
 
 def speed(pipeline: Pipeline, reference: Pipeline) -> tuple[float, float]:
     """Samples per second of processor time, and relative to the reference, in turns; the better of two."""
-
-    def seconds(of: Pipeline) -> float:
-        start = time.process_time()
-        list(of.sample(BATCH, batch_size=BATCH))
-        return time.process_time() - start
-
     seconds(pipeline)
     ours, theirs = zip(*[(seconds(pipeline), seconds(reference)) for _ in range(2)], strict=True)
     return BATCH / min(ours), min(theirs) / min(ours)
 
 
 def measure(pipeline: Pipeline, reference: Pipeline, chosen: argparse.Namespace) -> dict[str, float]:
-    stated = {
-        "data.path": chosen.data, "features.type": "classifier", "features.path": chosen.classifier,
-        "images.num": chosen.num, "images.real": chosen.num,
-    }  # fmt: skip
-    flags = [f"{key}={value}" for key, value in stated.items()]
-    registry = plugins.load().registry
-    protocol = read_protocol(chosen.recipe, ["fid", "precision", "recall"], flags, registry)
     values = {"calls": float(pipeline.calls), "calls_before": float(pipeline.start.calls)}
     values["samples_per_second"], values["relative_speed"] = speed(pipeline, reference)
-    for scored in evaluate(pipeline, protocol, Path(chosen.out), device=torch.device("cpu")):
-        values |= {name.split("_")[0]: value for name, value in scored.values.items()}
-    return values
+    stated = {
+        "data.path": chosen.data, "features.path": chosen.classifier,
+        "images.num": chosen.num, "images.real": chosen.num,
+    }  # fmt: skip
+    return values | scores(pipeline, chosen.recipe, stated, Path(chosen.out))
 
 
 def main() -> None:
