@@ -43,6 +43,7 @@ from toolkit.registry.load import load as load_plugins
 from toolkit.registry.registry import Component, Registry
 from toolkit.registry.signature import Default, Outside, Positive, Rate
 from toolkit.training.denoising import DenoisingObjective, SquaredError, Weighting
+from toolkit.training.ema import gamma_of_width
 from toolkit.training.objective import (
     DenoisingLoss,
     Loss,
@@ -64,10 +65,10 @@ __all__ = [
     "Rate", "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "SamplingError",
     "Saved", "SavedNetwork", "ScalarSchedule", "Scale", "Score", "SquaredError", "Start", "Step", "Steps",
     "Subject", "Target", "Time", "TimestepSampler", "ToolkitError", "TrainedEncoder", "TrainingError",
-    "Turn", "UnreadableImages", "Weighting", "at_step", "check_unet", "copy_weights", "generators_for",
-    "hookimpl", "initialise_xavier", "kept_timesteps", "load", "load_network", "load_plugins", "locate",
-    "options_from", "published_settings", "randn", "read_data", "read_recipe", "refuse_target", "to_float",
-    "to_grid", "to_image", "to_uint8", "unet_shapes", "walk",
+    "Turn", "UnreadableImages", "Weighting", "at_step", "check_unet", "copy_weights", "gamma_of_width",
+    "generators_for", "hookimpl", "initialise_xavier", "kept_timesteps", "load", "load_network",
+    "load_plugins", "locate", "options_from", "published_settings", "randn", "read_data", "read_recipe",
+    "refuse_target", "to_float", "to_grid", "to_image", "to_uint8", "unet_shapes", "walk",
 ]  # fmt: skip
 
 

@@ -12,16 +12,17 @@ from toolkit.registry.discover import NONE, OWN, compatible, discover
 from toolkit.registry.discover import commands as installed_commands
 from toolkit.runs.layout import run_of
 from toolkit.runs.read import Cost, RunSummary, ScoreFile, read_run, scores_of
+from toolkit.runs.snapshots import Snapshot, read_snapshots
 
 if TYPE_CHECKING:
     from toolkit.console import Terminal, echo, sampling_display, say
 
 __all__ = [
-    "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "Terminal", "ToolkitError",
-    "choose_device", "choose_sampler", "compatible", "device_option", "discover", "echo",
-    "installed_commands", "nearest", "new_file", "printable", "read_json", "read_run", "refuse_taken",
-    "run_of", "sampler_options", "sampling_display", "say", "scores_of", "write_json", "write_text",
-    "writing",
+    "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "Snapshot", "Terminal",
+    "ToolkitError", "choose_device", "choose_sampler", "compatible", "device_option", "discover", "echo",
+    "installed_commands", "nearest", "new_file", "printable", "read_json", "read_run", "read_snapshots",
+    "refuse_taken", "run_of", "sampler_options", "sampling_display", "say", "scores_of", "write_json",
+    "write_text", "writing",
 ]  # fmt: skip
 
 

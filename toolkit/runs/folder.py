@@ -4,6 +4,7 @@ recipe.toml       resolved, with every default        environment.json   version
 metrics.jsonl     one record every run.log_every steps   run.json        status and step
 changes.jsonl     values that were changed on resuming, if any
 samples/          grids, raw and EMA                   checkpoints/      see toolkit.training.checkpoint
+snapshots/        averages of stated widths, see toolkit.runs.snapshots
 pipeline/         the trained model       scores/            what `toolkit evaluate` measured
 cost.json         what `toolkit cost` measured
 networks/         instead of a pipeline, by role, if nothing samples

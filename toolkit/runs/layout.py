@@ -8,7 +8,7 @@ LOCK = ".lock"
 COST = "cost.json"
 CHANGES = "changes.jsonl"
 FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json", CHANGES, COST)
-FOLDERS = ("samples", "checkpoints", "pipeline", "networks", "scores", "trackers")
+FOLDERS = ("samples", "checkpoints", "snapshots", "pipeline", "networks", "scores", "trackers")
 
 
 def step_name(step: int) -> str:

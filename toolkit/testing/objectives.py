@@ -53,7 +53,7 @@ def _step(run: Session, rows: range = range(ROWS)) -> Step:
 def _weights(trainer: Trainer) -> dict[str, Tensor]:
     """All weights and buffers that training changes: networks and averages."""
     training = trainer.training
-    modules = {**training.networks, **{f"ema/{role}": e.network for role, e in training.ema.items()}}
+    modules = {**training.networks, **{f"ema/{name}": e.network for name, e in training.averages.items()}}
     return {f"{r}.{k}": v.clone() for r, module in modules.items() for k, v in module.state_dict().items()}
 
 

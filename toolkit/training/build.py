@@ -20,7 +20,7 @@ from toolkit.pipeline.folder import Weights, read_weights
 from toolkit.pipeline.from_run import refuse_misfit
 from toolkit.randomness import position_seed
 from toolkit.recipe import Recipe
-from toolkit.training.ema import EMA
+from toolkit.training.ema import EMA, EMAOptions, PowerFunction
 from toolkit.training.objective import Objective
 from toolkit.training.optimizers import OptimizerOptions
 from toolkit.training.processes import settled_precision
@@ -151,12 +151,19 @@ def build(recipe: Recipe, device: torch.device) -> Built:
             )
         optimizers[role] = create("optimizers", role, params=params)
     optimizer_options: dict[str, OptimizerOptions] = {r: recipe.common(("optimizers", r)) for r in trained}
-    averages = {role: EMA(networks[role], create("ema", role)) for role in recipe.tables.get("ema", {})}
+    averages: dict[str, EMA] = {}
+    widths: dict[str, dict[float, EMA]] = {}
+    for role in recipe.tables.get("ema", {}):
+        ema: EMAOptions = create("ema", role)
+        widths[role] = {width: EMA(networks[role], PowerFunction(width)) for width in ema.widths}
+        averages[role] = widths[role][ema.widths[0]] if ema.decay is None else EMA(networks[role], ema)
     for role, network in networks.items():
         if options[role].compile:
             refuse_compiling(recipe, objective, role)
             network.compile()  # in place: torch.compile(network) would put a prefix on every key
-    training = Training(objective.to(device), networks, optimizers, optimizer_options, averages)
+    training = Training(
+        objective.to(device), networks, optimizers, optimizer_options, averages, widths=widths
+    )  # fmt: skip
 
     sampler = start = guidance = None
     if supplied["schedule"] is not None:

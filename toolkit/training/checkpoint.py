@@ -1,7 +1,8 @@
 """Checkpoints: safetensors and JSON; a folder is complete, or absent.
 
 step-0001000/
-    networks/<role>.safetensors   ema/<role>.safetensors   objective.safetensors
+    networks/<role>.safetensors   ema/<role>.safetensors   ema/<role>-<width>.safetensors
+    objective.safetensors
     optimizers/<role>.safetensors   optimizers/<role>.json
     state.json        step, EMA update counts, sums for the next record, hashes of what is never trained
     pipeline.json     what it takes to sample it, unless models are inside its parts (toolkit.pipeline.folder)
@@ -77,8 +78,8 @@ def save(
         for role, network in training.networks.items():
             if role in training.optimizers:
                 write_tensors(temporary / "networks" / f"{role}.safetensors", network.state_dict())
-        for role, ema in training.ema.items():
-            write_tensors(temporary / "ema" / f"{role}.safetensors", ema.network.state_dict())
+        for name, ema in training.averages.items():
+            write_tensors(temporary / "ema" / f"{name}.safetensors", ema.network.state_dict())
         for role, optimizer in training.optimizers.items():
             tensors, rest = _split(optimizer.state_dict()["state"])
             write_tensors(temporary / "optimizers" / f"{role}.safetensors", tensors)
@@ -87,7 +88,7 @@ def save(
             "format": FORMAT,
             "step": step,
             "facts": dict(facts),
-            "ema_updates": {role: ema.updates for role, ema in training.ema.items()},
+            "ema_updates": {name: ema.updates for name, ema in training.averages.items()},
             "untrained": _untrained(training),
             "sums": training.sums.state(),
         })  # fmt: skip
@@ -114,7 +115,8 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     for key in ("facts", "untrained", "ema_updates"):
         if not isinstance(state.get(key), dict):
             raise CheckpointError(f"{path}: state.json does not state {key}")
-    updates = {role: state["ema_updates"].get(role) for role in training.ema}
+    averages = training.averages
+    updates = {name: state["ema_updates"].get(name) for name in averages}
     if state.get("step") != _step(path) or not all(isinstance(number, int) for number in updates.values()):
         raise CheckpointError(f"{path}: state.json is of another step, or of another recipe")
     if difference := changed(state["facts"], facts):
@@ -124,7 +126,7 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
             raise CheckpointError(f"{path}: network {role!r}, which is not trained, has other weights now")
     objects: dict[str, nn.Module] = {"objective": training.objective}
     objects |= {f"networks/{role}": training.networks[role] for role in training.optimizers}
-    objects |= {f"ema/{role}": ema.network for role, ema in training.ema.items()}
+    objects |= {f"ema/{name}": ema.network for name, ema in averages.items()}
     tensors = {name: read_tensors(path / f"{name}.safetensors") for name in objects}
     for name, module in objects.items():
         if problem := mismatch(module.state_dict(), tensors[name], exact=True):
@@ -139,8 +141,8 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
         raise CheckpointError(f"{path}: state.json does not state sums as pairs of numbers") from None
     for name, module in objects.items():
         module.load_state_dict(tensors[name])
-    for role, ema in training.ema.items():
-        ema.updates = updates[role]
+    for name, ema in averages.items():
+        ema.updates = updates[name]
     for role, optimizer in training.optimizers.items():
         _load_optimizer(optimizer, moments[role])
     return int(state["step"])

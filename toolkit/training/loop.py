@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from toolkit.console import TrainingDisplay, say, track, training_display
 from toolkit.data.batches import Batches, DataOptions
 from toolkit.data.identity import identity, remarks, summary
@@ -19,9 +21,11 @@ from toolkit.recipe import Recipe
 from toolkit.registry.load import Plugins
 from toolkit.runs.folder import RunFolder, Status
 from toolkit.runs.layout import step_name
+from toolkit.runs.snapshots import forget_snapshots_after, write_snapshot
 from toolkit.training import checkpoint
 from toolkit.training.build import settled
 from toolkit.training.checkpoint import CheckpointOptions
+from toolkit.training.ema import EMAOptions
 from toolkit.training.launch import Stop, Stopped, stop_signals
 from toolkit.training.measure import measure
 from toolkit.training.processes import Agreement, Processes, TrackerOptions
@@ -121,6 +125,8 @@ class Run:
         self.batches, self.trainer, self.computes = ready.batches, ready.trainer, ready.computes()
         self.checkpoints: CheckpointOptions = recipe.common(("checkpoints",))
         self.held_out = self._held_out()
+        averaged = {role: recipe.common(("ema", role)) for role in self.built.training.widths}
+        self.snapshots: dict[str, EMAOptions] = {role: o for role, o in averaged.items() if o.widths}
         self.previews = Previews(recipe, self.built, plugins.registry, self.processes)
         skips = recipe.common(("data",)).on_error == "skip"
         self.facts = {
@@ -194,7 +200,7 @@ class Run:
         return Outcome(path, step, number, self.grid, main, ended, self._saved)
 
     def _prepare(self, begin: Beginning) -> None:
-        check_space(self.folder.path, self._checkpoint_bytes())
+        check_space(self.folder.path, self._checkpoint_bytes() + self._snapshot_bytes())
         self.status = "failed"  # until it has gone well
         if begin.how == REPLACED:
             self.folder.clear()
@@ -234,6 +240,9 @@ class Run:
             self._once("log", partial(self._log, display))
         if due(number, self.options.measure_every):
             self._once("measure", self._measure)
+        for role, options in self.snapshots.items():
+            if due(number, options.snapshot_every):
+                self._once(f"snapshot of {role}", partial(self._snapshot, role))
         if due(number, self.checkpoints.every):
             self._once("checkpoint", self._save)
         if due(number, self.previews.options.every) and number != last:
@@ -271,6 +280,7 @@ class Run:
             say(f"resuming from {path}")
             for remark in remarks(read_json(path / "state.json")["facts"], facts):
                 say(remark, "note")
+            forget_snapshots_after(self.folder.path, self.trainer.number)
             if damaged := self.folder.forget_after(self.trainer.number):
                 say(f"{self.folder.metrics}: {damaged} damaged lines are left out", "note")
             self._done = {"checkpoint"} | self.folder.done(self.trainer.number)
@@ -312,7 +322,7 @@ class Run:
         self.trainer.check_finite()
         self.trainer.check_weights()
         training = self.built.training
-        averages = {f"average of {role}": ema.network for role, ema in training.ema.items()}
+        averages = {f"average of {name}": ema.network for name, ema in training.averages.items()}
         self.processes.must_agree({**training.networks, **averages, "objective": training.objective})
 
     def _save(self) -> None:
@@ -327,6 +337,14 @@ class Run:
         )
         checkpoint.prune(folder, number, keep.keep_last, keep.keep_every)
         self._tell("toolkit_checkpoint_saved", path=path)
+
+    def _snapshot(self, role: str) -> None:
+        self._agree()
+        averages = self.built.training.widths[role]
+        updates = next(iter(averages.values())).updates
+        states = {width: ema.network.state_dict() for width, ema in averages.items()}
+        folder, number = self.folder.path, self.trainer.number
+        self.processes.on_main(partial(write_snapshot, folder, role, number, updates, states))
 
     def _measure(self) -> None:
         if self.held_out is None:
@@ -353,6 +371,8 @@ class Run:
                 )
         if not stopped:
             self._once("log", partial(self._log, display, last=True))
+            for role in self.snapshots:
+                self._once(f"snapshot of {role}", partial(self._snapshot, role))
         self.processes.on_main(partial(self.previews.keep, self.trainer.number, self.folder.path))
         self._kept = True
         self.status = "stopped" if stopped else "finished"
@@ -388,9 +408,25 @@ class Run:
 
     def _checkpoint_bytes(self) -> int:
         training = self.built.training
-        modules = [*training.networks.values(), *(ema.network for ema in training.ema.values())]
-        weights = sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
-        return 3 * weights  # networks, averages and Adam's two moments, with some room
+        modules = [*training.networks.values(), *(ema.network for ema in training.averages.values())]
+        return 3 * weight_bytes(*modules)  # networks, averages and Adam's two moments, with some room
+
+    def _snapshot_bytes(self) -> int:
+        """The size of the snapshots to come, which it says; of the next one, if only time ends the run."""
+        total, last = 0, last_step(self.options)
+        for role, options in self.snapshots.items():
+            assert options.snapshot_every is not None
+            averages = self.built.training.widths[role].values()
+            done = self.trainer.number
+            count = 1 if last is None else -(-last // options.snapshot_every) - done // options.snapshot_every
+            size = weight_bytes(*(ema.network for ema in averages))
+            total += count * size
+            ends = f"{count} more, {count * size / 2**20:,.1f} MiB" if last is not None else "as many as come"
+            say(
+                f"snapshots of {role!r}: {len(averages)} averages, {size / 2**20:,.1f} MiB, every "
+                f"{options.snapshot_every} steps: {ends}"
+            )
+        return total
 
     def _tell(self, observer: str, **facts: object) -> None:
         """Notify observers, on the main process; one that fails is reported and does not stop the run."""
@@ -400,6 +436,10 @@ class Run:
 
 def due(number: int, every: int | None) -> bool:
     return every is not None and number % every == 0
+
+
+def weight_bytes(*networks: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for network in networks for p in network.parameters())
 
 
 def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

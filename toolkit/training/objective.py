@@ -79,7 +79,8 @@ class Step:
         repetition: 0..times-1 within the turn.
         device: of batches and networks.
         networks: by role; those that the turn does not train are frozen.
-        ema: by role, the average where the recipe has [ema.<role>], else the network itself.
+        ema: by role, the average where the recipe has [ema.<role>], else the network itself; and averages of
+            other widths, by names of their own, for what must be the same in all.
         float32: a context without autocast, for what bf16 would spoil (R1).
         no_grad: a context for a pass without gradient through a network that is being trained; plain
             torch.no_grad would leave cast weights behind under autocast.

@@ -19,6 +19,7 @@ FREE = {
     ("samples",), ("checkpoints",), ("trackers",), ("sampler",), ("start",), ("guidance",),
 }  # fmt: skip
 
+FREE_OF_ROLES = {("networks", "channels_last"), ("ema", "snapshot_every")}
 
 STARTED, RESUMED, REPLACED, FINISHED = "started", "resumed", "replaced", "finished"
 
@@ -133,7 +134,7 @@ def _refuse_unknown(key: str, *recipes: Mapping[str, Any]) -> None:
 
 def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[Change]:
     moved = path[:1] == ("data",) and path[-1] == "path"
-    if path in FREE or moved or path[0::2] == ("networks", "channels_last"):
+    if path in FREE or moved or path[0::2] in FREE_OF_ROLES:
         return
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in sorted(before.keys() | after.keys()):

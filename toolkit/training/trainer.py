@@ -72,7 +72,12 @@ class RunOptions:
 
 @dataclass
 class Training:
-    """The objects that training changes, by role; a role without an optimizer is never trained."""
+    """The objects that training changes, by role; a role without an optimizer is never trained.
+
+    Attributes:
+        ema: the averages that are sampled and measured.
+        widths: averages by role and relative width, of which snapshots are kept; one may be in `ema` too.
+    """
 
     objective: Objective
     networks: dict[str, nn.Module]
@@ -80,6 +85,18 @@ class Training:
     optimizer_options: dict[str, OptimizerOptions]
     ema: dict[str, EMA] = field(default_factory=dict)
     sums: "Sums" = field(default_factory=lambda: Sums())
+    widths: dict[str, dict[float, EMA]] = field(default_factory=dict)
+
+    @property
+    def averages(self) -> dict[str, EMA]:
+        """All averages by name: a role's own by the role, others with their width behind it."""
+        return {name: ema for role in self.ema for name, ema in self.averages_of(role).items()}
+
+    def averages_of(self, role: str) -> dict[str, EMA]:
+        """Those of one role, which may have none."""
+        sampled = {role: self.ema[role]} if role in self.ema else {}
+        named = {f"{role}-{width}": ema for width, ema in self.widths.get(role, {}).items()}
+        return {**sampled, **{name: ema for name, ema in named.items() if ema is not sampled[role]}}
 
 
 class Sums:
@@ -150,7 +167,7 @@ class Trainer:
             role: [group["lr"] for group in optimizer.param_groups]
             for role, optimizer in training.optimizers.items()
         }
-        averaged = [ema.network for ema in training.ema.values()]
+        averaged = [ema.network for ema in training.averages.values()]
         processes.broadcast_state([*training.networks.values(), *averaged, training.objective])
         for role, network in training.networks.items():
             if role in training.optimizers:
@@ -241,7 +258,7 @@ class Trainer:
 
     def _step(self, repetition: int, micro: int) -> Step:
         networks = self.training.networks
-        averages = {role: ema.network for role, ema in self.training.ema.items()}
+        averages = {name: ema.network for name, ema in self.training.averages.items()}
         processes, first = self.processes, self._shard(micro) * self.micro_batch
         return Step(
             self.number, repetition, processes.device, networks, {**networks, **averages},
@@ -265,8 +282,8 @@ class Trainer:
         for group, base in zip(optimizer.param_groups, self._bases[role], strict=True):
             group["lr"] = options.lr_schedule(base, self.number)
         optimizer.step()
-        if role in self.training.ema:
-            self.training.ema[role].update(self.training.networks[role])
+        for ema in self.training.averages_of(role).values():
+            ema.update(self.training.networks[role])
 
     def _settle(self) -> None:
         missing = [

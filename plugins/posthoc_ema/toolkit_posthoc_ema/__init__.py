@@ -1,0 +1,1 @@
+"""Averages of a network's weights after the fact: `toolkit ema`."""
