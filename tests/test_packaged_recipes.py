@@ -29,7 +29,7 @@ SMALL = (
     "dcgan_mnist_small", "sngan_mnist_small", "r3gan_mnist_small", "sagan_mnist_small",
     "progressive_mnist_small",
     "improved_ddpm_small", "improved_ddpm_vlb_small",
-    "mbconv_small", "flow_digits", "edm_digits", "dit_digits",
+    "mbconv_small", "flow_digits", "edm_digits", "posthoc_ema_digits", "dit_digits",
     "classifier_mnist", "classifier_mnist16",
     "autoencoder_mnist", "ddpm_mnist_latent", "ddgan_mnist_latent", "vae_mnist_small",
 )  # fmt: skip
@@ -62,6 +62,7 @@ PARAMETERS = {
     "dit_cifar": {"denoiser": 32_475_660},
     "dit_mnist_latent": {"denoiser": 1_270_916},
     "edm_digits": {"denoiser": 701_345},
+    "posthoc_ema_digits": {"denoiser": 701_345},
     "edm_mnist": {"denoiser": 1_112_801},
     "edm_cifar": {"denoiser": 59_013_379},
     "importance_cifar": {"denoiser": 35_746_307},
