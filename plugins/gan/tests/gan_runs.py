@@ -125,6 +125,8 @@ decay = 0.5
 [samples]
 num = 0
 """
+AUGMENT = 'augment = {type = "diffusion", every = 2, images = 100, target = -1.0}\n'
+TINY_DIFFUSION = TINY_SNGAN.replace("n_dis = 2\n", f"n_dis = 2\n{AUGMENT}")
 TINY = {"sngan": TINY_SNGAN, "dcgan": TINY_DCGAN}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from gan_runs import TINY, TINY_PROGRESSIVE, all_runs, train
+from gan_runs import TINY, TINY_DIFFUSION, TINY_PROGRESSIVE, all_runs, train
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -27,7 +27,7 @@ METHODS = pytest.mark.parametrize("method", TINY)
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of all recipes at one process, 8 rows in micro-batches of 4."""
     folder = tmp_path_factory.mktemp("gans")
-    for name, text in {**TINY, "progressive": TINY_PROGRESSIVE}.items():
+    for name, text in {**TINY, "progressive": TINY_PROGRESSIVE, "diffusion": TINY_DIFFUSION}.items():
         (folder / f"{name}.toml").write_text(text)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as launchers set it: sums of floats may differ between numbers of threads
@@ -148,13 +148,15 @@ def test_an_image_size_that_dcgan_cannot_make_is_a_recipe_error(runs: Path, tmp_
 
 
 def networks(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of both networks at the last step."""
-    found = (folder / "checkpoints").glob("*/networks/*.safetensors")
+    """All tensors of both networks at the last step, and those of the objective."""
+    found = [*(folder / "checkpoints").glob("*/networks/*.safetensors")]
+    found += (folder / "checkpoints").glob("*/objective.safetensors")
     return {f"{path.stem}.{name}": t for path in found for name, t in load_file(path).items()}
 
 
-@pytest.mark.parametrize("name", [*TINY, "progressive"])
+@pytest.mark.parametrize("name", [*TINY, "progressive", "diffusion"])
 def test_networks_have_the_same_bits_for_any_number_of_processes(both: Path, name: str) -> None:
     """Running statistics, and the vectors of spectral norm, are the mean over those of all micro-batches."""
     one, two = (networks(both / count / name) for count in ("one", "two"))
     assert [key for key in one if not torch.equal(one[key], two[key])] == []
+    assert name != "diffusion" or one["objective.augment.reach"] != 5  # it has moved

@@ -45,9 +45,11 @@ class Discriminator(nn.Module, ABC):
 
     Attributes:
         conditional: whether this instance asks for the class that an image shall show.
+        timed: whether this instance also takes `t` (B,), how strongly each image is augmented.
     """
 
     conditional: bool = False
+    timed: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:

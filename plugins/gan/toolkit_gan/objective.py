@@ -7,7 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit import Batch, Chain, Denoiser, Loss, Objective, RecipeError, Step, Turn
+from toolkit import Batch, Chain, Denoiser, Loss, Objective, RecipeError, Records, Step, Turn
+from toolkit_gan.augmentation import Augmentation
 from toolkit_gan.interfaces import Discriminator
 from toolkit_gan.losses import (
     Adversarial,
@@ -53,6 +54,8 @@ class GAN(Objective):
         dequantise: add U[0, dequantise) to real images (SNGAN takes 1/128, one grey level).
         instance_noise: standard deviation of Gaussian noise added to all that the discriminator sees
             (Arjovsky & Bottou 2017).
+        augment: what is done alike to real and generated images before the discriminator, and its penalties,
+            see them: "diffusion" is Diffusion-GAN.
 
     Raises:
         ValueError: if the schedule is not one step from pure noise, or finite differences are of nothing.
@@ -75,6 +78,7 @@ class GAN(Objective):
         penalty_every: Count = 1,
         dequantise: Weight = 0.0,
         instance_noise: Weight = 0.0,
+        augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
         if schedule.alphas_cumprod.tolist() != [0.0]:
@@ -88,6 +92,7 @@ class GAN(Objective):
         self.gp_weight, self.penalty_every = gp_weight, penalty_every
         self.slope_weights, self.slopes = {"r1": r1_gamma / 2, "r2": r2_gamma / 2}, slopes
         self.drift, self.dequantise, self.instance_noise = drift, dequantise, instance_noise
+        self.augment = augment
 
     def turns(self) -> tuple[Turn, ...]:
         exact = self.slopes == "exact" and any(self.slope_weights.values())
@@ -101,6 +106,10 @@ class GAN(Objective):
 
     def measures(self) -> tuple[Turn, ...]:
         return (Turn("discriminator", (), self._held_out),)
+
+    def observe(self, turn: str, records: Records) -> None:
+        if self.augment is not None and turn == "discriminator":
+            self.augment.observe(records["real"])
 
     def fakes(self, batch: Batch, step: Step, times: int = 1) -> Tensor:
         """So many times as many images as the batch has, of the same shape and classes."""
@@ -117,17 +126,31 @@ class GAN(Objective):
         fakes: Tensor = generator(noise, t, label=repeated(batch.labels, times)).x0
         return fakes
 
-    def _noised(self, x: Tensor) -> Tensor:
-        return x + self.instance_noise * torch.randn_like(x) if self.instance_noise else x
+    def _strengths(self, n: int, step: Step) -> Tensor | None:
+        """How strongly each of n images is augmented, (n,); None if none is."""
+        if self.augment is not None:
+            return self.augment.draw(n, step.device)
+        if step.networks["discriminator"].timed:
+            raise RecipeError(
+                "networks.discriminator.timed asks how strongly images are augmented, and none is: add "
+                "[objective.augment]"
+            )
+        return None
 
-    def _pair(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
-        """Real and generated images as the discriminator sees them."""
+    def _changed(self, x: Tensor, t: Tensor | None) -> Tensor:
+        """Images with instance noise, augmented with these strengths."""
+        x = x + self.instance_noise * torch.randn_like(x) if self.instance_noise else x
+        return x if self.augment is None else self.augment(x, t)
+
+    def _pair(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Real and generated images as the discriminator sees them, and their strengths of augmentation."""
         fake = self.fakes(batch, step)
-        return self._seen(batch.images), self._noised(fake)
+        t = self._strengths(len(fake), step)
+        return self._seen(batch.images, t), self._changed(fake, t), t
 
-    def _seen(self, real: Tensor) -> Tensor:
+    def _seen(self, real: Tensor, t: Tensor | None) -> Tensor:
         """Real images as the discriminator sees them."""
-        return self._noised(real + self.dequantise * torch.rand_like(real) if self.dequantise else real)
+        return self._changed(real + self.dequantise * torch.rand_like(real) if self.dequantise else real, t)
 
     def _judged(self, real: Tensor, fake: Tensor) -> Loss:
         """The discriminator's loss from its logits, without penalties."""
@@ -135,12 +158,12 @@ class GAN(Objective):
         return Loss(discriminator_loss(self.loss, real, fake), logs)
 
     def _penalties(
-        self, real: Tensor, fake: Tensor, label: Tensor | None, step: Step
+        self, real: Tensor, fake: Tensor, label: Tensor | None, step: Step, t: Tensor | None = None
     ) -> dict[str, tuple[float, Tensor]]:
         """The penalties on the slope that are due in this update, with their weights."""
         result = {}
         if (step.number * self.n_dis + step.repetition) % self.penalty_every == 0:
-            judge = judge_of(step, label)
+            judge = judge_of(step, label, t)
             with step.float32():  # bf16 would spoil a gradient of a gradient, and a small difference
                 if self.gp_weight:
                     result["gp"] = self.gp_weight * self.penalty_every, gradient_penalty(judge, real, fake)
@@ -148,39 +171,45 @@ class GAN(Objective):
                     if weight and self.slopes == "exact":
                         result[name] = weight * self.penalty_every, squared_slope(judge, x)
                     elif weight:
-                        of_both = judge_of(step, repeated(label, 2))
+                        of_both = judge_of(step, repeated(label, 2), repeated(t, 2))
                         result[name] = weight * self.penalty_every, squared_difference(of_both, x)
         return result
 
     def _discriminator_turn(self, batch: Batch, step: Step) -> Loss:
-        real, fake = self._pair(batch, step)
-        judge = judge_of(step, batch.labels)
+        real, fake, t = self._pair(batch, step)
+        judge = judge_of(step, batch.labels, t)
         real_logits, fake_logits = logits_of(judge, real, fake)
         loss = self._judged(real_logits, fake_logits)
-        penalties = self._penalties(real, fake, batch.labels, step)
+        penalties = self._penalties(real, fake, batch.labels, step, t)
         if self.drift:
             penalties["drift"] = self.drift, real_logits.square().mean()
         total = loss.total + sum(weight * value for weight, value in penalties.values())
-        return Loss(total, {**loss.logs, **{name: value for name, (_, value) in penalties.items()}})
+        logs = {**loss.logs, **{name: value for name, (_, value) in penalties.items()}}
+        if self.augment is None:
+            return Loss(total, logs)
+        return Loss(total, {**logs, **self.augment.logs()}, {"real": real_logits.detach()})
 
     def _generator_turn(self, batch: Batch, step: Step) -> Loss:
         fake = self.fakes(batch, step, self.fakes_per_real)
-        judge = judge_of(step, repeated(batch.labels, self.fakes_per_real))
-        logits = judge(self._noised(fake)).float()
+        t = self._strengths(len(fake), step)
+        judge = judge_of(step, repeated(batch.labels, self.fakes_per_real), t)
+        logits = judge(self._changed(fake, t)).float()
         if self.loss != "relativistic":
             return Loss(generator_loss(self.loss, logits), {"fake": logits.mean()})
         with step.no_grad():
-            real = judge(self._seen(torch.cat([batch.images] * self.fakes_per_real))).float()
+            real = judge(self._seen(torch.cat([batch.images] * self.fakes_per_real), t)).float()
         return Loss(relativistic_loss(real, logits), {"fake": logits.mean(), "real": real.mean()})
 
     def _held_out(self, batch: Batch, step: Step) -> Loss:
         """The discriminator's loss on images it was not trained on: the higher, the more it overfits."""
-        return self._judged(*logits_of(judge_of(step, batch.labels), *self._pair(batch, step)))
+        real, fake, t = self._pair(batch, step)
+        return self._judged(*logits_of(judge_of(step, batch.labels, t), real, fake))
 
 
-def judge_of(step: Step, label: Tensor | None) -> Judge:
-    """The discriminator, asked about rows of these classes."""
-    return partial(step.networks["discriminator"], label=label)
+def judge_of(step: Step, label: Tensor | None, t: Tensor | None) -> Judge:
+    """The discriminator, asked about rows of these classes, augmented with these strengths."""
+    network = step.networks["discriminator"]
+    return partial(network, label=label, t=t) if network.timed else partial(network, label=label)
 
 
 def logits_of(judge: Judge, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,5 +217,5 @@ def logits_of(judge: Judge, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]
     return judge(real).float(), judge(fake).float()  # apart, so that each has batch statistics of its own
 
 
-def repeated(label: Tensor | None, times: int) -> Tensor | None:
-    return label if label is None else label.repeat(times)
+def repeated(of_rows: Tensor | None, times: int) -> Tensor | None:
+    return of_rows if of_rows is None else of_rows.repeat(times)

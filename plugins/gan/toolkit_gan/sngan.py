@@ -19,6 +19,7 @@ from toolkit_gan.attention import SelfAttention
 from toolkit_gan.interfaces import Discriminator, Generator, check_shape, classes_of, doublings
 
 Count = Annotated[int, Field(ge=1)]
+TIME_WIDTH = 32
 
 
 @final
@@ -88,6 +89,8 @@ class SNGANDiscriminator(Discriminator):
             iteration a forward pass in training. Without it the network is a critic for a gradient penalty.
         conditional: add the inner product of the last features and a vector of the class (projection,
             Miyato & Koyama 2018).
+        timed: add the inner product of the last features and a vector of the strength of augmentation, such
+            as the time t of Diffusion-GAN.
 
     Raises:
         ValueError: if the image is not square and of a side as the generator's, no map has a side that
@@ -102,9 +105,10 @@ class SNGANDiscriminator(Discriminator):
         spectral_norm: bool = True,
         num_classes: int | None = None,
         conditional: bool = False,
+        timed: bool = False,
     ) -> None:
         super().__init__()
-        self.sample_shape, self.conditional = sample_shape, conditional
+        self.sample_shape, self.conditional, self.timed = sample_shape, conditional, timed
         classes = classes_of(num_classes, conditional)
         side, halvings = sample_shape[-1], halvings_of(sample_shape)
         sides = [side // 2 ** min(i + 1, halvings) for i in range(halvings + 2)]
@@ -116,16 +120,26 @@ class SNGANDiscriminator(Discriminator):
         self.projection = None if classes is None else nn.Embedding(classes, width)
         if self.projection is not None:
             nn.init.xavier_uniform_(self.projection.weight)
+        self.time_projection = nn.Linear(TIME_WIDTH, width) if timed else None
         if spectral_norm:
             normalise(self)
 
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None, t: Tensor | None = None) -> Tensor:
         check_shape(x, self.sample_shape)
         h = F.relu(self.blocks(x)).sum(dim=(2, 3))
         logits: Tensor = self.linear(h).squeeze(1)
         if self.projection is not None:
             logits = logits + (h * self.projection(label)).sum(1)
+        if self.time_projection is not None:
+            assert t is not None, "a timed discriminator is told how strongly each image is augmented"
+            logits = logits + (h * self.time_projection(sinusoids(t))).sum(1)
         return logits
+
+
+def sinusoids(t: Tensor) -> Tensor:
+    """Cosines and sines of times t (B,), (B, TIME_WIDTH), at frequencies from 1 down to 1 / 1000."""
+    angles = t[:, None] * torch.logspace(0, -3, TIME_WIDTH // 2, device=t.device)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 def halvings_of(sample_shape: tuple[int, ...]) -> int:
