@@ -31,6 +31,7 @@ SMALL = (
     "improved_ddpm_small", "improved_ddpm_vlb_small",
     "mbconv_small", "flow_digits", "edm_digits", "posthoc_ema_digits", "dit_digits",
     "meanflow_digits", "meanflow_25gaussians",
+    "consistency_digits", "consistency_mnist",
     "classifier_mnist", "classifier_mnist16",
     "autoencoder_mnist", "ddpm_mnist_latent", "ddgan_mnist_latent", "vae_mnist_small",
 )  # fmt: skip
@@ -69,6 +70,9 @@ PARAMETERS = {
     "posthoc_ema_digits": {"denoiser": 701_345},
     "edm_mnist": {"denoiser": 1_112_801},
     "edm_cifar": {"denoiser": 59_013_379},
+    "consistency_digits": {"denoiser": 701_345},
+    "consistency_mnist": {"denoiser": 1_112_801},
+    "consistency_cifar": {"denoiser": 59_013_379},
     "importance_cifar": {"denoiser": 35_746_307},
     "importance_extra2_cifar": {"denoiser": 35_746_307},
     "importance_small": {"denoiser": 453_793},
