@@ -100,7 +100,8 @@ def build(recipe: Recipe, device: torch.device) -> Built:
     A network's initial weights are a function of (seed, role).
 
     Raises:
-        RecipeError: if a role is missing, unknown or of another interface, or an option is refused.
+        RecipeError: if a role is missing, unknown or of another interface, an option is refused, or the
+            objective refuses how its network would be sampled.
     """
     recipe = settled(recipe, device)
     source: DataSource = recipe.create(("data",), {})
@@ -168,6 +169,7 @@ def build(recipe: Recipe, device: torch.device) -> Built:
     sampler = start = guidance = None
     if supplied["schedule"] is not None:
         sampler, start = create("sampler"), create("start")
+        objective.refuse_sampling(sampler, start)
         guidance = create("guidance") if "guidance" in recipe.tables else None
     return Built(recipe, source, supplied, supplied["schedule"], sampler, start, guidance, encoder, training)
 

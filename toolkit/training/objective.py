@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from toolkit.data.source import Batch
 from toolkit.diffusion.prediction import Prediction
+from toolkit.diffusion.sampler import Sampler
+from toolkit.diffusion.start import Start
 from toolkit.registry.signature import Positive, Rate
 
 Records = Mapping[str, Tensor]
@@ -160,6 +162,13 @@ class Objective(nn.Module, ABC):
         They are frozen for the step, optimizers pass them over, and the first cycle asks no gradient of them.
         """
         return {}
+
+    def refuse_sampling(self, sampler: Sampler, start: Start) -> None:
+        """Raise a RecipeError if what it trains cannot be sampled so; called when a run is built.
+
+        Most methods are sampled by any. One that trains for certain times alone knows which.
+        """
+        return None
 
     def observe(self, turn: str, records: Records) -> None:
         """Learn from the records of one turn over the global batch; called with the same on every process."""
