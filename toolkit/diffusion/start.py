@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -55,6 +55,15 @@ class Start(ABC):
         For t at `clean` or below (used to show what a walk starts from) it is an x_0. Move networks of its
         own to `device` here.
         """
+
+    def with_networks(self, networks: Mapping[str, Any]) -> "Start":
+        """The start of a run as it stands, for one that samples a network of the run; else itself.
+
+        Args:
+            networks: a `SavedNetwork` for each role, averaged where samples are of averages; the run goes on
+                training them.
+        """
+        return self
 
     def pipelines(self) -> Mapping[str, Sampled]:
         """The pipelines that it samples, by the option that names their folder; saved along with it."""

@@ -79,8 +79,10 @@ class Previews:
             for name in names
         }
         whole = saved.saved.model_copy(update=parts)
+        networks = {name: self._network(name, step, average=average) for name in built.training.networks}
+        start = built.start.with_networks(networks)
         return Pipeline(
-            saved.network, built.schedule, built.sampler, built.start, whole, self._registry,  # type: ignore[arg-type]
+            saved.network, built.schedule, built.sampler, start, whole, self._registry,  # type: ignore[arg-type]
             built.guidance, built.encoder,
         )  # fmt: skip
 
