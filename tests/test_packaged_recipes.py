@@ -34,6 +34,7 @@ SMALL = (
     "meanflow_digits", "meanflow_25gaussians",
     "consistency_digits", "consistency_mnist",
     "ddpm_25gaussians_t1000", "dmd_digits", "dmd_25gaussians",
+    "tdpm_digits", "tdpm_25gaussians",
     "classifier_mnist", "classifier_mnist16",
     "autoencoder_mnist", "ddpm_mnist_latent", "ddgan_mnist_latent", "vae_mnist_small",
 )  # fmt: skip
@@ -116,6 +117,9 @@ PARAMETERS = {
     "sagan_mnist_small": {"generator": 76_430, "discriminator": 47_533},
     "progressive_celebahq256": {"generator": 23_044_309, "discriminator": 23_052_353},
     "progressive_mnist_small": {"generator": 134_787, "discriminator": 123_121},
+    "tdpm_digits": {"denoiser": 701_345, "generator": 36_929, "discriminator": 46_656},
+    "tdpm_mnist_small": {"denoiser": 453_793, "generator": 72_993, "discriminator": 46_656},
+    "tdpm_25gaussians": {"denoiser": 35_714, "generator": 33_666, "discriminator": 33_537},
     "ddgan_digits": {"denoiser": 447_025, "discriminator": 129_217},
     "ddgan_mnist": {"denoiser": 1_447_361, "discriminator": 845_569},
     "ddgan_25gaussians": {"denoiser": 36_226, "discriminator": 35_841},
