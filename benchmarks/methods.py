@@ -130,7 +130,7 @@ def main() -> None:
     (out / "results").mkdir(parents=True, exist_ok=True)
     classifier = out / "classifier"
     if not (classifier / "networks").exists():
-        flags = ["data.type=digits", "run.steps=400", "optimizers.classifier.lr_schedule.steps=400"]
+        flags = ["data.type=digits", "run.steps=400"]
         toolkit_train("classifier_mnist16", [*flags, f"run.out={classifier}"])
 
     rows: dict[str, dict[str, float]] = {}

@@ -14,9 +14,9 @@ from toolkit.__main__ import leave
 from toolkit.data.batches import DataOptions
 from toolkit.errors import RunError, TrainingError
 from toolkit.training.ema import EMA, EMAOptions
-from toolkit.training.measure import measure
 from toolkit.training.optimizers import Constant, OptimizerOptions, sgd
 from toolkit.training.processes import Processes
+from toolkit.training.result import measure
 from toolkit.training.trainer import RunOptions, Trainer, Training
 
 

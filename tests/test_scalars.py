@@ -35,6 +35,17 @@ def test_a_number_stays_a_number_in_the_complete_recipe(write: Write) -> None:
     }  # fmt: skip
 
 
+def test_a_schedule_is_as_long_as_its_run_unless_it_says_otherwise(write: Write) -> None:
+    falling = FALLING.replace(", steps=2", "")
+    finished(
+        write(TINY_DDGAN), "run.out=run", "run.log_every=1", "run.steps=3", "objective.r1_every=1", falling
+    )
+    rows = [row for row in metrics(Path("run")) if "discriminator/r1" in row]
+    assert [row["discriminator/r1"] > 0 for row in rows] == [True, True, True]  # 2, 4/3 and 2/3
+    error = refused(train(write(TINY_DDGAN), falling, "run.steps=none", "run.minutes=1"))
+    assert "set run.steps" in error and "objective.r1_gamma" in error
+
+
 def test_the_penalty_of_a_run_follows_its_schedule(write: Write) -> None:
     """At weight 0, from step 2 on, R1 is not taken."""
     finished(write(TINY_DDGAN), "run.out=run", "run.log_every=1", "objective.r1_every=1", FALLING)
@@ -48,7 +59,7 @@ def test_the_penalty_of_a_run_follows_its_schedule(write: Write) -> None:
         ("-1", "must be a number of at least 0, or a table with a type (ScalarSchedule), not -1"),
         ("high", 'must be a number of at least 0, or a table with a type (ScalarSchedule), not "high"'),
         ('{type="linar", start=1, end=0, steps=2}', "Did you mean 'linear'?"),
-        ('{type="linear", start=1, end=0}', "'linear' needs 'steps'"),
+        ('{type="linear", start=1}', "'linear' needs 'end'"),
         ('{type="linear", start=1, end=-1, steps=2}', "'end' must be a number of at least 0"),
     ],
 )

@@ -1,7 +1,9 @@
 """Messages and progress bars on the terminal."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import TypeVar
 
 import click
@@ -47,7 +49,21 @@ class Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed * task.fields['images']:,.0f} images/s", style="dim")
+        known = speed is not None and task.fields["images"]
+        return Text(f"{speed * task.fields['images']:,.0f} images/s" if known else "", style="dim")
+
+
+class Remaining(TimeRemainingColumn):
+    """The time until the task's `until`, if it has one, or until its last step: whichever is less."""
+
+    def render(self, task: Task) -> Text:
+        by_steps, until = super().render(task), task.fields["until"]
+        if until is None:
+            return by_steps
+        left = max(until - time.monotonic(), 0.0)
+        if task.time_remaining is not None and task.time_remaining < left:
+            return by_steps
+        return Text(str(timedelta(seconds=int(left))), style="progress.remaining")
 
 
 def say(text: str, mark: str = "") -> None:
@@ -56,10 +72,13 @@ def say(text: str, mark: str = "") -> None:
 
 
 def describe(logs: Mapping[str, float], limit: int = 5) -> str:
-    """Logs on one line: the losses first, then others, `limit` of them at most."""
+    """Logs on one line: the losses first, learning rates, then others, `limit` of them at most."""
     ordered = sorted(
-        logs, key=lambda name: (not name.endswith("/loss"), name.endswith("gradient_norm"), name)
-    )
+        logs,
+        key=lambda name: (
+            not name.endswith("/loss"), not name.endswith("/lr"), name.endswith("gradient_norm"), name
+        ),
+    )  # fmt: skip
     return "  ".join(f"{name} {logs[name]:.4g}" for name in ordered[:limit])
 
 
@@ -80,19 +99,36 @@ class TrainingDisplay:
     def say(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
 
+    @contextmanager
+    def during(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar of its own for what is done between or after steps; called with how much is done."""
+        task = self._progress.add_task(what, total=total, images=0, until=None)
+        try:
+            yield lambda done: self._progress.update(task, completed=done)
+        finally:
+            self._progress.remove_task(task)
+
 
 @contextmanager
 def training_display(
-    first: int, total: int | None, images: int, *, visible: bool
+    first: int, total: int | None, images: int, until: float | None, *, visible: bool
 ) -> Iterator[TrainingDisplay]:
-    """A display for a run from step `first` to `total`, with `images` per step; silent unless `visible`."""
+    """A display of a run, silent unless `visible`.
+
+    Args:
+        first: the step that it begins with.
+        total: the step that it ends with, if that is known.
+        images: in a step.
+        until: when it ends at the latest, in `time.monotonic()`.
+        visible: whether anything is shown.
+    """
     columns = (
-        TextColumn("training"), BarColumn(bar_width=12), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("ETA"), TimeRemainingColumn(), Rate(),
+        TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("ETA"), Remaining(), Rate(),
     )  # fmt: skip
     here = console if visible else Terminal(quiet=True)
     progress, losses = Progress(*columns, console=here), Text(no_wrap=True, overflow="ellipsis")
-    task = progress.add_task("training", total=total, completed=first, images=images)
+    task = progress.add_task("training", total=total, completed=first, images=images, until=until)
     live = Live(Group(progress, losses), console=here) if here.is_terminal else nullcontext()
     with live:
         yield TrainingDisplay(progress, task, losses, here)

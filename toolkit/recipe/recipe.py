@@ -83,14 +83,15 @@ class Recipe:
         """
         return self._complete(path).build(supplied, lambda inner: self.where((*path, *inner)))
 
-    def common(self, path: KeyPath) -> Any:
+    def common(self, path: KeyPath, supplied: Mapping[str, object] | None = None) -> Any:
         """The options that the toolkit itself reads from a table, as an instance of their dataclass.
 
-        These are the options that the section adds to every component, or a whole table without a type.
+        These are the options that the section adds to every component, or a whole table without a type. What
+        is nested in them is built with what is `supplied`.
         """
         table, options = self._complete(path), self.sections[path[0]].common_options
         table = table if options is None else table.common(options)
-        return table.build({}, lambda inner: self.where((*path, *inner)))
+        return table.build(supplied or {}, lambda inner: self.where((*path, *inner)))
 
     def _complete(self, path: KeyPath) -> "Table":
         """The table at ("section",) or ("section", role)."""

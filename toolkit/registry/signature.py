@@ -30,6 +30,7 @@ SUPPLIED = {
     "sample_shape": "the shape of samples",
     "num_classes": "data with labels",
     "params": "parameters to optimise",
+    "run_steps": "a run of so many steps",
 }
 REQUIRED = inspect.Parameter.empty
 

@@ -98,6 +98,7 @@ class Case:
             "schedule": None if issubclass(self.kind, NoiseSchedule) else self.path(),
             "sample_shape": self.sample_shape,
             "num_classes": self.num_classes,
+            "run_steps": 10,
         }
         torch.manual_seed(seed)
         return self.known.create(self.kind, self._written(), supplied=supplied, where=self._where)

@@ -14,9 +14,9 @@ from toolkit.testing.case import Case
 from toolkit.testing.randomness import EqualDraws, foreign_seed, without_draws
 from toolkit.testing.requirement import require
 from toolkit.training import checkpoint
-from toolkit.training.measure import measure
 from toolkit.training.objective import Loss, Step, Turn
 from toolkit.training.processes import Processes
+from toolkit.training.result import measure
 from toolkit.training.session import Session, session
 from toolkit.training.trainer import RunOptions, Trainer
 

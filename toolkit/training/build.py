@@ -117,6 +117,7 @@ def build(recipe: Recipe, device: torch.device) -> Built:
         "sample_shape": sample_shape,
         "num_classes": source.num_classes,
         "schedule": None,
+        "run_steps": recipe.common(("run",)).last_step,
     }
 
     def create(*path: str, **more: object) -> Any:
@@ -151,7 +152,9 @@ def build(recipe: Recipe, device: torch.device) -> Built:
                 f"{recipe.where(('networks', role))} has nothing to train, all of it is frozen."
             )
         optimizers[role] = create("optimizers", role, params=params)
-    optimizer_options: dict[str, OptimizerOptions] = {r: recipe.common(("optimizers", r)) for r in trained}
+    optimizer_options: dict[str, OptimizerOptions] = {
+        role: recipe.common(("optimizers", role), supplied) for role in trained
+    }
     averages: dict[str, EMA] = {}
     widths: dict[str, dict[float, EMA]] = {}
     for role in recipe.tables.get("ema", {}):

@@ -23,14 +23,14 @@ from toolkit.runs.folder import RunFolder, Status
 from toolkit.runs.layout import step_name
 from toolkit.runs.snapshots import forget_snapshots_after, write_snapshot
 from toolkit.training import checkpoint
+from toolkit.training.announce import Forecast, introduction
 from toolkit.training.build import settled
 from toolkit.training.checkpoint import CheckpointOptions
 from toolkit.training.ema import EMAOptions
 from toolkit.training.launch import Stop, Stopped, stop_signals
-from toolkit.training.measure import measure
 from toolkit.training.processes import Agreement, Processes, TrackerOptions
-from toolkit.training.result import Previews
-from toolkit.training.resume import FINISHED, REPLACED, RESUMED, Beginning, last_step
+from toolkit.training.result import Previews, measure
+from toolkit.training.resume import FINISHED, REPLACED, RESUMED, Beginning
 from toolkit.training.session import Session, session
 from toolkit.training.trainer import RunOptions, share
 
@@ -134,6 +134,13 @@ class Run:
         }  # fmt: skip
         if self.built.encoder is not None:  # its run may have been trained anew
             self.facts["encoder"] = digest(self.built.encoder.state_dict())
+        said = introduction(
+            self.folder.path, self.options, self.built.training, self.trainer.micro_batch,
+            len(self.built.source), self.computes, self.processes.count,
+        )  # fmt: skip
+        for line in said:
+            if self.processes.is_main:
+                say(line)
         for line in summary(self.built.source, self.batches, measured=self.held_out is not None):
             if self.processes.is_main:
                 say(line)
@@ -165,7 +172,7 @@ class Run:
         """Train until the recipe's end, or until asked to stop."""
         if begin.how == RESUMED:
             self._resume(begin)
-        first, last = self.trainer.number, last_step(self.options)
+        first, last = self.trainer.number, self.options.last_step
         self.processes.on_main(partial(self._prepare, begin))
         try:
             self.processes.start_trackers(self.recipe.tables["trackers"]["project"], flat(self.recipe.tables))
@@ -173,7 +180,9 @@ class Run:
             self.batches.plan(self.trainer.requests(last))
             self._since = (time.monotonic(), first)
             visible = self.processes.is_main
-            with training_display(first, last, self.options.batch_size, visible=visible) as display:
+            minutes = self.options.minutes
+            until = None if minutes is None else self._started + 60 * minutes
+            with training_display(first, last, self.options.batch_size, until, visible=visible) as display:
                 with self._stop.gently():
                     self._loop(last, display)
                     # A signal may have reached only some processes.
@@ -214,6 +223,7 @@ class Run:
 
     def _loop(self, last: int | None, display: TrainingDisplay) -> None:
         trainer = self.trainer
+        forecast = Forecast(trainer.number, self.options, self.previews.calls, self._started)
         try:
             if trainer.number:
                 self._catch_up(last, display)
@@ -223,6 +233,8 @@ class Run:
                 trainer.step()
                 self._whole, self._done = True, set()
                 display.step(trainer.number)
+                for line in forecast.after(trainer.number):
+                    display.say(line)
                 self._catch_up(last, display)
             if self._stop.number is not None:
                 display.say(f"stopping after step {trainer.number} ...")
@@ -239,14 +251,14 @@ class Run:
         if due(number, self.options.log_every):
             self._once("log", partial(self._log, display))
         if due(number, self.options.measure_every):
-            self._once("measure", self._measure)
+            self._once("measure", partial(self._measure, display))
         for role, options in self.snapshots.items():
             if due(number, options.snapshot_every):
                 self._once(f"snapshot of {role}", partial(self._snapshot, role))
         if due(number, self.checkpoints.every):
             self._once("checkpoint", self._save)
         if due(number, self.previews.options.every) and number != last:
-            self._once("grid", self._sample)
+            self._once("grid", partial(self._sample, display))
 
     def _once(self, what: str, work: Callable[[], None]) -> None:
         if what not in self._done:
@@ -307,6 +319,7 @@ class Run:
         now, (then, before) = time.monotonic(), self._since
         self._since = (now, number)
         speed = (number - before) * self.options.batch_size / max(now - then, 1e-9)
+        logs |= self.trainer.learning_rates()
         self._record({**logs, "images_per_second": speed, "seconds": now - self._started})
         display.logs(number, logs)
         self._tell("toolkit_step_done", step=number, logs=logs)
@@ -346,20 +359,23 @@ class Run:
         folder, number = self.folder.path, self.trainer.number
         self.processes.on_main(partial(write_snapshot, folder, role, number, updates, states))
 
-    def _measure(self) -> None:
+    def _measure(self, display: TrainingDisplay) -> None:
         if self.held_out is None:
             return
         self._agree()
         rows = self.held_out_rows
-        values = measure(
-            self.built.training, self.held_out, rows, min(self.trainer.micro_batch, rows),
-            self.options.seed, self.trainer.number, self.processes,
-        )  # fmt: skip
+        with display.during("measuring", rows * len(self.built.training.objective.measures())) as progress:
+            values = measure(
+                self.built.training, self.held_out, rows, min(self.trainer.micro_batch, rows),
+                self.options.seed, self.trainer.number, self.processes, progress,
+            )  # fmt: skip
         self._record({f"held_out/{name}": value for name, value in values.items()})
 
-    def _sample(self) -> None:
+    def _sample(self, display: TrainingDisplay) -> None:
         self._agree()
-        self.grid = self.previews.save(self.trainer.number, self.folder.samples) or self.grid
+        with display.during("sampling", self.previews.calls) as progress:
+            made = self.previews.save(self.trainer.number, self.folder.samples, progress)
+        self.grid = made or self.grid
 
     def _keep(self, display: TrainingDisplay, *, stopped: bool) -> None:
         """Write the result; a run whose result is written is finished, even if a grid is still due."""
@@ -382,10 +398,10 @@ class Run:
 
     def _finish(self, display: TrainingDisplay) -> None:
         """Do what is due at the end and was not already done at the last step."""
-        self._once("measure", self._measure)
+        self._once("measure", partial(self._measure, display))
         if self.previews.any and "grid" not in self._done:
-            display.say("sampling the final grid ...")
-        self._once("grid", self._sample)
+            display.say(f"sampling the final grid: {self.previews.cost} ...")
+        self._once("grid", partial(self._sample, display))
         self._complete = True
         self.processes.barrier()
 
@@ -413,7 +429,7 @@ class Run:
 
     def _snapshot_bytes(self) -> int:
         """The size of the snapshots to come, which it says; of the next one, if only time ends the run."""
-        total, last = 0, last_step(self.options)
+        total, last = 0, self.options.last_step
         for role, options in self.snapshots.items():
             assert options.snapshot_every is not None
             averages = self.built.training.widths[role].values()

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,28 @@ from toolkit.diffusion.start import Start
 from toolkit.registry.signature import Positive, Rate
 
 Records = Mapping[str, Tensor]
+
+
+Length = Positive | Literal["run"]  # of a schedule: so many steps, or all that the run takes
+
+
+def in_steps(length: Length, run_steps: int | None) -> int:
+    """The steps of a schedule that may be as long as its run.
+
+    Args:
+        length: as the recipe states it.
+        run_steps: all that the run takes; None if time alone ends it.
+
+    Raises:
+        ValueError: if it shall be as long as a run whose length nobody knows.
+    """
+    if length != "run":
+        return length
+    if run_steps is None:
+        raise ValueError(
+            'steps = "run" needs an end of the run in steps: set run.steps, run.images, or a number'
+        )
+    return run_steps
 
 
 class ScalarSchedule(ABC):
@@ -40,11 +62,11 @@ class LinearScalar(ScalarSchedule):
     Args:
         start: the value in step 0.
         end: the last value.
-        steps: how long it takes.
+        steps: how long it takes; "run" ends with the run.
     """
 
-    def __init__(self, start: Rate, end: Rate, steps: Positive) -> None:
-        self.start, self.end, self.steps = start, end, steps
+    def __init__(self, start: Rate, end: Rate, steps: Length = "run", run_steps: int | None = None) -> None:
+        self.start, self.end, self.steps = start, end, in_steps(steps, run_steps)
 
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min(1.0, step / self.steps)
@@ -56,11 +78,11 @@ class CosineScalar(ScalarSchedule):
     Args:
         start: the value in step 0.
         end: the last value.
-        steps: how long it takes.
+        steps: how long it takes; "run" ends with the run.
     """
 
-    def __init__(self, start: Rate, end: Rate, steps: Positive) -> None:
-        self.start, self.end, self.steps = start, end, steps
+    def __init__(self, start: Rate, end: Rate, steps: Length = "run", run_steps: int | None = None) -> None:
+        self.start, self.end, self.steps = start, end, in_steps(steps, run_steps)
 
     def __call__(self, step: int) -> float:
         done = min(1.0, step / self.steps)

@@ -10,11 +10,17 @@ from pydantic import Field
 from torch import nn
 
 from toolkit.registry.signature import Default, Positive, Rate
-from toolkit.training.objective import CosineScalar, LinearScalar
+from toolkit.training.objective import CosineScalar, Length, LinearScalar, in_steps
 
 
 class LRSchedule(ABC):
-    """A learning rate as a function of the base rate and the step: no state, nothing to save."""
+    """A learning rate as a function of the base rate and the step: no state, nothing to save.
+
+    Attributes:
+        end: the step from which on it no longer changes; None if there is none, or after a warm-up.
+    """
+
+    end: int | None = None
 
     @abstractmethod
     def __call__(self, base: float, step: int) -> float:
@@ -39,13 +45,16 @@ class Cosine(LRSchedule):
     """Half a cosine from the base rate down to `floor`, constant afterwards.
 
     Args:
-        steps: how long the descent takes.
+        steps: how long the descent takes; "run" ends with the run.
         floor: the last rate, in absolute terms.
         every: steps for which the rate is held (a published schedule may change it once an epoch).
     """
 
-    def __init__(self, steps: Positive, floor: Rate = 0.0, every: Positive = 1) -> None:
-        self.steps, self.floor, self.every = steps, floor, every
+    def __init__(
+        self, steps: Length = "run", floor: Rate = 0.0, every: Positive = 1, run_steps: int | None = None
+    ) -> None:
+        self.end = self.steps = in_steps(steps, run_steps)
+        self.floor, self.every = floor, every
 
     def __call__(self, base: float, step: int) -> float:
         return CosineScalar(base, self.floor, self.steps)(step // self.every * self.every)
@@ -55,12 +64,13 @@ class Linear(LRSchedule):
     """A straight line from the base rate down to `floor`, constant afterwards.
 
     Args:
-        steps: how long the descent takes.
+        steps: how long the descent takes; "run" ends with the run.
         floor: the last rate, in absolute terms.
     """
 
-    def __init__(self, steps: Positive, floor: Rate = 0.0) -> None:
-        self.steps, self.floor = steps, floor
+    def __init__(self, steps: Length = "run", floor: Rate = 0.0, run_steps: int | None = None) -> None:
+        self.end = self.steps = in_steps(steps, run_steps)
+        self.floor = floor
 
     def __call__(self, base: float, step: int) -> float:
         return LinearScalar(base, self.floor, self.steps)(step)

@@ -1,6 +1,7 @@
-"""Samples of a run as it stands, and its result: a pipeline, or networks."""
+"""A run as it stands: its samples, its measures on held-out data, and its result, a pipeline or networks."""
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from toolkit.console import say
+from toolkit.data.batches import Batches
+from toolkit.data.source import counted
 from toolkit.errors import DataError, SamplingError
 from toolkit.pipeline.folder import (
     COMMON,
@@ -23,12 +26,15 @@ from toolkit.pipeline.folder import (
 )
 from toolkit.pipeline.images import save_samples
 from toolkit.pipeline.pipeline import Pipeline
+from toolkit.randomness import position_seed, seed_default_generators
 from toolkit.recipe import Recipe
 from toolkit.registry.registry import Registry
 from toolkit.registry.signature import Positive
 from toolkit.runs.layout import step_name
 from toolkit.training.build import Built
-from toolkit.training.processes import Processes
+from toolkit.training.objective import Step
+from toolkit.training.processes import Processes, widest
+from toolkit.training.trainer import Training
 
 
 @dataclass(frozen=True)
@@ -137,17 +143,39 @@ class Previews:
         for role in self.networks(0):
             refuse_to_replace(run / "networks" / role, known)
 
-    def save(self, step: int, folder: Path) -> Path | None:
+    @property
+    def calls(self) -> int:
+        """Network calls of a grid, of all images and sets of weights, on this process."""
+        share = -(-self.options.num // self._processes.count)
+        return sum(share * _calls(pipeline) for _, pipeline in self._previewed(0))
+
+    @property
+    def cost(self) -> str:
+        """`64 samples by 200 network calls each, twice: averaged and raw weights`."""
+        made = self._previewed(0)
+        twice = ", twice: averaged and raw weights" if len(made) > 1 else ""
+        calls = counted(_calls(made[0][1]), "network call")
+        return f"{counted(self.options.num, 'sample')} by {calls} each{twice}"
+
+    def save(
+        self, step: int, folder: Path, progress: Callable[[int], None] = lambda calls: None
+    ) -> Path | None:
         """Save a grid of the averages and then, as a sign that all are there, one of the raw weights.
 
         Samples that are not finite make none.
+
+        Args:
+            step: the last one.
+            folder: where they are written.
+            progress: called with the network calls done, of `calls`.
 
         Returns:
             The first file that this process has written; None if there is none.
         """
         written: Path | None = None
-        for ending, pipeline in self._previewed(step):
-            images = self._draw(pipeline)
+        for i, (ending, pipeline) in enumerate(previewed := self._previewed(step)):
+            before = i * self.calls // len(previewed)
+            images = self._draw(pipeline, before, progress)
             if not bool(images.isfinite().all()):
                 if self._processes.is_main:
                     say(f"samples of step {step}{ending} are not finite: there is no grid of them", "note")
@@ -168,15 +196,62 @@ class Previews:
                 result.append(("-ema" if average else "", chosen))
         return result
 
-    def _draw(self, pipeline: Pipeline) -> Tensor:
+    def _draw(self, pipeline: Pipeline, before: int, progress: Callable[[int], None]) -> Tensor:
         """All images of a grid; each process draws a share, and image i is the same whoever draws it."""
+
+        def drawn(offset: int, n: int, calls: int) -> None:
+            progress(before + offset * _calls(pipeline) + n * calls)
+
         share = -(-self.options.num // self._processes.count)
         first = self._processes.rank * share
         batches = pipeline.sample(
-            share, seed=self.options.seed, first=first, batch_size=self.options.batch_size
+            share, seed=self.options.seed, first=first, batch_size=self.options.batch_size, progress=drawn
         )
         try:
             images = torch.cat(list(batches))
         except SamplingError:  # a young network's; the run goes on, and the other processes wait for this one
             images = torch.full((share, *pipeline.image_shape), math.nan, device=pipeline.device)
         return self._processes.gather(images).flatten(0, 1)[: self.options.num]
+
+
+def measure(
+    training: Training, batches: Batches, rows: int, micro_batch: int, seed: int, number: int,
+    processes: Processes, progress: Callable[[int], None] = lambda rows: None,
+) -> dict[str, float]:  # fmt: skip
+    """Means of every measure over the first `rows` held-out rows, as `<turn>/<name>`.
+
+    Networks are in eval() (the next training step undoes that); averages replace them where the recipe
+    has [ema.<role>]. Seeds depend on the rows alone, so all checkpoints are measured with the same noise.
+    Results are the same for any number of processes. `progress` is called with the rows done so far.
+    """
+    size = min(micro_batch, rows)
+    shards = rows // size
+    networks = {**training.networks, **{role: ema.network for role, ema in training.ema.items()}}
+    for network in networks.values():
+        network.eval()
+    step = Step(number, 0, processes.device, networks, networks, processes.float32, processes.no_grad)
+    means: dict[str, float] = {}
+    for i, turn in enumerate(training.objective.measures()):
+        totals: dict[str, Tensor] = {}
+        # A process without a shard computes the first one too, to learn the names, with weight 0.
+        for shard in range(processes.rank, shards, processes.count) or [-1]:
+            seed_default_generators(
+                position_seed(seed, "measure", turn.name, max(shard, 0)), processes.device
+            )
+            with torch.no_grad(), processes.autocast():
+                loss = turn.loss(batches.get(max(shard, 0) * size, size), step)
+            progress(i * rows + (max(shard, 0) + 1) * size)
+            for name, value in {"loss": loss.total, **loss.logs}.items():
+                here = value.detach().to(processes.device, widest(processes.device)) * float(shard >= 0)
+                totals[f"{turn.name}/{name}"] = (
+                    totals.get(f"{turn.name}/{name}", torch.zeros_like(here)) + here
+                )
+        sums = torch.stack([totals[name] for name in sorted(totals)])
+        processes.add_(sums)
+        means |= dict(zip(sorted(totals), (sums / shards).tolist(), strict=True))
+    return means
+
+
+def _calls(pipeline: Pipeline) -> int:
+    """Network calls of one image, those of its start included."""
+    return pipeline.calls + pipeline.start.calls

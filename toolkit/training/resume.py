@@ -82,7 +82,7 @@ class Beginning:
             self.how = self._resumed()
 
     def _resumed(self) -> str:
-        step, last = self._folder.finished(), last_step(self._options)
+        step, last = self._folder.finished(), self._options.last_step
         if step is not None and last is not None and step >= last:
             if self._resume == "auto":
                 return FINISHED
@@ -141,9 +141,3 @@ def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[Change]
             yield from _compare(before.get(key), after.get(key), (*path, key))
     elif before != after:
         yield Change(".".join(path), before, after)
-
-
-def last_step(options: RunOptions) -> int | None:
-    """The step at which the recipe ends, by steps or images; None if only time ends it."""
-    by_images = None if options.images is None else -(-options.images // options.batch_size)
-    return min((end for end in (options.steps, by_images) if end is not None), default=None)

@@ -69,6 +69,12 @@ class RunOptions:
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
             )
 
+    @property
+    def last_step(self) -> int | None:
+        """The step at which the run ends, by steps or images; None if only time ends it."""
+        by_images = None if self.images is None else -(-self.images // self.batch_size)
+        return min((end for end in (self.steps, by_images) if end is not None), default=None)
+
 
 @dataclass
 class Training:
@@ -341,6 +347,11 @@ class Trainer:
         if not keep:
             self.training.sums.clear()
         return means
+
+    def learning_rates(self) -> dict[str, float]:
+        """Those of the last step, as `<role>/lr`."""
+        optimizers = self.training.optimizers.items()
+        return {f"{role}/lr": float(optimizer.param_groups[0]["lr"]) for role, optimizer in optimizers}
 
     def check_finite(self) -> None:
         """Raise a TrainingError that names the first step and turn whose loss was not finite, if any."""
