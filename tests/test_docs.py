@@ -26,7 +26,7 @@ PAGES = [
 ]  # fmt: skip
 TUTORIAL = (DOCS / "tutorial.md").read_text(encoding="utf-8")
 # How-tos in which everything runs in seconds, on the digits that come with scikit-learn.
-RUNNING = [DOCS / "howto" / f"{name}.md" for name in ("sampler", "path", "guide", "flow", "distil")]
+RUNNING = [DOCS / "howto" / f"{name}.md" for name in ("python", "sampler", "path", "guide", "flow", "distil")]
 
 
 def blocks(text: str, language: str = "[a-z]+") -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ FACADES = (
     "__main__.py",
     "api.py",
     "commands.py",
+    "python.py",
 )  # they stand on top, and name what is public
 PUBLIC = ("toolkit", "toolkit.commands", "toolkit.testing")
 

@@ -1,7 +1,5 @@
 """The public names: what plugins and scripts may use. Everything else is private."""
 
-from pathlib import Path
-
 from toolkit.data.batches import Batches
 from toolkit.data.source import Batch, DataSource, UnreadableImages, to_float
 from toolkit.diffusion.chain import Chain, kept_timesteps
@@ -29,11 +27,12 @@ from toolkit.errors import (
 from toolkit.evaluation.features import FeatureExtractor, Features
 from toolkit.evaluation.metric import Metric, Score, Subject
 from toolkit.hf.unet import TARGETS, UNET_LIMITS, check_unet, initialise_xavier, unet_shapes
-from toolkit.pipeline.folder import Layout, Saved, SavedNetwork, Weights, load_network, locate
+from toolkit.pipeline.folder import Layout, Saved, SavedNetwork, load_network, locate
 from toolkit.pipeline.from_run import TrainedEncoder
 from toolkit.pipeline.images import to_grid, to_image, to_uint8
 from toolkit.pipeline.importer import Importer, copy_weights, published_settings
 from toolkit.pipeline.pipeline import Pipeline, PipelineOutput
+from toolkit.python import Run, evaluate, load, train
 from toolkit.randomness import generators_for, randn
 from toolkit.recipe import read_data, read_recipe
 from toolkit.registry.foreign import options_from
@@ -60,25 +59,14 @@ __all__ = [
     "TARGETS", "UNET_LIMITS", "Ask", "Batch", "Batches", "Chain", "CheckpointError", "Component",
     "Continuous", "DataError", "DataSource", "Default", "Denoise", "Denoiser", "DenoisingLoss",
     "DenoisingObjective", "Encoder", "FeatureExtractor", "Features", "Guidance", "Heun", "Importer",
-    "LRSchedule", "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective", "Outside",
-    "Pipeline", "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive", "Prediction",
-    "Rate", "RecipeError", "Records", "Registry", "RunError", "Sampler", "SamplerStep", "SamplingError",
-    "Saved", "SavedNetwork", "ScalarSchedule", "Scale", "Score", "SquaredError", "Start", "Step", "Steps",
-    "Subject", "Target", "Time", "TimestepSampler", "ToolkitError", "TrainedEncoder", "TrainingError",
-    "Turn", "UnreadableImages", "Weighting", "at_step", "check_unet", "copy_weights", "gamma_of_width",
-    "generators_for", "hookimpl", "initialise_xavier", "kept_timesteps", "load", "load_network",
-    "load_plugins", "locate", "options_from", "published_settings", "randn", "read_data", "read_recipe",
-    "refuse_target", "to_float", "to_grid", "to_image", "to_uint8", "unet_shapes", "walk",
+    "LRSchedule", "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective",
+    "Outside", "Pipeline", "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive",
+    "Prediction", "Rate", "RecipeError", "Records", "Registry", "Run", "RunError", "Sampler",
+    "SamplerStep", "SamplingError", "Saved", "SavedNetwork", "ScalarSchedule", "Scale", "Score",
+    "SquaredError", "Start", "Step", "Steps", "Subject", "Target", "Time", "TimestepSampler",
+    "ToolkitError", "TrainedEncoder", "TrainingError", "Turn", "UnreadableImages", "Weighting",
+    "at_step", "check_unet", "copy_weights", "evaluate", "gamma_of_width", "generators_for", "hookimpl",
+    "initialise_xavier", "kept_timesteps", "load", "load_network", "load_plugins", "locate",
+    "options_from", "published_settings", "randn", "read_data", "read_recipe", "refuse_target",
+    "to_float", "to_grid", "to_image", "to_uint8", "train", "unet_shapes", "walk",
 ]  # fmt: skip
-
-
-def load(path: str | Path, weights: Weights | None = None) -> Pipeline:
-    """A trained pipeline: from a pipeline folder, a run or a checkpoint, a diffusers folder or a Hub id.
-
-    `weights`, "ema" or "raw", are those of the newest checkpoint; by default the averaged ones, if any.
-
-    Raises:
-        CheckpointError: if there is none, or it is damaged.
-        PluginError: naming the plugin that it needs and that is not installed.
-    """
-    return Pipeline.from_pretrained(path, weights)
