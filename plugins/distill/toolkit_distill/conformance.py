@@ -9,14 +9,8 @@ CHAIN = {"type": "linear", "num_train_timesteps": 200, "beta_start": 5e-4, "beta
 MAPS = "it is for students, which reach x_0 in one call"
 NETWORK = """
 [networks.{role}]
-type = "unet"
-prediction = "flow"
-block_out_channels = [4]
-down_block_types = ["DownBlock2D"]
-up_block_types = ["UpBlock2D"]
-layers_per_block = 1
-norm_num_groups = 2
-attention_head_dim = 2
+type = "ddpm_mlp"
+width = 8
 """
 OPTIMIZER = """
 [optimizers.{role}]
@@ -28,18 +22,18 @@ RECIPE = """
 type = "digits"
 split = "test"
 [schedule]
-type = "rectified_flow"
+type = "linear"
+num_train_timesteps = 200
+beta_start = 5e-4
+beta_end = 0.1
 [objective]
 type = "dmd"
-times = [1.0, 0.5]
+times = [150, 70]
 fake_updates = 1
 adversarial_weight = 0.1
-[objective.loss]
-type = "squared_error"
-target = "flow"
 [sampler]
 type = "few_step"
-times = [1.0, 0.5]
+times = [150, 70]
 [networks.discriminator]
 type = "dmd_discriminator"
 width = 4
