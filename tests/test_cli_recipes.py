@@ -1,9 +1,9 @@
 """The verbs about plugins and recipes, as a user meets them."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,9 +26,9 @@ def toolkit(*arguments):
 def test_help_lists_every_verb_quickly_and_without_torch():
     code = "import sys; from toolkit.cli import main; main(['--help'], standalone_mode=False); "
     code += "print({'torch', 'pydantic', 'rich'} & set(sys.modules))"
-    start = time.perf_counter()
+    start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - start < 2  # 0.1 s; a busy machine may take longer
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start < 1  # 0.1 s, here of processor time
     assert done.stdout.endswith("set()\n")
     for verb in ("train", "sample", "plugins", "recipes", "recipe"):
         assert f"\n  {verb} " in done.stdout

@@ -159,3 +159,59 @@ def test_a_lock_that_cannot_be_looked_at_leaves_open_whether_the_run_is_running(
 def test_a_missing_folder_is_named() -> None:
     done = CliRunner().invoke(main, ["runs", "nowhere"])
     assert done.exit_code == 2 and "nowhere: no such folder" in done.stderr
+
+
+def test_without_runs_the_first_one_is_suggested(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["runs"])
+    assert done.exit_code == 0 and "no runs yet: toolkit train quickstart" in done.output
+
+
+def test_several_folders_are_one_list_with_sizes(run: Path) -> None:
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(main, ["runs", str(run), str(run.parent)]).output
+    assert shown.count(str(run)) == 2 and "KiB" in shown
+
+
+def test_clean_removes_what_can_be_made_again_and_the_run_still_goes_on(run: Path, write) -> None:  # type: ignore[no-untyped-def]
+    early = run / "checkpoints" / "step-0000002"
+    shutil.copytree(run / "checkpoints" / "step-0000004", early)
+    (run / "scores" / "samples-ab").mkdir(parents=True)
+    (run / "scores" / "samples-ab" / "000000.safetensors").write_bytes(bytes(3000))
+    (run / "scores" / "note.txt").write_text("mine")
+    tried = CliRunner().invoke(main, ["clean", str(run), "--dry-run"])
+    assert "would remove" in tried.output and early.exists()
+    done = CliRunner().invoke(main, ["clean", str(run)])
+    assert (
+        done.exit_code == 0 and "samples of an evaluation, which would be drawn again, 2.9 KiB" in done.output
+    )
+    assert not early.exists() and not (run / "scores" / "samples-ab").exists()
+    assert (run / "scores" / "note.txt").exists() and (run / "pipeline").exists()
+    assert resumed(write(), f"run.out={run}", "run.steps=5").exit_code == 0
+
+
+def test_clean_keeps_the_checkpoints_of_a_run_that_has_nothing_else(run: Path) -> None:
+    shutil.rmtree(run / "pipeline")
+    done = CliRunner().invoke(main, ["clean", str(run), "--checkpoints"])
+    assert done.exit_code == 2 and "its checkpoints are all there is" in done.output
+    assert (run / "checkpoints" / "step-0000004").exists()
+
+
+def test_clean_touches_no_run_that_is_in_use_and_follows_no_link(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (run / "scores").mkdir()
+    (run / "scores" / "samples-ab").symlink_to(tmp_path / "mine")
+    done = CliRunner().invoke(main, ["clean", str(run)])
+    assert done.exit_code == 2 and "is a link" in done.output and (tmp_path / "mine").exists()
+    with (run / ".lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = CliRunner().invoke(main, ["clean", str(run), "--checkpoints"])
+        assert done.exit_code == 2 and "is in use" in done.output
+    assert (run / "checkpoints" / "step-0000004").exists()
+
+
+def test_a_checkpoint_of_a_step_is_sampled_or_those_that_there_are_are_named(run: Path) -> None:
+    sampled = CliRunner().invoke(
+        main, ["sample", str(run), "--checkpoint", "4", "--num", "1", "--out", "a.png"]
+    )
+    assert sampled.exit_code == 0 and Path("a.png").is_file(), sampled.output
+    refused = CliRunner().invoke(main, ["sample", str(run), "--checkpoint", "3"])
+    assert refused.exit_code == 2 and "has no checkpoint of step 3: there are 4" in refused.output

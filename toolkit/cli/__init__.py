@@ -99,7 +99,7 @@ def main() -> None:
 
 _VERBS = (
     train.train, sample.sample, evaluate.evaluate, imports.import_weights, recipes.recipe, recipes.recipes,
-    runs.runs, plugins.plugins,
+    runs.runs, runs.clean, plugins.plugins,
 )  # fmt: skip
 for command in _VERBS:
     main.add_command(command)

@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     help="Set an option of the sampler, the start or the guidance: sampler.eta=0.5.",
 )
 @click.option(
+    "--checkpoint", type=click.IntRange(min=0), metavar="STEP",
+    help="Sample the run as it was after this step, by a checkpoint that it keeps.",
+)  # fmt: skip
+@click.option(
     "--weights",
     type=click.Choice(["ema", "raw"]),
     help="Averaged or raw weights, of the newest checkpoint; by default those of the pipeline.",
@@ -61,7 +65,8 @@ def sample(
     source: str, num: int, steps: int | list[int] | None, spacing: str | None, sampler: str | None,
     start: str | None, show_start: bool, seed: int, batch_size: int, label: str | None,
     guidance: float | None, overrides: tuple[str, ...], device: str | None, compiled: bool, out: str,
-    save: str | None, overwrite: bool, weights: Literal["ema", "raw"] | None, **options: str | None,
+    save: str | None, overwrite: bool, weights: Literal["ema", "raw"] | None,
+    checkpoint: int | None, **options: str | None,
 ) -> None:  # fmt: skip
     """Sample images from RUN: a run or a checkpoint, a pipeline folder, a diffusers folder or a Hub id."""
     target = Path(out)
@@ -75,7 +80,10 @@ def sample(
     from toolkit.files import refuse_taken
     from toolkit.pipeline.images import drawable, save_images, save_samples
     from toolkit.pipeline.pipeline import Pipeline
+    from toolkit.runs.layout import checkpoint_of
 
+    if checkpoint is not None:
+        source = str(checkpoint_of(Path(source), checkpoint))
     pipeline = choose_sampler(Pipeline.from_pretrained(source, weights), sampler, steps, spacing)
     if target.suffix == ".png" and not drawable(pipeline.image_shape, pipeline.pictures):
         refuse_taken(target.with_suffix(".npy"), overwrite, "--out")  # where other data than pictures goes

@@ -1,7 +1,9 @@
 """The names of files in a run folder, and the run folder that a path means."""
 
+import re
 from pathlib import Path
 
+from toolkit.errors import RunError
 from toolkit.files import settle
 
 LOCK = ".lock"
@@ -14,6 +16,26 @@ FOLDERS = ("samples", "checkpoints", "snapshots", "pipeline", "networks", "score
 def step_name(step: int) -> str:
     """The name of what belongs to a step: a checkpoint, a grid."""
     return f"step-{step:07d}"
+
+
+def checkpoints_of(run: Path) -> dict[int, Path]:
+    """The checkpoints of a run by step."""
+    found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in (run / "checkpoints").glob("step-*")}
+    return {int(name[1]): path for path, name in found.items() if name and path.is_dir()}
+
+
+def checkpoint_of(run: Path, step: int) -> Path:
+    """The checkpoint of a step.
+
+    Raises:
+        RunError: naming those that there are.
+    """
+    settle(run)
+    found = checkpoints_of(run)
+    if step not in found:
+        there = f"there are {', '.join(map(str, sorted(found)))}" if found else "it has none"
+        raise RunError(f"{run}: has no checkpoint of step {step}: {there}")
+    return found[step]
 
 
 def run_of(source: str | Path) -> Path | None:
@@ -33,3 +55,8 @@ def holds_images(folder: Path) -> bool:
     settle(folder)
     models = ("pipeline.json", "network.json", "model_index.json", "pipeline", "recipe.toml")
     return folder.is_dir() and not any((folder / name).exists() for name in models)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder; what links lead to does not count."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

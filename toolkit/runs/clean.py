@@ -1,0 +1,57 @@
+"""What of a run can be removed: what would be made again, or what only an older step could go on from."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import RunError
+from toolkit.runs.folder import RunFolder
+from toolkit.runs.layout import checkpoints_of, size_of
+
+
+@dataclass(frozen=True)
+class Removable:
+    """A folder of a run that can go.
+
+    Attributes:
+        path: the folder.
+        why: what it is.
+        size: bytes of all files in it.
+    """
+
+    path: Path
+    why: str
+    size: int
+
+
+def removable(run: Path, *, every_checkpoint: bool = False) -> Iterator[Removable]:
+    """What a run does not need: samples that scores were computed from, and all checkpoints but the newest.
+
+    Args:
+        run: a run folder.
+        every_checkpoint: the newest one too, without which the run cannot go on.
+    """
+    for path in sorted((run / "scores").glob("samples-*")):
+        yield Removable(path, "samples of an evaluation, which would be drawn again", size_of(path))
+    found = [path for _, path in sorted(checkpoints_of(run).items())]
+    for path in found if every_checkpoint else found[:-1]:
+        last = "the newest checkpoint" if path == found[-1] else "an earlier checkpoint"
+        yield Removable(path, last, size_of(path))
+
+
+def clean(run: Path, chosen: list[Removable]) -> None:
+    """Remove what was chosen of a run that nobody is working on.
+
+    Raises:
+        RunError: if a process has the run, or if a link is in the place of a folder.
+    """
+    folder = RunFolder(run)
+    folder.claim(resume=True, overwrite=False)
+    try:
+        for one in chosen:
+            if one.path.is_symlink() or one.path.parent.is_symlink():
+                raise RunError(f"{one.path}: is a link, or lies behind one: remove it yourself")
+            shutil.rmtree(one.path)
+    finally:
+        folder.release()
