@@ -167,7 +167,8 @@ def test_the_loss_has_the_gradient_and_its_half_square() -> None:
     loss = take(objective, networks, "student")
     torch.manual_seed(1)
     x = objective.generate(
-        Batch(torch.zeros(256, 1), None, 0), Step(0, 0, x_device(), networks, networks, torch.enable_grad)
+        Batch(torch.zeros(256, 1), None, 0),
+        Step(0, 0, torch.device("cpu"), networks, networks, torch.enable_grad),
     )
     t = objective.compared[torch.randint(len(objective.compared), (256,))]
     x_t = schedule.diffuse(x, t, torch.randn_like(x)).detach()
@@ -176,10 +177,6 @@ def test_the_loss_has_the_gradient_and_its_half_square() -> None:
     )
     assert loss.total.item() == pytest.approx(gradient.square().mean().item() / 2, rel=1e-5)
     assert networks["student"].mean.grad.item() == pytest.approx(gradient.mean().item(), rel=1e-4)
-
-
-def x_device() -> torch.device:
-    return torch.device("cpu")
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [
@@ -235,6 +232,39 @@ def test_a_student_of_several_calls_is_trained_on_what_it_will_be_given(
     alpha, sigma = (float(scale) for scale in schedule.at(times[1], last))
     expected = (alpha * MEAN, math.hypot(alpha * STD, sigma))
     assert (last[later].mean().item(), last[later].std().item()) == pytest.approx(expected, abs=0.03)
+
+
+def test_labels_reach_every_network() -> None:
+    schedule, labels = path("rectified_flow"), torch.arange(8) % 3
+    networks: dict[str, Any] = {role: Labelled(schedule) for role in ("student", "teacher", "fake_score")}
+    objective = dmd(schedule)
+    step = Step(0, 0, torch.device("cpu"), networks, networks, torch.enable_grad)
+    for turn in objective.turns():
+        turn.loss(Batch(torch.zeros(8, 1), labels, 0), step)
+    seen = [label for network in networks.values() for label in network.seen]
+    assert len(seen) == 5 and all(torch.equal(label, labels) for label in seen)  # two calls, then three
+
+
+class Labelled(Denoiser):
+    """Remembers which classes it was asked for."""
+
+    conditional = True
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.schedule, self.seen = schedule, list[Tensor | None]()
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        s: Tensor | None = None,
+        label: Tensor | None = None,
+        latent: Tensor | None = None,
+    ) -> Prediction:
+        self.seen.append(label)
+        return Prediction(self.schedule, x_t, t, x0=x_t)
 
 
 class Even(DiffusedDiscriminator):

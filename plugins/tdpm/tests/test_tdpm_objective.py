@@ -212,6 +212,7 @@ def test_a_start_that_does_not_fit_is_refused(t_trunc: int, start: dict[str, Any
     ("discriminator", nn.Linear(2, 1), "a Linear does not judge images alone"),
     ("discriminator", "conditional", "a Linear does not judge images alone"),
     ("generator", "conditional", "conditional must be false: walks start from no class"),
+    ("denoiser", "conditional", "conditional must be false: walks start from no class"),
     ("generator", "noise", "predicts the noise: it must draw x_0"),
 ])  # fmt: skip
 def test_networks_that_do_not_fit_are_refused(role: str, network: Any, message: str) -> None:
@@ -223,4 +224,12 @@ def test_networks_that_do_not_fit_are_refused(role: str, network: Any, message: 
     else:
         networks[role] = Fixed(schedule, 0.0, "noise") if network == "noise" else network
     with pytest.raises(RecipeError, match=message):
-        take(objective, networks, "discriminator")
+        take(objective, networks, "denoiser" if role == "denoiser" else "discriminator")
+
+
+def test_a_null_class_that_nothing_teaches_is_refused() -> None:
+    schedule = path()
+    networks = {"denoiser": Fixed(schedule, 0.0)}
+    networks["denoiser"].null_class = True
+    with pytest.raises(RecipeError, match="null_class must be false: no label is dropped here"):
+        take(create(Objective, schedule, type="tdpm", t_trunc=100), networks, "denoiser")

@@ -112,8 +112,7 @@ class TDPM(Objective):
     def fakes(self, batch: Batch, step: Step) -> Tensor:
         """As many images of the generator as the batch has, of the same shape."""
         generator: Denoiser = step.networks["generator"]
-        if generator.conditional:
-            raise RecipeError("[networks.generator] conditional must be false: walks start from no class")
+        refuse_classes("generator", generator)
         noise = torch.randn_like(batch.images)
         prediction = generator(noise, torch.zeros(len(noise), dtype=torch.int64, device=noise.device))
         if prediction.target != "x0":
@@ -147,12 +146,22 @@ class TDPM(Objective):
         return Loss(loss.mean(), {"fake": logits.mean()})
 
     def _denoiser_turn(self, batch: Batch, step: Step) -> Loss:
+        denoiser: Denoiser = step.networks["denoiser"]
+        if self.generates:
+            refuse_classes("denoiser", denoiser)
+        if denoiser.null_class:
+            raise RecipeError("[networks.denoiser] null_class must be false: no label is dropped here")
         x0, kept = batch.images, self.schedule.timesteps[: self.t_trunc].to(step.device)
         t = kept[torch.randint(len(kept), (len(x0),), device=step.device)]
         noise = torch.randn_like(x0)
         x_t = self.schedule.diffuse(x0, t, noise)
-        prediction = step.networks["denoiser"](x_t, t, label=batch.labels)
-        return Loss(self.loss(prediction, x0, noise).mean())
+        return Loss(self.loss(denoiser(x_t, t, label=batch.labels), x0, noise).mean())
+
+
+def refuse_classes(role: str, network: Denoiser) -> None:
+    """Raise a RecipeError for a conditional network: the generator draws no class, which nothing changes."""
+    if network.conditional:
+        raise RecipeError(f"[networks.{role}] conditional must be false: walks start from no class")
 
 
 def hinge(logits: Tensor) -> Tensor:
