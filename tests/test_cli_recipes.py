@@ -40,6 +40,12 @@ def test_an_unknown_verb_is_answered_with_the_nearest():
     assert "train" in done.stderr
 
 
+def test_recipes_are_chosen_by_words_and_listed_with_their_cost():
+    listed = toolkit("recipes", "DIGITS", "gan").output
+    assert "ddgan_digits" in listed and "quickstart" not in listed and "cost" in listed
+    assert "no packaged recipe has 'nothing'" in toolkit("recipes", "nothing").stderr
+
+
 def test_recipes_are_listed_with_their_purpose():
     done = toolkit("recipes")
     assert done.exit_code == 0

@@ -81,10 +81,10 @@ def test_the_option_reaches_processes_that_a_verb_starts(monkeypatch):
 
 @pytest.mark.parametrize("verb", [["recipes"], ["plugins"], ["train", "quickstart"]])
 def test_an_unknown_name_is_answered_with_the_nearest(verb):
-    result = run("--plugins", "gan,dpm", *verb)
+    result = run("--plugins", "gan,iwdif", *verb)
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: --plugins or TOOLKIT_PLUGINS: plugin 'dpm' is not installed. Did you mean 'ddpm'?\n"
+        "error: --plugins or TOOLKIT_PLUGINS: plugin 'iwdif' is not installed. Did you mean 'iwdiff'?\n"
     )
 
 

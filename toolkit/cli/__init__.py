@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from toolkit.cli import evaluate, imports, plugins, recipes, runs, sample, train
+from toolkit.cli import data, evaluate, imports, plugins, recipes, runs, sample, train
 from toolkit.cli.group import Group
 from toolkit.errors import ToolkitError, for_terminal, printable, shortened
 from toolkit.registry.discover import VARIABLE
@@ -99,7 +99,7 @@ def main() -> None:
 
 _VERBS = (
     train.train, sample.sample, evaluate.evaluate, imports.import_weights, recipes.recipe, recipes.recipes,
-    runs.runs, runs.clean, plugins.plugins,
+    runs.runs, runs.clean, data.data, plugins.plugins,
 )  # fmt: skip
 for command in _VERBS:
     main.add_command(command)

@@ -24,23 +24,56 @@ _overrides = click.option("--set", "overrides", multiple=True, metavar="A.B=C", 
 
 
 @click.command(short_help="List the packaged recipes.")
-def recipes() -> None:
-    """List the recipes that come with the toolkit and its plugins, with what each is for."""
-    from rich.table import Table
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+def recipes(words: tuple[str, ...]) -> None:
+    """List the recipes that come with the toolkit and its plugins, with what each is for and what it costs.
+
+    WORDs choose those in whose name or purpose all of them are: `toolkit recipes mnist gan`.
+    """
+    from rich.table import Column, Table
     from rich.text import Text
 
     from toolkit.console import Terminal
+    from toolkit.errors import RecipeError
     from toolkit.recipe.packaged import packaged
 
-    table = Table("recipe", "purpose", "from", box=None)
-    for recipe in packaged():
-        table.add_row(*map(Text, (recipe.name, recipe.purpose, recipe.plugin)))
+    chosen = [
+        recipe for recipe in packaged()
+        if all(word.lower() in f"{recipe.name} {recipe.purpose}".lower() for word in words)
+    ]  # fmt: skip
+    if not chosen:
+        raise RecipeError(f"no packaged recipe has {' and '.join(map(repr, words))} in its name or purpose")
+    several = len({recipe.plugin for recipe in chosen}) > 1
+    table = Table(
+        Column("recipe", no_wrap=True), Column("purpose", ratio=3), Column("cost", ratio=2), box=None
+    )
+    if several:
+        table.add_column("from")
+    for recipe in chosen:
+        cells = [recipe.name, recipe.purpose, recipe.said("Cost") or "", *([recipe.plugin] * several)]
+        table.add_row(*map(Text, cells))
     Terminal().print(table)
 
 
-@click.group(short_help="Show or check a recipe, or write the schema of recipes.")
+@click.group(short_help="Write, show or check a recipe, or the schema of recipes.")
 def recipe() -> None:
-    """Show or check a recipe, a .toml file or the name of a packaged one; or write the schema of recipes."""
+    """Write a recipe for pictures of yours; show or check one, a .toml file or the name of a packaged one; or
+    write the schema of recipes."""
+
+
+@recipe.command()
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.toml")
+@click.option(
+    "--data", "path", required=True, help="A folder of pictures, one that `datasets` reads, or a Hub id."
+)
+@click.option(
+    "--from", "parent", metavar="RECIPE", help="The recipe to extend; by default one for this machine."
+)
+def new(out: Path, path: str, parent: str | None) -> None:
+    """Look at pictures and write OUT.toml, a short recipe for them that extends a packaged one."""
+    from toolkit.cli.data import new as write
+
+    write(out, path, parent)
 
 
 @recipe.command()

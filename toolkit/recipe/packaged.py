@@ -1,7 +1,7 @@
 """Recipes that come with the toolkit or with a plugin, found by name without importing anything."""
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,22 @@ class Packaged:
     @property
     def purpose(self) -> str:
         """The first line of the comment that it starts with."""
+        return next(self._comment(), "")
+
+    def said(self, key: str) -> str | None:
+        """What its comment says behind `key:`, such as Cost or Suits; None if it does not."""
+        lines = (line.partition(":") for line in self._comment())
+        return next((text.strip() for name, colon, text in lines if colon and name == key), None)
+
+    def _comment(self) -> Iterator[str]:
         try:
             with self.path.open(encoding="utf-8-sig", errors="replace") as lines:
-                first = next(lines, "")
+                for line in lines:
+                    if not line.startswith("#"):
+                        return
+                    yield line.lstrip("# ").rstrip()
         except OSError:  # the others are listed all the same
-            return ""
-        return first.lstrip("# ").rstrip() if first.startswith("#") else ""
+            return
 
 
 def packaged() -> tuple[Packaged, ...]:

@@ -64,12 +64,15 @@ class ImageFolder(DataSource):
         return len(self._rows)
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        rows = self._rows[indices]
-        images = pictures.decode(self._encoded(rows), self.canvas, self._remarks)
-        return images, None if self._labels is None else self._labels[rows]
+        images = pictures.decode(self.encoded(indices), self.canvas, self._remarks)
+        return images, None if self._labels is None else self._labels[self._rows[indices]]
 
     def check(self, indices: Tensor) -> None:
-        pictures.check(self._encoded(self._rows[indices]), self.canvas, self._remarks)
+        pictures.check(self.encoded(indices), self.canvas, self._remarks)
+
+    def encoded(self, indices: Tensor) -> Iterator[Encoded]:
+        """The files of some pictures."""
+        return self._encoded(self._rows[indices])
 
     def all_labels(self) -> Tensor | None:
         return None if self._labels is None else self._labels[self._rows]

@@ -85,11 +85,15 @@ class HubDataset(DataSource):
         return len(self._images)
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        images = pictures.decode(self._encoded(indices.tolist()), self.canvas, self._remarks)
+        images = pictures.decode(self.encoded(indices), self.canvas, self._remarks)
         return images, None if self._labels is None else self._labels[indices]
 
     def check(self, indices: Tensor) -> None:
-        pictures.check(self._encoded(indices.tolist()), self.canvas, self._remarks)
+        pictures.check(self.encoded(indices), self.canvas, self._remarks)
+
+    def encoded(self, indices: Tensor) -> Iterator[Encoded]:
+        """The bytes or the files of some pictures."""
+        return self._encoded(indices.tolist())
 
     def all_labels(self) -> Tensor | None:
         return self._labels

@@ -116,7 +116,7 @@ def height_and_width(size: Size) -> tuple[int, int]:
 
 def canvas_for(pictures: Iterable[Encoded], size: Size | None, fit: Fit, channels: Channels | None) -> Canvas:
     """The canvas that the options ask for; what they leave open, the first readable picture decides."""
-    _, image = next(_opened(pictures, decoded=False))
+    _, image = next(opened_pictures(pictures, decoded=False))
     detected: Channels = 1 if image.mode in GREYSCALE else 3
     height, width = (image.height, image.width) if size is None else height_and_width(size)
     return Canvas(
@@ -130,17 +130,19 @@ def canvas_for(pictures: Iterable[Encoded], size: Size | None, fit: Fit, channel
 
 def decode(pictures: Iterable[Encoded], canvas: Canvas, remarks: Remarks | None = None) -> Tensor:
     """The pictures as uint8 (n, C, H, W); adds to `remarks` what of them is not used."""
-    drawn = [canvas.draw(image, name) for name, image in _opened(pictures, decoded=True, remarks=remarks)]
+    drawn = [
+        canvas.draw(image, name) for name, image in opened_pictures(pictures, decoded=True, remarks=remarks)
+    ]
     return torch.stack(drawn)
 
 
 def check(pictures: Iterable[Encoded], canvas: Canvas, remarks: Remarks | None = None) -> None:
     """Raise DataError if pictures cannot be opened or do not fit the canvas; only headers are read."""
-    for name, image in _opened(pictures, decoded=False, remarks=remarks):
+    for name, image in opened_pictures(pictures, decoded=False, remarks=remarks):
         canvas.check(image, name)
 
 
-def _opened(
+def opened_pictures(
     pictures: Iterable[Encoded], *, decoded: bool, remarks: Remarks | None = None
 ) -> Iterator[tuple[str, "Image"]]:
     """The readable pictures, upright; then UnreadableImages if there were others."""

@@ -1,0 +1,190 @@
+"""`toolkit data` looks at pictures, and `toolkit recipe new` writes a recipe that fits them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from toolkit.recipe.writer import write_value
+
+if TYPE_CHECKING:
+    from toolkit.sources.survey import Survey
+
+SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 192, 256)
+WIDTHS = {"cpu": (16, 32, 48, 64), "gpu": (128, 256, 256, 256)}  # of a UNet's levels, the last one repeated
+LOWEST = 8  # a UNet halves the picture down to this side, or just above
+
+
+@click.command(short_help="Look at pictures before training on them.")
+@click.argument("path")
+@click.option(
+    "--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write thumbnails to this .png."
+)
+def data(path: str, sheet: Path | None) -> None:
+    """Report what PATH holds: a folder of pictures, a folder that `datasets` can read, or a Hub id."""
+    from toolkit.console import echo
+    from toolkit.errors import RunError
+    from toolkit.files import refuse_taken
+    from toolkit.sources.survey import survey
+
+    if sheet is not None:
+        if sheet.suffix != ".png":
+            raise RunError(f"--sheet {sheet}: thumbnails are written as .png")
+        refuse_taken(sheet, False, "--sheet")
+    found = survey(path)
+    for line in found.lines():
+        echo(line)
+    if sheet is not None:
+        write_sheet(found, sheet)
+        echo(f"thumbnails: {sheet}")
+
+
+def write_sheet(found: "Survey", path: Path) -> None:
+    """The thumbnails of a survey in a square, on grey."""
+    from PIL import Image
+
+    from toolkit.files import writing
+    from toolkit.sources.survey import SIDE
+
+    columns = max(1, round(len(found.thumbnails) ** 0.5))
+    rows = -(-len(found.thumbnails) // columns)
+    page = Image.new("RGB", (columns * SIDE, rows * SIDE), (128, 128, 128))
+    for i, small in enumerate(found.thumbnails):
+        page.paste(small, (i % columns * SIDE, i // columns * SIDE))
+    with writing(path):
+        page.save(path)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What suits pictures of that size on this machine.
+
+    Attributes:
+        size: side of the pictures.
+        widths: channels of the UNet's levels.
+        batch_size: of a step.
+        minutes: of training.
+    """
+
+    size: int
+    widths: list[int]
+    batch_size: int
+    minutes: float | None
+
+
+def proposed(side: int, accelerated: bool) -> Proposal:
+    """A size that the pictures have, up to 64 here; more is a matter of patience and memory."""
+    size = max((size for size in SIZES if size <= min(side, 64)), default=SIZES[0])
+    levels = 1
+    while size % 2**levels == 0 and size // 2**levels >= LOWEST / 2 and levels < 4:
+        levels += 1
+    widths = WIDTHS["gpu" if accelerated else "cpu"][:levels]
+    if accelerated:
+        return Proposal(size, list(widths), 128, None)
+    return Proposal(size, list(widths), 32 if size <= 32 else 16, 5.0)
+
+
+def new(out: Path, path: str, parent: str | None) -> None:
+    """Look at the pictures, and write a recipe for them.
+
+    Raises:
+        ToolkitError: if `out` is taken, there are no pictures, or there is no such recipe.
+    """
+    from toolkit.console import say
+    from toolkit.errors import RunError
+    from toolkit.files import write_text
+    from toolkit.recipe import read_layers
+    from toolkit.sources.survey import survey
+
+    if out.suffix != ".toml":
+        raise RunError(f"{out}: a recipe is a .toml file")
+    if out.exists() or out.is_symlink():
+        raise RunError(f"{out}: is already there: choose another name")
+    if parent is not None:
+        read_layers(parent)  # whether there is one
+
+    import torch
+
+    found = survey(path)
+    for line in found.lines():
+        say(line)
+    text = recipe_for(found, out.name, parent, torch.accelerator.is_available())
+    write_text(out, text)
+    say(f"written to {out}")
+    say(f"  toolkit recipe check {out}")
+    say(f"  toolkit train {out}")
+
+
+def recipe_for(found: "Survey", name: str, parent: str | None, accelerated: bool) -> str:
+    """The text of a recipe for what a survey found."""
+    from toolkit.data.source import counted
+
+    plan = proposed(found.short_side, accelerated)
+    extends, several = parent or suited(accelerated), found.grey not in (0, sum(found.sizes.values()))
+    levels, broken = len(plan.widths), len(found.unreadable)
+    lines = [
+        f"# {counted(found.number, 'picture')} of {found.table['path']}, at {plan.size}x{plan.size}.",
+        f"# Run:      toolkit train {name}",
+        f"# Every value, and where it comes from:  toolkit recipe show {name} --origin",
+        "",
+        f"extends = [{write_value(extends)}]",
+        "",
+        "[run]",
+        line("batch_size", plan.batch_size),
+        *([line("minutes", plan.minutes, "of training")] if plan.minutes else []),
+        line("steps", 20_000 if plan.minutes else 100_000, "at most" if plan.minutes else ""),
+        "",
+        "[data]",
+        *(line(key, value) for key, value in found.table.items()),
+        line("size", plan.size),
+        *([line("fit", "crop", 'or "resize", "pad"')] if set(found.sizes) != {(plan.size,) * 2} else []),
+        *([line("channels", 3, f"{found.grey:,} are greyscale")] if several else []),
+        *([line("on_error", "skip", f"{counted(broken, 'picture')} cannot be read")] if broken else []),
+        *([line("held_out_fraction", 0.1, "kept for measuring")] if found.table["type"] == "folder" else []),
+        line("# flip", True, "also mirrored, where left and right do not matter"),
+    ]
+    if parent is None:
+        lines += [
+            "",
+            "[networks.denoiser]",
+            line("block_out_channels", plan.widths),
+            line("down_block_types", ["DownBlock2D"] * (levels - 1) + ["AttnDownBlock2D"]),
+            line("up_block_types", ["AttnUpBlock2D"] + ["UpBlock2D"] * (levels - 1)),
+            *(
+                [line("# conditional", True, "learn the classes; --label samples them")]
+                if found.classes
+                else []
+            ),
+            "",
+            "[sampler]",
+            line("type", "ddim"),
+            line("clip", True),
+            line("num_inference_steps", 50),
+            "",
+            "[samples]",
+            line("num", 16, "in a grid"),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def suited(accelerated: bool) -> str:
+    """The first packaged recipe whose comment says that it suits pictures of one's own on such a machine.
+
+    Raises:
+        RunError: if none does.
+    """
+    from toolkit.errors import RunError
+    from toolkit.recipe.packaged import packaged
+
+    machine = f"own pictures on a {'GPU' if accelerated else 'CPU'}"
+    for recipe in packaged():
+        if recipe.said("Suits") == machine:
+            return recipe.name
+    raise RunError(f"no packaged recipe says that it suits {machine}: name one by --from")
+
+
+def line(key: str, value: object, comment: str = "") -> str:
+    """`key = value`, with a comment beside it."""
+    text = f"{key} = {write_value(value)}"
+    return f"{text:<31} # {comment}" if comment else text
