@@ -48,19 +48,28 @@ class Method:
 
 EULER = {f"Euler, {n}": {"type": "euler", "num_inference_steps": n} for n in (1, 4)}
 METHODS = {
-    "ddpm": Method("ddpm_small", 2400, {"DDIM, 20": {"type": "ddim", "num_inference_steps": 20}}),
+    "ddpm": Method("quickstart", 1400, {"DDIM, 20": {"type": "ddim", "num_inference_steps": 20}}),
     "improved ddpm": Method("improved_ddpm_small", 1000),
     "importance": Method("importance_small", 2400),
     "iwdiff": Method("iwdiff_small", 1200),
     "mbconv": Method("mbconv_small", 700),
+    "dit": Method("dit_digits", 1400),
     "flow": Method("flow_digits", 1000, EULER),
     "edm": Method("edm_digits", 1000),
+    "consistency": Method("consistency_digits", 1000),
+    "meanflow": Method("meanflow_digits", 1000),
+    "dmd": Method(
+        "dmd_digits", 150, after="ddpm",
+        flags=tuple(f"networks.{role}.from_run=OUT/ddpm" for role in ("teacher", "student", "fake_score")),
+    ),
+    "tdpm": Method("tdpm_digits", 800),
     "ddgan": Method("ddgan_digits", 2000),
     "dcgan": Method("dcgan_mnist_small", 6000),
     "sngan": Method("sngan_mnist_small", 2500),
     "r3gan": Method("r3gan_mnist_small", 2500),
+    "diffusion gan": Method("diffusion_gan_mnist_small", 1500),
     "vae": Method("vae_mnist_small", 1500),
-}
+}  # fmt: skip
 
 
 def flags_of(method: Method, out: Path) -> list[str]:

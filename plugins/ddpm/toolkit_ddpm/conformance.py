@@ -30,6 +30,13 @@ decay = 0.9
 def cases() -> list[testing.Case]:
     return [
         testing.Case(Denoiser, "ddpm_mlp", {"width": 8}, sample_shape=(2,)),
+        testing.Case(
+            Denoiser,
+            "ddpm_mlp",
+            {"width": 8, "prediction": "flow"},
+            sample_shape=(2,),
+            schedule={"type": "rectified_flow"},
+        ),
         testing.Case(Denoiser, "dilated_conv", {"width": 8, "layers": 2}),
         testing.Case(Sampler, "clamped_ancestral", declares={"check_gaussian_is_recovered": CLAMPED}),
         testing.Case(Objective, "denoising", recipe=RECIPE),

@@ -2,13 +2,13 @@
 
 from itertools import pairwise
 from math import prod
-from typing import Annotated, final
+from typing import Annotated, Literal, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from toolkit import Denoiser, NoiseSchedule, Prediction, refuse_target
+from toolkit import TARGETS, Denoiser, NoiseSchedule, Prediction, Target, refuse_target
 
 Count = Annotated[int, Field(ge=1)]
 TIME_WIDTH = 16
@@ -17,21 +17,31 @@ SLOPE = 0.2  # of the leaky ReLUs
 
 @final
 class MLPDenoiser(Denoiser):
-    """Fully connected layers on x_t and sinusoids of t that predict the noise; for points, not for images.
+    """Fully connected layers on x_t and sinusoids of t; for points, not for images.
 
     Args:
         width: of each hidden layer.
         layers: number of hidden layers.
+        prediction: what the network computes.
+        time_scale: the sinusoids are of time_scale x t; by default 1 on a chain, 1000 on a continuous path.
     """
 
     def __init__(
-        self, schedule: NoiseSchedule, sample_shape: tuple[int, ...], width: Count = 128, layers: Count = 3
+        self,
+        schedule: NoiseSchedule,
+        sample_shape: tuple[int, ...],
+        width: Count = 128,
+        layers: Count = 3,
+        prediction: Literal["epsilon", "sample", "v_prediction", "flow"] = "epsilon",
+        time_scale: Annotated[float, Field(gt=0)] | None = None,
     ) -> None:
         super().__init__()
         from diffusers.models.embeddings import Timesteps  # takes seconds to import
 
-        refuse_target(schedule, "noise")
+        self._target: Target = TARGETS[prediction]
+        refuse_target(schedule, self._target)
         self._schedule = schedule
+        self._time_scale = time_scale or (1.0 if schedule.discrete else 1000.0)
         self.time = Timesteps(TIME_WIDTH, flip_sin_to_cos=False, downscale_freq_shift=1)
         size = prod(sample_shape)
         modules: list[nn.Module] = []
@@ -48,5 +58,6 @@ class MLPDenoiser(Denoiser):
         label: Tensor | None = None,
         latent: Tensor | None = None,
     ) -> Prediction:
-        noise = self.net(torch.cat([x_t.flatten(1), self.time(t)], dim=1)).float()
-        return Prediction(self._schedule, x_t, t, noise=noise.view_as(x_t))
+        time = t if self._time_scale == 1 else t * self._time_scale
+        out = self.net(torch.cat([x_t.flatten(1), self.time(time)], dim=1))
+        return Prediction.from_output(self._schedule, x_t, t, out.view_as(x_t), self._target)
