@@ -20,7 +20,7 @@ from consistency_parts import (
 )
 from torch import nn
 
-from toolkit import NoiseSchedule, RecipeError
+from toolkit import NoiseSchedule, RecipeError, Sampler, Start
 from toolkit_consistency.denoiser import ConsistencyPreconditioned
 from toolkit_consistency.objective import pseudo_huber
 
@@ -139,6 +139,21 @@ def test_labels_reach_every_call_and_networks_that_know_other_labels_are_refused
     student.null_class = True
     with pytest.raises(RecipeError, match="a consistency model never learns that class"):
         loss(objective("training", path, discretization=5), step(denoiser=student))
+
+
+@pytest.mark.parametrize("kind", ["ancestral", "ddim", "euler", "heun", "dpm_solver", "consistency"])
+def test_only_jumping_to_the_data_and_back_is_a_way_to_sample(kind: str) -> None:
+    path = edm()
+    one, sampler, start = (
+        objective("distillation", path),
+        create(Sampler, path, type=kind),
+        create(Start, path, type="noise"),
+    )
+    if kind == "consistency":
+        one.refuse_sampling(sampler, start)
+        return
+    with pytest.raises(RecipeError, match=r"jumps to the data.*set \[sampler\] type = \"consistency\""):
+        one.refuse_sampling(sampler, start)
 
 
 def test_options_that_mean_nothing_are_refused() -> None:

@@ -9,7 +9,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit import Batch, Continuous, Denoiser, Loss, Objective, RecipeError, Step, Turn
+from toolkit import (
+    Batch,
+    Continuous,
+    Denoiser,
+    Loss,
+    Noise,
+    Objective,
+    Prediction,
+    RecipeError,
+    Sampler,
+    Start,
+    Step,
+    Turn,
+)
 from toolkit_consistency.denoiser import ConsistencyPreconditioned
 from toolkit_consistency.levels import Levels, NoiseLevels
 
@@ -70,6 +83,15 @@ class ConsistencyObjective(Objective, ABC):
     def measures(self) -> tuple[Turn, ...]:
         return (Turn("denoiser", trains=(), loss=self._loss),)
 
+    @final
+    def refuse_sampling(self, sampler: Sampler, start: Start) -> None:
+        """Refuse samplers that walk: they take for an estimate what is an answer."""
+        if keeps_noise(sampler, self.schedule):
+            raise RecipeError(
+                "a consistency model jumps to the data, and this sampler walks there: "
+                'set [sampler] type = "consistency"'
+            )
+
     def _loss(self, batch: Batch, step: Step) -> Loss:
         denoiser: ConsistencyPreconditioned = step.networks["denoiser"]
         if denoiser.null_class:
@@ -92,6 +114,20 @@ def drawing_alike(device: torch.device) -> AbstractContextManager[None]:
     """A context after which torch's generators are as before it, so that the same is drawn again."""
     more = [] if device.type == "cpu" else [device]  # besides the generator of the CPU
     return torch.random.fork_rng(more, device_type=device.type)
+
+
+def keeps_noise(sampler: Sampler, schedule: Continuous) -> bool:
+    """Whether a step to another noise level uses more of x_t than what the network answers to it."""
+
+    def denoise(x: Tensor, t: float, s: float | None = None) -> Prediction:
+        return Prediction(schedule, x, t, x0=torch.zeros_like(x))
+
+    t, s, *_ = schedule.grid(3, None)
+    ends = []
+    for x in (0.0, t):
+        x_t, generator = torch.full((1, 1), x), torch.Generator().manual_seed(0)
+        ends.append(sampler.stepper()(denoise, x_t, t, s, Noise(x_t, [generator])))
+    return not torch.equal(*ends)
 
 
 def pseudo_huber(x: Tensor, y: Tensor, c: float) -> Tensor:
