@@ -45,6 +45,7 @@ from toolkit.training.denoising import DenoisingObjective, SquaredError, Weighti
 from toolkit.training.ema import gamma_of_width
 from toolkit.training.objective import (
     DenoisingLoss,
+    Length,
     Loss,
     Objective,
     Records,
@@ -52,6 +53,7 @@ from toolkit.training.objective import (
     Step,
     Turn,
     at_step,
+    in_steps,
 )
 from toolkit.training.optimizers import LRSchedule
 
@@ -59,14 +61,14 @@ __all__ = [
     "TARGETS", "UNET_LIMITS", "Ask", "Batch", "Batches", "Chain", "CheckpointError", "Component",
     "Continuous", "DataError", "DataSource", "Default", "Denoise", "Denoiser", "DenoisingLoss",
     "DenoisingObjective", "Encoder", "FeatureExtractor", "Features", "Guidance", "Heun", "Importer",
-    "LRSchedule", "Layout", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective",
+    "LRSchedule", "Layout", "Length", "Loss", "Metric", "Network", "Noise", "NoiseSchedule", "Objective",
     "Outside", "Pipeline", "PipelineOutput", "PluginError", "PluginReport", "Plugins", "Positive",
     "Prediction", "Rate", "RecipeError", "Records", "Registry", "Run", "RunError", "Sampler",
     "SamplerStep", "SamplingError", "Saved", "SavedNetwork", "ScalarSchedule", "Scale", "Score",
     "SquaredError", "Start", "Step", "Steps", "Subject", "Target", "Time", "TimestepSampler",
     "ToolkitError", "TrainedEncoder", "TrainingError", "Turn", "UnreadableImages", "Weighting",
     "at_step", "check_unet", "copy_weights", "evaluate", "gamma_of_width", "generators_for", "hookimpl",
-    "initialise_xavier", "kept_timesteps", "load", "load_network", "load_plugins", "locate",
+    "in_steps", "initialise_xavier", "kept_timesteps", "load", "load_network", "load_plugins", "locate",
     "options_from", "published_settings", "randn", "read_data", "read_recipe", "refuse_target",
     "to_float", "to_grid", "to_image", "to_uint8", "train", "unet_shapes", "walk",
 ]  # fmt: skip

@@ -26,11 +26,20 @@ def test_stages_that_are_no_powers_of_two_follow_the_formula_too() -> None:
     assert [Doubling(3, 10, 4)(step) for step in range(5)] == [4, 7, 11, 11, 11]  # K' = floor(4 / 2.58)
 
 
+def test_it_is_as_long_as_the_run_unless_it_says_otherwise() -> None:
+    assert [Doubling(10, 1280, run_steps=400_000)(step) for step in (49_999, 50_000)] == [11, 21]
+    assert Doubling(10, 1280, 40_000, run_steps=400_000)(5000) == 21
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [((10, 5, 100), "end 5 must not be below start 10"), ((1, 1024, 10), "10 steps are too few to double")],
+    [
+        ((10, 5, 100), "end 5 must not be below start 10"),
+        ((1, 1024, 10), "10 steps are too few to double"),
+        ((10, 20), "needs an end of the run in steps"),
+    ],
 )
-def test_what_cannot_double_is_refused(options: tuple[int, int, int], message: str) -> None:
+def test_what_cannot_double_is_refused(options: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Doubling(*options)
 

@@ -3,7 +3,7 @@
 import math
 from typing import final
 
-from toolkit import Positive, ScalarSchedule
+from toolkit import Length, Positive, ScalarSchedule, in_steps
 
 
 @final
@@ -15,19 +15,22 @@ class Doubling(ScalarSchedule):
     Args:
         start: s_0, the first number of intervals; there is one noise level more.
         end: s_1, the last number of intervals.
-        steps: K, of the whole run; of equally long stages the last one may go on after it.
+        steps: K, in which all stages take place; "run" is as long as the run.
 
     Raises:
-        ValueError: if `end` is below `start`, or if there are fewer steps than stages.
+        ValueError: if `end` is below `start`, if there are fewer steps than stages, or if the run is to end
+            after a time and `steps` is "run".
     """
 
-    def __init__(self, start: Positive, end: Positive, steps: Positive) -> None:
+    def __init__(
+        self, start: Positive, end: Positive, steps: Length = "run", run_steps: int | None = None
+    ) -> None:
         if end < start:
             raise ValueError(f"end {end} must not be below start {start}")
-        stages = math.log2(end // start) + 1
-        self.start, self.end, self.stage = start, end, math.floor(steps / stages)
+        total, stages = in_steps(steps, run_steps), math.log2(end // start) + 1
+        self.start, self.end, self.stage = start, end, math.floor(total / stages)
         if not self.stage:
-            raise ValueError(f"{steps} steps are too few to double from {start} to {end}")
+            raise ValueError(f"{total} steps are too few to double from {start} to {end}")
 
     def __call__(self, step: int) -> float:
         doubled = self.start << min(step // self.stage, 64)  # 64 leads beyond any `end`
