@@ -1,12 +1,14 @@
 """The verbs about plugins and recipes, as a user meets them."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from jsonschema import Draft7Validator
 
@@ -44,6 +46,25 @@ def test_recipes_are_chosen_by_words_and_listed_with_their_cost():
     listed = toolkit("recipes", "DIGITS", "gan").output
     assert "ddgan_digits" in listed and "quickstart" not in listed and "cost" in listed
     assert "no packaged recipe has 'nothing'" in toolkit("recipes", "nothing").stderr
+
+
+@pytest.mark.parametrize("verb", ["train", "sample", "evaluate", "recipe", "data", "clean", "import"])
+def test_a_verb_alone_is_answered_with_its_usage(verb):
+    done = toolkit(verb)
+    assert done.exit_code == 2 and re.search(f"Usage: .*{verb}", done.output)
+
+
+@pytest.mark.parametrize(("verb", "word", "offered"), [
+    ("train", "ddgan_d", ["ddgan_digits"]), ("train", "./x", ["./x"]),
+    ("sample", "ru", ["runs/one", "runs/two"]), ("evaluate", "runs/t", ["runs/two"]),
+    ("clean", "elsewhere/", ["elsewhere/three"]), ("runs", "nothing", ["nothing"]),
+])  # fmt: skip
+def test_a_shell_completes_recipes_and_runs(verb, word, offered):
+    for run in ("runs/one", "runs/two", "elsewhere/three"):
+        Path(run).mkdir(parents=True)
+        Path(run, "run.json").touch()
+    shell = ShellComplete(main, {}, "toolkit", "_TOOLKIT_COMPLETE")
+    assert [item.value for item in shell.get_completions([verb], word)] == offered
 
 
 def test_recipes_are_listed_with_their_purpose():

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
+from toolkit.cli.complete import run_folders
 from toolkit.cli.options import choose_sampler, device_option, sampler_options
 from toolkit.errors import RunError
 from toolkit.runs.layout import holds_images, run_of
 
 
 @click.command(short_help="Score a trained model, or images.")
-@click.argument("source", metavar="RUN")
+@click.argument("source", metavar="RUN", shell_complete=run_folders)
 @click.option("--metrics", required=True, help="Metrics, separated by commas.")
 @click.option("--data", help="A recipe with the [data] to compare with; by default the run's own.")
 @click.option(

@@ -6,20 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
+
+from toolkit.cli.complete import recipe_names
 
 if TYPE_CHECKING:
     from toolkit.recipe import Recipe
 
 
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from toolkit.recipe.packaged import packaged
-
-    names = [CompletionItem(r.name, help=r.purpose) for r in packaged() if r.name.startswith(incomplete)]
-    return names or [CompletionItem(incomplete, type="file")]
-
-
-_source = click.argument("source", metavar="RECIPE", shell_complete=_complete)
+_source = click.argument("source", metavar="RECIPE", shell_complete=recipe_names)
 _overrides = click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set one value.")
 
 
@@ -67,7 +61,11 @@ def recipe() -> None:
     "--data", "path", required=True, help="A folder of pictures, one that `datasets` reads, or a Hub id."
 )
 @click.option(
-    "--from", "parent", metavar="RECIPE", help="The recipe to extend; by default one for this machine."
+    "--from",
+    "parent",
+    metavar="RECIPE",
+    shell_complete=recipe_names,
+    help="The recipe to extend; by default one for this machine.",
 )
 def new(out: Path, path: str, parent: str | None) -> None:
     """Look at pictures and write OUT.toml, a short recipe for them that extends a packaged one."""

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import click
 
+from toolkit.cli.complete import run_folders
+
 
 @click.command(short_help="List the runs in a folder.")
-@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument(
+    "folders", metavar="[FOLDER]...", nargs=-1, type=click.Path(path_type=Path), shell_complete=run_folders
+)
 def runs(folders: tuple[Path, ...]) -> None:
     """List the runs in each FOLDER, by default runs/, newest first."""
     from rich.table import Table
@@ -43,7 +47,14 @@ def runs(folders: tuple[Path, ...]) -> None:
 
 
 @click.command(short_help="Remove what runs no longer need.")
-@click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "folders",
+    metavar="RUN...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    shell_complete=run_folders,
+)
 @click.option(
     "--checkpoints", "every", is_flag=True,
     help="The newest checkpoint too: the run can be sampled and scored, but not go on.",

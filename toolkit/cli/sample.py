@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from toolkit.cli.complete import run_folders
 from toolkit.cli.flags import TakesStart, read_flags
 from toolkit.cli.options import choose_device, choose_sampler, device_option, override, sampler_options
 from toolkit.errors import RunError, ToolkitError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=TakesStart, short_help="Sample images from a run or a saved pipeline.")
-@click.argument("source", metavar="RUN")
+@click.argument("source", metavar="RUN", shell_complete=run_folders)
 @click.option("--num", default=64, show_default=True, type=click.IntRange(min=1), help="How many images.")
 @sampler_options
 @click.option(

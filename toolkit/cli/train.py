@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.cli.complete import recipe_names
+
 if TYPE_CHECKING:
     from toolkit.training.loop import Outcome
 
@@ -61,7 +63,7 @@ class _Train(click.Command):
     """Lets `--resume` stand alone, also before RECIPE, and take the word "auto"."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        after = [*args[1:], ""]
+        after = [*args[1:], ""][: len(args)]
         alone = [word == "--resume" and then != "auto" for word, then in zip(args, after, strict=True)]
         return super().parse_args(ctx, [f"{w}=newest" if a else w for w, a in zip(args, alone, strict=True)])
 
@@ -71,7 +73,7 @@ class _Train(click.Command):
 
 
 @click.command(cls=_Train, short_help="Train a model by a recipe.")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set one value of the recipe.")
 @click.option(
     "--resume", type=click.Choice(["newest", "auto"]), metavar="[auto]",
