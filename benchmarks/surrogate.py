@@ -87,7 +87,7 @@ def plot(rows: dict[str, dict[str, float]], path: Path) -> None:
         axes.plot(
             [r["relative_speed"] for _, r in points], [r["fid"] for _, r in points], marker="o", label=kind
         )
-        for t, r in points:
+        for t, r in points[:3]:  # the others crowd around the chain from noise
             axes.annotate(
                 str(t), (r["relative_speed"], r["fid"]), textcoords="offset points", xytext=(4, 4), fontsize=7
             )
