@@ -113,10 +113,18 @@ def check_turns_train_their_own_networks(case: Case) -> None:
     with _run(case) as run:
         objective = run.built.training.objective
         networks, trained = run.built.training.networks, run.built.training.optimizers
+        step = _step(run)
+        asleep = objective.asleep(step)
         wanted = {  # of a trained network what its author left free; of others all, which the trainer froze
-            role: [p for p in network.parameters() if p.requires_grad or role not in trained]
+            role: [
+                p for name, p in network.named_parameters()
+                if (p.requires_grad or role not in trained) and name not in asleep.get(role, ())
+            ]
             for role, network in networks.items()
-        }
+        }  # fmt: skip
+        for role, names in asleep.items():
+            for name in names:
+                networks[role].get_parameter(name).requires_grad_(False)
         for turn in objective.turns():
             for role, parameters in wanted.items():
                 networks[role].train()
@@ -124,14 +132,7 @@ def check_turns_train_their_own_networks(case: Case) -> None:
                     p.requires_grad_(role in turn.trains)
                     p.grad = None
             before = {role: [p.detach().clone() for p in result] for role, result in wanted.items()}
-            _backward(
-                turn.loss(
-                    run.batches.get(0, ROWS),
-                    _step(
-                        run,
-                    ),
-                )
-            )
+            _backward(turn.loss(run.batches.get(0, ROWS), step))
             for role, parameters in wanted.items():
                 _require_own(turn, role, parameters, before[role])
 
@@ -141,7 +142,7 @@ def _require_own(turn: Turn, role: str, parameters: list[nn.Parameter], before: 
     require(same, f"turn {turn.name!r} changes the weights of {role!r} itself: the trainer takes the steps")
     if role in turn.trains:
         require(
-            any(p.grad is not None for p in parameters),
+            not parameters or any(p.grad is not None for p in parameters),
             f"turn {turn.name!r} trains {role!r}, but its loss has no gradient there: do not detach it, and "
             "use it outside no_grad",
         )
