@@ -61,6 +61,10 @@ def test_what_is_declared_is_known() -> None:
     assert declared == {
         ("consistency", "check_gaussian_is_recovered"),
         ("diffusers", "check_gaussian_is_recovered"),
+        ("few_step", "check_gaussian_is_recovered"),
+        ("diffusion", "check_folder_round_trip"),
+        ("diffusion", "check_eval_draws_nothing"),
+        ("diffusion", "check_rows_do_not_leak"),
         ("clamped_ancestral", "check_gaussian_is_recovered"),
         ("ddgan_small_discriminator", "check_rows_do_not_leak"),
         ("ddgan_large_discriminator", "check_rows_do_not_leak"),
