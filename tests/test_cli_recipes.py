@@ -54,6 +54,11 @@ def test_a_verb_alone_is_answered_with_its_usage(verb):
     assert done.exit_code == 2 and re.search(f"Usage: .*{verb}", done.output)
 
 
+def test_a_value_without_its_flag_is_answered_with_the_flag():
+    done = toolkit("train", "quickstart", "run.steps=5")
+    assert done.exit_code == 2 and "To set a value: --set run.steps=5" in done.stderr
+
+
 @pytest.mark.parametrize(("verb", "word", "offered"), [
     ("train", "ddgan_d", ["ddgan_digits"]), ("train", "./x", ["./x"]),
     ("sample", "ru", ["runs/one", "runs/two"]), ("evaluate", "runs/t", ["runs/two"]),

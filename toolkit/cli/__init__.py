@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -49,7 +50,9 @@ class _Toolkit(Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            vars(error)["message"] = for_terminal(error.message)  # it quotes file names as they are
+            value = re.search(r"unexpected extra argument\w* \(([\w.]+=\S*)", error.message)
+            hint = f". To set a value: --set {value[1].rstrip(')')}" if value else ""
+            vars(error)["message"] = for_terminal(error.message + hint)  # it quotes file names as they are
             raise
         except KeyboardInterrupt:  # click would say "Aborted!" and exit with 1
             with suppress(OSError):
