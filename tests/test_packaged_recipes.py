@@ -24,7 +24,7 @@ from toolkit.training.build import build
 from toolkit.training.check import check_recipe
 
 SMALL = (
-    "quickstart", "ddgan_digits", "ddpm_mnist", "ddgan_mnist", "ddpm_25gaussians", "ddgan_25gaussians",
+    "quickstart", "ddgan_digits", "ddpm_mnist", "ddgan_mnist", "ddpm_25gaussians", "ddgan_25gaussians", "flow_25gaussians",
     "ddpm_mnist_t200", "ddpm_small", "importance_small", "importance_extra2_small",
     "iwdiff_small", "iwdiff_uniform_small", "iwdiff_importance_small",
     "dcgan_mnist_small", "sngan_mnist_small", "r3gan_mnist_small", "sagan_mnist_small",
@@ -47,6 +47,7 @@ PARAMETERS = {
     "ddpm_mnist_t200": {"denoiser": 1_112_801},
     "ddpm_mnist_conditional": {"denoiser": 1_112_801 + 11 * 128},  # ten classes and none, embedded
     "ddpm_25gaussians": {"denoiser": 35_714},
+    "flow_25gaussians": {"denoiser": 35_714},
     "ddpm_25gaussians_t1000": {"denoiser": 35_714},
     "ddpm_small": {"denoiser": 453_793},
     "ddpm_t1000_small": {"denoiser": 453_793},
