@@ -24,8 +24,8 @@ from toolkit.training.build import build
 from toolkit.training.check import check_recipe
 
 SMALL = (
-    "quickstart", "ddgan_digits", "ddpm_mnist", "ddgan_mnist", "ddpm_25gaussians", "ddgan_25gaussians", "flow_25gaussians",
-    "ddpm_mnist_t200", "ddpm_small", "importance_small", "importance_extra2_small",
+    "quickstart", "ddgan_digits", "ddpm_mnist", "ddgan_mnist", "ddpm_25gaussians", "ddgan_25gaussians",
+    "flow_25gaussians", "ddpm_mnist_t200", "ddpm_small", "importance_small", "importance_extra2_small",
     "iwdiff_small", "iwdiff_uniform_small", "iwdiff_importance_small",
     "dcgan_mnist_small", "sngan_mnist_small", "r3gan_mnist_small", "sagan_mnist_small",
     "progressive_mnist_small", "diffusion_gan_mnist_small", "gan_25gaussians", "r3gan_25gaussians",
