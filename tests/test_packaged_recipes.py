@@ -93,6 +93,7 @@ PARAMETERS = {
     "iwdiff_importance_cifar": {"denoiser": 35_746_307},
     "iwdiff_small": {"denoiser": 453_793},
     "iwdiff_uniform_small": {"denoiser": 453_793},
+    "iwdiff_minimum_small": {"denoiser": 453_793},
     "iwdiff_importance_small": {"denoiser": 453_793},
     "improved_ddpm_cifar": {"denoiser": 52_546_438},
     "improved_ddpm_small": {"denoiser": 701_634},

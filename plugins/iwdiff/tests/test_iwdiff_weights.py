@@ -50,6 +50,13 @@ def test_gradients_of_draws_are_the_published_ones(case: dict[str, Any], detach:
     assert float(loss.logs["effective_draws"]) == pytest.approx(ess, rel=1e-6)
 
 
+def test_a_large_scale_with_minus_is_the_minimum_of_the_losses() -> None:
+    """The scale of iwdiff_minimum_small."""
+    losses = 0.05 + 0.01 * torch.rand(1000, 3, generator=torch.Generator().manual_seed(0))
+    found = (weights(losses, sign=-1, scale=1e6, dimensions=64) * losses).sum(1)
+    assert torch.allclose(found, losses.amin(1), rtol=1e-6)
+
+
 def test_weights_by_the_sum_train_the_mean() -> None:
     """The published gradient is of a sum over the 6 dimensions; ours is a sixth of it."""
     k, b, *shape = VECTORS["errors_shape_k_B_C_H_W"]
