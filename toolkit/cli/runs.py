@@ -13,7 +13,7 @@ from toolkit.cli.complete import run_folders
 )
 def runs(folders: tuple[Path, ...]) -> None:
     """List the runs in each FOLDER, by default runs/, newest first."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from toolkit.console import Terminal, say
@@ -25,7 +25,8 @@ def runs(folders: tuple[Path, ...]) -> None:
         say("no runs yet: toolkit train quickstart makes one, in two minutes")
         return
     found = [(folder, run) for folder in folders or (usual,) for run in runs_in(folder)]
-    table = Table("run", "objective", "status", "step", "losses", "scores", "size", "age", box=None)
+    name = Column("run", no_wrap=True, overflow="fold")  # what the other commands are given
+    table = Table(name, "objective", "status", "step", "losses", "scores", "size", "age", box=None)
     for folder, run in sorted(found, key=lambda pair: pair[1].age):
         names = dict.fromkeys(n for record in run.records for n in record if n.endswith("/loss"))
         losses = [f"{name} {last:.4g}" for name in names if (last := run.last(name)) is not None]
