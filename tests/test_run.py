@@ -40,15 +40,6 @@ def test_the_stored_recipe_resolves_to_itself(runs: Path) -> None:
     assert resolve(read_layers(stored), registry).to_toml() == stored.read_text()
 
 
-def test_a_run_folder_is_accepted_where_a_recipe_is(done: Path) -> None:
-    """It is the recipe of that run, and bears its name."""
-    assert read_layers("runs/tiny").name == "tiny"
-    assert "already holds a run" in refused(train("runs/tiny"))
-    assert resumed("runs/tiny", "run.steps=5").exit_code == 0
-    Path("longer.toml").write_text('extends = ["runs/tiny"]\n[run]\nsteps = 6\nout = "elsewhere"\n')
-    assert finished("longer.toml").exit_code == 0 and Path("elsewhere/pipeline").is_dir()
-
-
 def test_the_environment_names_versions_plugins_and_the_state_of_git(runs: Path) -> None:
     environment = json.loads((runs / "ddpm" / "environment.json").read_text())
     assert {"torch", "diffusers", "accelerate"} <= environment["packages"].keys()

@@ -12,7 +12,6 @@ from toolkit.recipe.packaged import find
 from toolkit.recipe.toml import KeyPath, parse_flag, parse_key, read_toml
 from toolkit.registry.flag import FlagValue
 
-STORED = "recipe.toml"  # in a run folder
 _OF_THE_FILE = ("extends", "unset")  # keys that say how a file is merged; not part of the result
 
 
@@ -55,8 +54,7 @@ def read_layers(source: str | Path, overrides: Sequence[str] = ()) -> Layers:
     files: dict[Path, Layer] = {}
     _linearise(path, files, ())
     layers = [*files.values(), _flags(overrides)]
-    of_run = path.name == STORED and (path.parent / "run.json").is_file()
-    merged = Layers(path.parent.name if of_run else path.stem, path, layers[-2].shown_as, {})
+    merged = Layers(path.stem, path, layers[-2].shown_as, {})
     for layer in layers:
         _unset(merged, layer)
         values = {key: value for key, value in layer.values.items() if key not in _OF_THE_FILE}
@@ -65,14 +63,9 @@ def read_layers(source: str | Path, overrides: Sequence[str] = ()) -> Layers:
 
 
 def _located(name: str, folder: Path) -> Path:
-    """A name that ends in .toml is a file, relative to `folder`, and a path may lead to a run, which has one.
-
-    Any other is a packaged recipe.
-    """
+    """A name that ends in .toml is a file, relative to `folder`; any other is a packaged recipe."""
     if name.endswith(".toml") and "\0" not in name:
         return folder / os.path.expanduser(name)
-    if "/" in name and "\0" not in name and (run := folder / os.path.expanduser(name) / STORED).is_file():
-        return run
     if "/" in name or "\0" in name:
         raise RecipeError(f"{printable(name)} is not a recipe: the name of a recipe file ends in .toml.")
     return find(name)
