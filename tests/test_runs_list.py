@@ -188,6 +188,14 @@ def test_clean_removes_what_can_be_made_again_and_the_run_still_goes_on(run: Pat
     assert resumed(write(), f"run.out={run}", "run.steps=5").exit_code == 0
 
 
+def test_clean_keeps_what_resuming_would_take_if_the_newest_checkpoint_is_damaged(run: Path) -> None:
+    whole, damaged = (run / "checkpoints" / name for name in ("step-0000004", "step-0000006"))
+    shutil.copytree(whole, damaged)
+    (damaged / "state.json").write_text("{}")
+    done = CliRunner().invoke(main, ["clean", str(run)])
+    assert done.exit_code == 0 and whole.exists() and damaged.exists()
+
+
 def test_clean_keeps_the_checkpoints_of_a_run_that_has_nothing_else(run: Path) -> None:
     shutil.rmtree(run / "pipeline")
     done = CliRunner().invoke(main, ["clean", str(run), "--checkpoints"])

@@ -44,6 +44,7 @@ from toolkit.files import (
 from toolkit.registry.load import Plugins, load
 from toolkit.registry.registry import Registry
 from toolkit.registry.tables import Table, Where
+from toolkit.runs.layout import checkpoints_in
 
 FORMAT = 1
 README = "README.md"
@@ -483,8 +484,7 @@ def locate(path: str | Path, registry: Registry, weights: Weights | None = None)
 
 def _checkpoints(run: Path) -> list[Path]:
     """The complete checkpoints of a run, in order of step."""
-    complete = [path.parent for path in (run / "checkpoints").glob(f"step-*/{MANIFEST}")]
-    return sorted(complete, key=lambda path: (len(path.name), path.name))
+    return [path for path in checkpoints_in(run / "checkpoints") if (path / MANIFEST).is_file()]
 
 
 def _download(repo_id: str) -> Path:

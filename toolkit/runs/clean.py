@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.errors import RunError
+from toolkit.errors import CheckpointError, RunError
 from toolkit.runs.folder import RunFolder
-from toolkit.runs.layout import checkpoints_of, size_of
+from toolkit.runs.layout import checkpoints_in, size_of, step_of
+from toolkit.training.checkpoint import verify
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Removable:
 
 
 def removable(run: Path, *, every_checkpoint: bool = False) -> Iterator[Removable]:
-    """What a run does not need: samples that scores were computed from, and all checkpoints but the newest.
+    """What a run does not need: samples that scores were computed from, and all checkpoints before the
+    newest that is whole.
 
     Args:
         run: a run folder.
@@ -34,10 +36,21 @@ def removable(run: Path, *, every_checkpoint: bool = False) -> Iterator[Removabl
     """
     for path in sorted((run / "scores").glob("samples-*")):
         yield Removable(path, "samples of an evaluation, which would be drawn again", size_of(path))
-    found = [path for _, path in sorted(checkpoints_of(run).items())]
-    for path in found if every_checkpoint else found[:-1]:
-        last = "the newest checkpoint" if path == found[-1] else "an earlier checkpoint"
-        yield Removable(path, last, size_of(path))
+    found = checkpoints_in(run / "checkpoints")
+    newest = next((path for path in found[::-1] if _usable(path)), None)  # what resuming would take
+    for path in found:
+        if every_checkpoint:
+            yield Removable(path, "a checkpoint", size_of(path))
+        elif newest is not None and step_of(path) < step_of(newest):
+            yield Removable(path, "an earlier checkpoint", size_of(path))
+
+
+def _usable(checkpoint: Path) -> bool:
+    try:
+        verify(checkpoint)
+    except CheckpointError:
+        return False
+    return True
 
 
 def clean(run: Path, chosen: list[Removable]) -> None:

@@ -10,6 +10,7 @@ LOCK = ".lock"
 COST = "cost.json"
 CHANGES = "changes.jsonl"
 FILES = ("recipe.toml", "environment.json", "metrics.jsonl", "run.json", CHANGES, COST)
+CHECKPOINT = re.compile(r"step-(\d{7,})")
 FOLDERS = ("samples", "checkpoints", "snapshots", "pipeline", "networks", "scores", "trackers")
 
 
@@ -18,10 +19,14 @@ def step_name(step: int) -> str:
     return f"step-{step:07d}"
 
 
-def checkpoints_of(run: Path) -> dict[int, Path]:
-    """The checkpoints of a run by step."""
-    found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in (run / "checkpoints").glob("step-*")}
-    return {int(name[1]): path for path, name in found.items() if name and path.is_dir()}
+def step_of(path: Path) -> int:
+    """The step that a `step_name` is of."""
+    return int(path.name.removeprefix("step-"))
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """All paths named like a checkpoint, complete or not, in order of step."""
+    return sorted((path for path in folder.glob("step-*") if CHECKPOINT.fullmatch(path.name)), key=step_of)
 
 
 def checkpoint_of(run: Path, step: int) -> Path:
@@ -31,9 +36,9 @@ def checkpoint_of(run: Path, step: int) -> Path:
         RunError: naming those that there are.
     """
     settle(run)
-    found = checkpoints_of(run)
+    found = {step_of(path): path for path in checkpoints_in(run / "checkpoints")}
     if step not in found:
-        there = f"there are {', '.join(map(str, sorted(found)))}" if found else "it has none"
+        there = f"there are {', '.join(map(str, found))}" if found else "it has none"
         raise RunError(f"{run}: has no checkpoint of step {step}: {there}")
     return found[step]
 

@@ -9,7 +9,6 @@ step-0001000/
     manifest.json     size and SHA-256 of every other file; written last
 """
 
-import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -33,7 +32,7 @@ from toolkit.files import (
     write_tensors,
 )
 from toolkit.registry.signature import Positive
-from toolkit.runs.layout import step_name
+from toolkit.runs.layout import checkpoints_in, step_name, step_of
 from toolkit.training.trainer import Training
 
 
@@ -53,7 +52,6 @@ class CheckpointOptions:
 
 
 FORMAT = 1
-NAME = re.compile(r"step-(\d{7,})")
 
 
 def save(
@@ -117,7 +115,7 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
             raise CheckpointError(f"{path}: state.json does not state {key}")
     averages = training.averages
     updates = {name: state["ema_updates"].get(name) for name in averages}
-    if state.get("step") != _step(path) or not all(isinstance(number, int) for number in updates.values()):
+    if state.get("step") != step_of(path) or not all(isinstance(number, int) for number in updates.values()):
         raise CheckpointError(f"{path}: state.json is of another step, or of another recipe")
     if difference := changed(state["facts"], facts):
         raise CheckpointError(f"{path}: {difference}")
@@ -155,7 +153,7 @@ def load_newest(folder: Path, training: Training, facts: Mapping[str, Any]) -> t
         CheckpointError: if none is usable, with one line for each that was refused.
     """
     complaints: list[str] = []
-    for path in _all(folder)[::-1]:
+    for path in checkpoints_in(folder)[::-1]:
         try:
             return path, load(path, training, facts), complaints
         except CheckpointError as error:
@@ -165,7 +163,7 @@ def load_newest(folder: Path, training: Training, facts: Mapping[str, Any]) -> t
 
 def last(folder: Path, step: int) -> Path | None:
     """The newest checkpoint up to `step`: later ones were refused when the run was resumed."""
-    return next((path for path in _all(folder)[::-1] if _step(path) <= step), None)
+    return next((path for path in checkpoints_in(folder)[::-1] if step_of(path) <= step), None)
 
 
 def verify(path: Path) -> None:
@@ -203,18 +201,9 @@ def prune(folder: Path, step: int, keep_last: int, keep_every: int | None) -> No
 
     Later ones were refused when the run was resumed; they must not displace the good ones.
     """
-    for path in [path for path in _all(folder) if _step(path) <= step][:-keep_last]:
-        if keep_every is None or _step(path) % keep_every:
+    for path in [path for path in checkpoints_in(folder) if step_of(path) <= step][:-keep_last]:
+        if keep_every is None or step_of(path) % keep_every:
             shutil.rmtree(path)
-
-
-def _all(folder: Path) -> list[Path]:
-    """All paths named like a checkpoint, in order of step."""
-    return sorted((path for path in folder.glob("step-*") if NAME.fullmatch(path.name)), key=_step)
-
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
 
 
 def _untrained(training: Training) -> dict[str, str]:
