@@ -15,10 +15,11 @@ kept in OUT/results, and what is there is not computed again; seeds may run in p
 import argparse
 import json
 import statistics
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import process_time
+
+from measuring import kept
 
 from toolkit.cli import main as toolkit
 from toolkit.data.batches import Batches, DataOptions
@@ -115,13 +116,6 @@ def main() -> None:
                 print(path.stem, values, flush=True)
     table(results)
     plot(results, Path(chosen.out) / "matched_compute.png")
-
-
-def kept(path: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """What a file says, or what is computed and then written to it."""
-    if not path.exists():
-        path.write_text(json.dumps(compute(), indent=1))
-    return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
 def table(results: Path) -> None:

@@ -1,7 +1,8 @@
-"""What benchmarks of several models share: how fast one samples, and how its samples score."""
+"""What benchmarks of several models share: how one is timed and scored, and what is kept of that."""
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,10 @@ def scores(
     for scored in evaluate(pipeline, protocol, out, device=torch.device("cpu"), split=split):
         values |= {name.split("_")[0]: value for name, value in scored.values.items()}
     return values
+
+
+def kept(path: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What a file says, or what is computed and then written to it."""
+    if not path.exists():
+        path.write_text(json.dumps(compute(), indent=1))
+    return json.loads(path.read_text())  # type: ignore[no-any-return]

@@ -10,16 +10,16 @@ and what is there is not computed again.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import BATCH, scores, seconds
+from measuring import BATCH, kept, scores, seconds
 
 from toolkit import load
 
@@ -80,13 +80,14 @@ def flags_of(method: Method, out: Path) -> list[str]:
 
 def trained(name: str, out: Path) -> dict[str, float]:
     """Train a method, unless it is; its processor time, with that of the method it starts from."""
-    path, method = out / "results" / f"{name}.training.json", METHODS[name]
-    before = trained(method.after, out)["seconds"] if method.after else 0.0
-    if not path.exists():
+    method = METHODS[name]
+
+    def compute() -> dict[str, float]:
+        before = trained(method.after, out)["seconds"] if method.after else 0.0
         run = toolkit_train(method.recipe, [*flags_of(method, out), f"run.out={out / name}"])
-        path.write_text(json.dumps({"steps": method.steps, "seconds": run + before}))
-    result: dict[str, float] = json.loads(path.read_text())
-    return result
+        return {"steps": method.steps, "seconds": run + before}
+
+    return kept(out / "results" / f"{name}.training.json", compute)
 
 
 def toolkit_train(recipe: str, flags: list[str]) -> float:
@@ -101,19 +102,21 @@ def toolkit_train(recipe: str, flags: list[str]) -> float:
 
 def measured(name: str, out: Path, classifier: Path) -> dict[str, dict[str, float]]:
     """The scores and speeds of a method, by sampler."""
-    method, result = METHODS[name], {}
+    method = METHODS[name]
+
+    def compute(options: dict[str, Any]) -> dict[str, float]:
+        pipeline = load(out / name)
+        pipeline = pipeline.with_sampler(**options) if options else pipeline
+        rate = BATCH / min(seconds(pipeline) for _ in range(3))
+        values = {"calls": float(pipeline.calls + pipeline.start.calls), "samples_per_second": rate}
+        compared = {"data.type": "digits", "features.path": classifier, "images.num": IMAGES}
+        return values | scores(pipeline, method.recipe, compared, out, "train")
+
+    result = {}
     for sampler, options in {"": {}, **method.samplers}.items():
         title = f"{name}, {sampler}" if sampler else name
         path = out / "results" / f"{title.replace(', ', '-').replace(' ', '_')}.json"
-        if not path.exists():
-            pipeline = load(out / name)
-            pipeline = pipeline.with_sampler(**options) if options else pipeline
-            rate = BATCH / min(seconds(pipeline) for _ in range(3))
-            compared = {"data.type": "digits", "features.path": classifier, "images.num": IMAGES}
-            values = {"calls": float(pipeline.calls + pipeline.start.calls), "samples_per_second": rate}
-            values |= scores(pipeline, method.recipe, compared, out, "train")
-            path.write_text(json.dumps(values, indent=1))
-        result[title] = json.loads(path.read_text())
+        result[title] = kept(path, partial(compute, options))
     return result
 
 

@@ -11,11 +11,10 @@ Results are kept in OUT/results, and what is there is not computed again.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from measuring import BATCH, scores, seconds
+from measuring import BATCH, kept, scores, seconds
 
 from toolkit import Pipeline, load
 
@@ -58,10 +57,7 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = {}
 
     def row(name: str, pipeline: Pipeline) -> None:
-        path = results / f"{name}.json"
-        if not path.exists():
-            path.write_text(json.dumps(measure(pipeline, refiner, chosen), indent=1))
-        rows[name] = json.loads(path.read_text())
+        rows[name] = kept(results / f"{name}.json", lambda: measure(pipeline, refiner, chosen))
         print(name, {key: round(value, 3) for key, value in rows[name].items()}, flush=True)
 
     row("noise", refiner)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from toolkit.console import evaluating_display, say
-from toolkit.errors import RunError, ToolkitError
+from toolkit.diffusion.denoiser import device_named
+from toolkit.errors import RunError
 from toolkit.evaluation.evaluate import Split, read_protocol
 from toolkit.evaluation.evaluate import evaluate as scores_of
 from toolkit.pipeline.folder import Weights
@@ -163,12 +164,4 @@ def _flags(values: Mapping[str, Any] | None) -> list[str]:
 
 
 def _device(name: str | torch.device | None) -> torch.device:
-    if name is None:
-        return torch.device("cpu")
-    try:
-        chosen = (torch.accelerator.current_accelerator() or "cpu") if name == "auto" else name
-        device = torch.device(chosen)
-        torch.Generator(device)  # "meta" has tensors, but draws no numbers
-    except (RuntimeError, AssertionError) as error:  # how torch says that it has no such device
-        raise ToolkitError(f"device {str(name)!r}: {str(error).splitlines()[0]}") from None
-    return device
+    return device_named(None if name == "auto" else name or "cpu", f"device {str(name)!r}")

@@ -11,9 +11,9 @@ from toolkit.recipe.writer import write_value
 if TYPE_CHECKING:
     from toolkit.sources.survey import Survey
 
-SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 192, 256)
-WIDTHS = {"cpu": (16, 32, 48, 64), "gpu": (128, 256, 256, 256)}  # of a UNet's levels, the last one repeated
-LOWEST = 8  # a UNet halves the picture down to this side, or just above
+SIZES = (8, 16, 28, 32, 48, 64)  # more is a matter of patience and memory
+WIDTHS = {"cpu": (16, 32, 48, 64), "gpu": (128, 256, 256, 256)}  # of a UNet's levels
+LOWEST = 4  # side of the picture at the last of them
 
 
 @click.command(short_help="Look at pictures before training on them.")
@@ -74,15 +74,13 @@ class Proposal:
 
 
 def proposed(side: int, accelerated: bool) -> Proposal:
-    """A size that the pictures have, up to 64 here; more is a matter of patience and memory."""
-    size = max((size for size in SIZES if size <= min(side, 64)), default=SIZES[0])
-    levels = 1
-    while size % 2**levels == 0 and size // 2**levels >= LOWEST / 2 and levels < 4:
-        levels += 1
-    widths = WIDTHS["gpu" if accelerated else "cpu"][:levels]
+    """The largest of `SIZES` that the pictures have, and as many levels as divide it."""
+    size = max((size for size in SIZES if size <= side), default=SIZES[0])
+    known = WIDTHS["gpu" if accelerated else "cpu"]
+    widths = [w for level, w in enumerate(known) if size % 2**level == 0 and size >> level >= LOWEST]
     if accelerated:
-        return Proposal(size, list(widths), 128, None)
-    return Proposal(size, list(widths), 32 if size <= 32 else 16, 5.0)
+        return Proposal(size, widths, 128, None)
+    return Proposal(size, widths, 32 if size <= 32 else 16, 5.0)
 
 
 def new(out: Path, path: str, parent: str | None) -> None:

@@ -81,20 +81,14 @@ def choose_device(name: str | None) -> Any:
         ToolkitError: if torch has no such device here, or a launcher started several processes, all of which
             would do the same work and write the same files.
     """
-    import torch
-
     if (count := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
         raise ToolkitError(
             f"the launcher started {count} processes (WORLD_SIZE), and this command works in one: run it "
             "without torchrun or accelerate launch. `toolkit evaluate` shares its sampling out"
         )
-    try:
-        device = torch.device(name or torch.accelerator.current_accelerator() or "cpu")
-        torch.Generator(device)  # "meta" has tensors, but draws no numbers
-    except (RuntimeError, AssertionError) as error:  # how torch says that it has no such device
-        reason = str(error).splitlines()[0]
-        raise ToolkitError(f"--device {name}: {reason}") from None
-    return device
+    from toolkit.diffusion.denoiser import device_named
+
+    return device_named(name, f"--device {name}")
 
 
 def override(pipeline: "Pipeline", flags: Sequence[str]) -> "Pipeline":

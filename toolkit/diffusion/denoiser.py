@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.diffusion.prediction import Prediction
+from toolkit.errors import ToolkitError
 
 Network = nn.Module  # what a recipe builds for a role; Denoiser is one
 
@@ -61,3 +62,17 @@ class Denoiser(nn.Module, ABC):
 def device_of(network: nn.Module) -> torch.device:
     """The device of a network's parameters."""
     return next(network.parameters()).device
+
+
+def device_named(name: str | torch.device | None, shown: str) -> torch.device:
+    """The torch device of that name; None takes an accelerator if there is one, else the CPU.
+
+    Raises:
+        ToolkitError: if torch has no such device here: `shown`, and torch's reason.
+    """
+    try:
+        device = torch.device(name or torch.accelerator.current_accelerator() or "cpu")
+        torch.Generator(device)  # "meta" has tensors, but draws no numbers
+    except (RuntimeError, AssertionError) as error:  # how torch says so
+        raise ToolkitError(f"{shown}: {str(error).splitlines()[0]}") from None
+    return device

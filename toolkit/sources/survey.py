@@ -17,6 +17,7 @@ from toolkit.sources.pictures import GREYSCALE, SUFFIXES, opened_pictures
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+TABLES = (".parquet", ".arrow")  # of a data set
 LOOKED_AT = 2000  # pictures that are decoded, spread over the whole
 THUMBNAILS, SIDE = 64, 64
 
@@ -105,7 +106,8 @@ def survey(path: str) -> Survey:
 
 def _source(path: str) -> tuple[ImageFolder | HubDataset, dict[str, Any]]:
     folder = Path(path).expanduser()
-    if folder.is_dir() and find(folder, SUFFIXES).files and not find(folder, (".parquet", ".arrow")).files:
+    files = find(folder, (*SUFFIXES, *TABLES)).files if folder.is_dir() else []
+    if files and not any(file.suffix.lower() in TABLES for file in files):
         return ImageFolder(folder, size=8), {"type": "folder", "path": path}
     if folder.exists() or path.count("/") == 1:
         return HubDataset(path, size=8), {"type": "datasets", "path": path}

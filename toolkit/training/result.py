@@ -146,8 +146,12 @@ class Previews:
     @property
     def calls(self) -> int:
         """Network calls of a grid, of all images and sets of weights, on this process."""
-        share = -(-self.options.num // self._processes.count)
-        return sum(share * _calls(pipeline) for _, pipeline in self._previewed(0))
+        return sum(self._share * _calls(pipeline) for _, pipeline in self._previewed(0))
+
+    @property
+    def _share(self) -> int:
+        """Images of a grid that each process draws."""
+        return -(-self.options.num // self._processes.count)
 
     @property
     def cost(self) -> str:
@@ -173,9 +177,10 @@ class Previews:
             The first file that this process has written; None if there is none.
         """
         written: Path | None = None
-        for i, (ending, pipeline) in enumerate(previewed := self._previewed(step)):
-            before = i * self.calls // len(previewed)
-            images = self._draw(pipeline, before, progress)
+        done = 0
+        for ending, pipeline in self._previewed(step):
+            images = self._draw(pipeline, done, progress)
+            done += self._share * _calls(pipeline)
             if not bool(images.isfinite().all()):
                 if self._processes.is_main:
                     say(f"samples of step {step}{ending} are not finite: there is no grid of them", "note")
@@ -196,13 +201,13 @@ class Previews:
                 result.append(("-ema" if average else "", chosen))
         return result
 
-    def _draw(self, pipeline: Pipeline, before: int, progress: Callable[[int], None]) -> Tensor:
+    def _draw(self, pipeline: Pipeline, done: int, progress: Callable[[int], None]) -> Tensor:
         """All images of a grid; each process draws a share, and image i is the same whoever draws it."""
 
         def drawn(offset: int, n: int, calls: int) -> None:
-            progress(before + offset * _calls(pipeline) + n * calls)
+            progress(done + offset * _calls(pipeline) + n * calls)
 
-        share = -(-self.options.num // self._processes.count)
+        share = self._share
         first = self._processes.rank * share
         batches = pipeline.sample(
             share, seed=self.options.seed, first=first, batch_size=self.options.batch_size, progress=drawn
