@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from toolkit import DataSource, Pipeline
+from toolkit.devices.processes import Processes
 from toolkit.randomness import generators_for
 from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.registry import load as plugins
 from toolkit.training.build import build
 from toolkit.training.objective import Step
-from toolkit.training.processes import Processes
 from toolkit.training.result import Previews
 from toolkit.training.session import Session, session
 from toolkit.training.trainer import RunOptions

@@ -23,11 +23,11 @@ from measuring import kept
 
 from toolkit.cli import main as toolkit
 from toolkit.data.batches import Batches, DataOptions
+from toolkit.devices.processes import Processes
 from toolkit.recipe import read_layers, resolve
 from toolkit.registry import load as plugins
 from toolkit.runs.read import read_run
 from toolkit.training.build import build
-from toolkit.training.processes import Processes
 from toolkit.training.trainer import Trainer
 
 METHODS = {

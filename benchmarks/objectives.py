@@ -28,10 +28,10 @@ from torch import Tensor
 
 from toolkit import DataSource, Registry
 from toolkit.data.batches import Batches, DataOptions
+from toolkit.devices.processes import Processes
 from toolkit.recipe import read_layers, resolve
 from toolkit.registry import load as plugins
 from toolkit.training.build import build
-from toolkit.training.processes import Processes
 from toolkit.training.trainer import Trainer
 
 RECIPE = """

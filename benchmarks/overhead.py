@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from toolkit.data.batches import Batches, DataOptions
+from toolkit.devices.processes import Processes
 from toolkit.randomness import generators_for
 from toolkit.recipe import read_layers, resolve
 from toolkit.registry import load as plugins
 from toolkit.training.build import build
-from toolkit.training.processes import Processes
 from toolkit.training.result import Previews
 from toolkit.training.trainer import Trainer
 

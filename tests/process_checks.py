@@ -12,10 +12,10 @@ from torch import nn
 from toolkit import Batch, Batches, Loss, Step, Turn
 from toolkit.__main__ import leave
 from toolkit.data.batches import DataOptions
+from toolkit.devices.processes import Processes
 from toolkit.errors import RunError, TrainingError
 from toolkit.training.ema import EMA, EMAOptions
 from toolkit.training.optimizers import Constant, OptimizerOptions, sgd
-from toolkit.training.processes import Processes
 from toolkit.training.result import measure
 from toolkit.training.trainer import RunOptions, Trainer, Training
 

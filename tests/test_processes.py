@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from tiny import TINY_DDGAN, TINY_DDPM
 from torch import Tensor
 
+from toolkit.devices.processes import Processes
 from toolkit.errors import RunError
-from toolkit.training.processes import Processes
 
 # Standalone: on a port of its own, so that suites that run side by side do not meet.
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]

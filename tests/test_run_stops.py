@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from small_runs import PLUGIN, checkpoints, content, finished, install, metrics, refused, train
 
 from toolkit.data.reading import STOP_SIGNALS
-from toolkit.training.launch import stop_signals
+from toolkit.devices.launch import stop_signals
 from toolkit.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow  # runs, by the dozen

@@ -18,7 +18,7 @@ CORE = sorted((ROOT / "toolkit").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").glob("*/toolkit_*"))
 PLUGIN_FILES = sorted(path for plugin in PLUGINS for path in plugin.rglob("*.py"))
 
-KERNEL = ("diffusion", "training", "pipeline", "recipe", "registry", "runs", "data")
+KERNEL = ("diffusion", "devices", "training", "pipeline", "recipe", "registry", "runs", "data")
 LEAVES = ("sources", "hf", "evaluation", "testing", "cli")  # each may import those before it
 FACADES = (
     "__init__.py",
@@ -31,8 +31,8 @@ PUBLIC = ("toolkit", "toolkit.commands", "toolkit.testing")
 
 # Where in the toolkit a package may be imported at all: a room or a file; "function" inside functions only.
 ALLOWED = {
-    "accelerate": {"training/processes.py": "function"},
-    "torch.distributed": {"training/processes.py": "module"},
+    "accelerate": {"devices/processes.py": "function"},
+    "torch.distributed": {"devices/processes.py": "module"},
     "rich": {"console.py": "module", "cli": "function"},
     "pluggy": {"registry/load.py": "module", "registry/hookspecs.py": "module"},
     "diffusers": {"hf": "function"},

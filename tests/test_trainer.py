@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from toolkit import Batch, Batches, DataSource, Loss, Objective, Records, Step, Turn
 from toolkit.data.batches import DataOptions
+from toolkit.devices.processes import Processes
 from toolkit.errors import RunError, TrainingError
 from toolkit.training.ema import EMA, EMAOptions
 from toolkit.training.optimizers import Constant, Cosine, Linear, OptimizerOptions, adam, sgd
-from toolkit.training.processes import Processes
 from toolkit.training.trainer import RunOptions, Trainer, Training, share
 
 

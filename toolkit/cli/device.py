@@ -15,7 +15,7 @@ def several_processes(name: str | None) -> Iterator[tuple[Any, Any]]:
     Raises:
         ToolkitError: if torch has no such device here, or one is named for several processes.
     """
-    from toolkit.training.processes import Processes
+    from toolkit.devices.processes import Processes
 
     with Processes("cpu" if name == "cpu" else "auto") as processes:
         if processes.count > 1 and name not in (None, "cpu"):

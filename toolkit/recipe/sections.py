@@ -108,5 +108,5 @@ SECTIONS = (
     Section("guidance", "toolkit.diffusion.guidance:Guidance"),
     Section("samples", "toolkit.training.result:SampleOptions", default={}),
     Section("checkpoints", "toolkit.training.checkpoint:CheckpointOptions", default={}),
-    Section("trackers", "toolkit.training.processes:TrackerOptions", default={}),
+    Section("trackers", "toolkit.devices.processes:TrackerOptions", default={}),
 )

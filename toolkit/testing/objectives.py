@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from toolkit.devices.processes import Processes
 from toolkit.errors import CheckpointError, TrainingError
 from toolkit.files import read_tensors, write_tensors
 from toolkit.testing.case import Case
@@ -15,7 +16,6 @@ from toolkit.testing.randomness import EqualDraws, foreign_seed, without_draws
 from toolkit.testing.requirement import require
 from toolkit.training import checkpoint
 from toolkit.training.objective import Loss, Step, Turn
-from toolkit.training.processes import Processes
 from toolkit.training.result import measure
 from toolkit.training.session import Session, session
 from toolkit.training.trainer import RunOptions, Trainer

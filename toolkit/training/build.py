@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from toolkit.data.source import DataSource
+from toolkit.devices.processes import settled_precision
 from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import Guidance
 from toolkit.diffusion.sampler import Sampler
@@ -23,7 +24,6 @@ from toolkit.recipe import Recipe
 from toolkit.training.ema import EMA, EMAOptions, PowerFunction
 from toolkit.training.objective import Objective
 from toolkit.training.optimizers import OptimizerOptions
-from toolkit.training.processes import settled_precision
 from toolkit.training.trainer import Training
 
 

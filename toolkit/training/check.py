@@ -10,6 +10,7 @@ import torch
 
 from toolkit.data.identity import summary
 from toolkit.data.source import DataSource
+from toolkit.devices.processes import Processes
 from toolkit.diffusion.sampler import count_calls, walk
 from toolkit.errors import CheckpointError, SamplingError
 from toolkit.pipeline.folder import SavedNetwork, load_network, save_network
@@ -18,7 +19,6 @@ from toolkit.randomness import generators_for
 from toolkit.recipe import Recipe
 from toolkit.registry.registry import Registry
 from toolkit.training import checkpoint
-from toolkit.training.processes import Processes
 from toolkit.training.result import Previews
 from toolkit.training.session import session
 from toolkit.training.trainer import RunOptions

@@ -15,6 +15,8 @@ from torch import nn
 from toolkit.console import TrainingDisplay, say, track, training_display
 from toolkit.data.batches import Batches, DataOptions
 from toolkit.data.identity import identity, remarks, summary
+from toolkit.devices.launch import Stop, Stopped, stop_signals
+from toolkit.devices.processes import Agreement, Processes, TrackerOptions
 from toolkit.errors import RunError, ToolkitError, TrainingError
 from toolkit.files import check_space, digest, read_json
 from toolkit.recipe import Recipe
@@ -27,8 +29,6 @@ from toolkit.training.announce import Forecast, introduction
 from toolkit.training.build import settled
 from toolkit.training.checkpoint import CheckpointOptions
 from toolkit.training.ema import EMAOptions
-from toolkit.training.launch import Stop, Stopped, stop_signals
-from toolkit.training.processes import Agreement, Processes, TrackerOptions
 from toolkit.training.result import Previews, measure
 from toolkit.training.resume import FINISHED, REPLACED, RESUMED, Beginning
 from toolkit.training.session import Session, session

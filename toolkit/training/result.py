@@ -14,6 +14,7 @@ from torch import Tensor
 from toolkit.console import say
 from toolkit.data.batches import Batches
 from toolkit.data.source import counted
+from toolkit.devices.processes import Processes, widest
 from toolkit.errors import DataError, SamplingError
 from toolkit.pipeline.folder import (
     COMMON,
@@ -33,7 +34,6 @@ from toolkit.registry.signature import Positive
 from toolkit.runs.layout import step_name
 from toolkit.training.build import Built
 from toolkit.training.objective import Step
-from toolkit.training.processes import Processes, widest
 from toolkit.training.trainer import Training
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from toolkit.data.batches import Batches
 from toolkit.data.reading import Progress
 from toolkit.data.source import DataSource
+from toolkit.devices.processes import Processes
 from toolkit.recipe import Recipe
 from toolkit.training.build import Built, build
-from toolkit.training.processes import Processes
 from toolkit.training.trainer import RunOptions, Trainer
 
 

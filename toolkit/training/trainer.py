@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.data.batches import Batches
 from toolkit.data.reading import Rows
+from toolkit.devices.processes import Device, Precision, Processes, widest
 from toolkit.errors import RunError, TrainingError
 from toolkit.randomness import position_seed, seed_default_generators
 from toolkit.registry.signature import Positive
@@ -19,7 +20,6 @@ from toolkit.training.ema import EMA
 from toolkit.training.gradients import Gradients
 from toolkit.training.objective import Loss, Objective, Step, Turn
 from toolkit.training.optimizers import OptimizerOptions
-from toolkit.training.processes import Device, Precision, Processes, widest
 
 NEVER = torch.iinfo(torch.int64).max
 

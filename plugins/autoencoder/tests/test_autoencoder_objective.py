@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from toolkit import Batch, Step
+from toolkit.devices.processes import Processes
 from toolkit.recipe import read_layers, resolve
 from toolkit.registry import load as plugins
 from toolkit.training.objective import LinearScalar
-from toolkit.training.processes import Processes
 from toolkit.training.session import session
 from toolkit_autoencoder.network import Autoencoder
 from toolkit_autoencoder.objective import Autoencoding, balance, divergence, psnr

@@ -12,8 +12,8 @@ from typing import Literal, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from toolkit.devices.launch import refuse_missing_trackers, refuse_unsupported_launch, world_size
 from toolkit.errors import RunError, ToolkitError, TrainingError
-from toolkit.training.launch import refuse_missing_trackers, refuse_unsupported_launch, world_size
 
 T = TypeVar("T")
 
