@@ -14,19 +14,21 @@ from typing import Any
 
 import matplotlib.cbook
 import pytest
+import torch
 from click.testing import CliRunner
-from PIL import Image
-from small_runs import refused
+from PIL import Image, ImageStat
+from small_runs import finished, install, refused
 
 from toolkit.cli import main
-from toolkit.runs.read import Cost, ScoreFile, read_run
-from toolkit_report.facts import number, time_unit, train_seconds, train_speed
+from toolkit.runs.read import Cost, RunSummary, ScoreFile, read_run
+from toolkit_report.facts import by_objective, number, time_unit, train_seconds, train_speed
 from toolkit_report.figures import Picture, literal, styles, write
+from toolkit_report.forms import Form, form_of, slices
 from toolkit_report.plots import series, spans_decades
 
 pytestmark = pytest.mark.slow  # runs, by the dozen
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "hr", "link", "input", "source", "wbr"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 POINTS = """
 [run]
@@ -147,9 +149,11 @@ def test_every_picture_says_what_it_shows_and_is_a_file_too(made: tuple[Path, Pa
     page, folder = made
     shown = [attributes for tag, attributes in Page(page.read_text()).elements if tag == "img"]
     assert all(attributes["alt"] for attributes in shown)
-    assert len(list(folder.iterdir())) == len(shown)
+    assert len(list(folder.iterdir())) == 1 + len(shown)
     assert {path.stem for path in folder.iterdir()} == {
-        "loss-denoiser", "loss-discriminator", "samples-ddpm", "samples-ddgan", "samples-points",
+        "side-by-side", "loss-denoiser-of-denoising-data.type-digits",
+        "loss-denoiser-of-denoising-data.type-gaussians25", "loss-denoiser-of-ddgan", "loss-discriminator",
+        "samples-ddpm", "samples-ddgan", "samples-points",
         "noising-ddpm", "noising-ddgan", "noising-points", "denoising-ddpm", "denoising-ddgan",
         "denoising-points", "quality-time-fid_x", "quality-cost-fid_x",
     }  # fmt: skip
@@ -184,11 +188,10 @@ def test_without_samples_scores_and_costs_the_page_says_what_is_left_out(runs: P
     run = shutil.copytree(runs / "ddpm", tmp_path / "bare")
     (run / "metrics.jsonl").write_text("{ damaged")
     assert report(run, "--out", tmp_path / "r.html", "--samples", "0").exit_code == 0
-    said = Page((tmp_path / "r.html").read_text()).text
-    for sentence in ("No run has recorded a loss.", "no samples were asked for",
-                     "No run has a score that ranks"):  # fmt: skip
-        assert sentence in said
-    assert "Recipe differences" not in said  # of one run
+    text = (tmp_path / "r.html").read_text()
+    assert re.findall(r"<h2>([^<]*)", text) == ["Summary", "Not shown"]  # one run: no differences
+    for sentence in ("No run has recorded a loss.", "No run has a score that ranks"):
+        assert sentence in Page(text).text
 
 
 def test_data_that_is_elsewhere_leaves_out_its_strip_and_says_so(kinds: Path, tmp_path: Path) -> None:
@@ -198,7 +201,109 @@ def test_data_that_is_elsewhere_leaves_out_its_strip_and_says_so(kinds: Path, tm
     rest = tail[tail.index("\n[") :]
     (run / "recipe.toml").write_text(f'{head}[data]\ntype = "folder"\npath = "/nowhere/at/all"\n{rest}')
     assert report(run, "--out", tmp_path / "r.html", "--samples", "2").exit_code == 0
-    assert "moved: its data is not here: " in (tmp_path / "r.html").read_text()
+    assert "moved: its data cannot be read here: " in (tmp_path / "r.html").read_text()
+
+
+def test_a_run_that_fails_costs_its_own_part_and_says_so(kinds: Path, tmp_path: Path) -> None:
+    """Weights that are damaged and a recipe that is none, beside a run that is whole."""
+    whole, damaged, unreadable = (
+        shutil.copytree(kinds / "ddpm", tmp_path / name) for name in ("whole", "damaged", "unreadable")
+    )
+    weights = max((damaged / "pipeline").rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    weights.write_bytes(weights.read_bytes()[:100])
+    (unreadable / "recipe.toml").write_text("[run")
+    done = report(whole, damaged, unreadable, "--out", tmp_path / "r.html", "--samples", "1")
+    assert done.exit_code == 0, done.output
+    text = Page((tmp_path / "r.html").read_text()).text
+    for said in ("damaged: cannot be sampled here: ", "unreadable is left out: "):
+        assert said in text and said in done.output.replace("\n", " ")
+    assert "whole: 20 network calls" in text and "damaged: 20 network calls" not in text
+    assert "no run here" in refused(report(whole, tmp_path / "typo", "--out", tmp_path / "r.html"))
+
+
+def test_losses_are_in_one_picture_where_objectives_differ_in_numbers_only() -> None:
+    def run(target: str, dropout: float, path: str = "a") -> RunSummary:
+        loss = {"type": "squared_error", "target": target}
+        objective = {"type": "denoising", "label_dropout": dropout, "loss": loss}
+        recipe = {"objective": objective, "data": {"type": "folder", "path": path}}
+        return RunSummary(Path("x"), "finished", 1, 0.0, recipe, (), ())
+
+    alike = [run("noise", 0.0), run("noise", 0.1)]
+    assert by_objective(alike, [0, 1]) == {"denoising": [0, 1]}
+    runs = [*alike, run("flow", 0.1), run("noise", 0.0, "b")]
+    assert by_objective(runs, [0, 1, 2, 3]) == {
+        "denoising, loss.target noise, data.path a": [0, 1],
+        "denoising, loss.target flow, data.path a": [2],
+        "denoising, loss.target noise, data.path b": [3],
+    }
+
+
+SHAPES = """
+import torch
+from toolkit import DataSource, hookimpl
+
+class Waves(DataSource):
+    \"\"\"Noise of a shape.
+
+    Args:
+        shape: of an example.
+    \"\"\"
+    num_classes = None
+
+    def __init__(self, shape: list[int]) -> None:
+        self.image_shape = tuple(shape)
+
+    def __len__(self) -> int:
+        return 16
+
+    def read(self, indices: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.randn(len(indices), *self.image_shape), None
+
+@hookimpl
+def toolkit_components(registry):
+    registry.add(DataSource, "waves", Waves)
+"""
+
+
+def test_signals_volumes_and_numbers_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, tmp_path, "shapes", SHAPES)
+    monkeypatch.chdir(tmp_path)
+    Path("waves.toml").write_text(POINTS.replace('"gaussians25"\nlength = 100', '"waves"\nshape = [1]'))
+    shapes = {"numbers": "[1]", "signals": "[2, 16]", "volumes": "[1, 7, 4, 4]", "fields": "[3, 4, 4]"}
+    for name, shape in shapes.items():
+        assert finished("waves.toml", f"data.shape={shape}", f"run.out={name}").exit_code == 0
+    done = report(*shapes, "--samples", "3", "--png", "png")
+    assert done.exit_code == 0 and "cannot" not in done.output, done.output
+    for name in shapes:
+        assert {f"{part}-{name}.png" for part in ("samples", "noising", "denoising")} <= {
+            path.name for path in Path("png").iterdir()
+        }
+    with Image.open("png/samples-volumes.png") as grid:  # five slices a row, of which there are three
+        assert grid.width > grid.height and grid.mode == "L"
+
+
+def test_slices_are_evenly_spread_and_of_one_scale() -> None:
+    volume = torch.arange(9.0)[None, None, :, None, None].expand(1, 1, 9, 2, 2)
+    assert form_of((1, 9, 2, 2), True) is Form.SLICES
+    assert slices(volume, volume)[0, :, 0, 0, 0].tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
+
+
+def test_a_page_follows_the_reader_into_the_dark(
+    browser: str, made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The mean of all pixels in the first screen, in a browser that prefers dark and in one that does not."""
+    means = []
+    for preference in ("0", "1"):  # dark, light
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+        target = f"--screenshot={tmp_path / 'page.png'}"
+        scheme = f"--blink-settings=preferredColorScheme={preference}"
+        subprocess.run(
+            [browser, *flags, scheme, "--window-size=1200,800", target, made[0].as_uri()],
+            capture_output=True, timeout=120,
+        )  # fmt: skip
+        with Image.open(tmp_path / "page.png") as drawn:
+            means.append(ImageStat.Stat(drawn.convert("L")).mean[0])
+    assert means[0] < 60 and means[1] > 200
 
 
 def test_names_are_text_and_no_markup(kinds: Path, tmp_path: Path) -> None:
@@ -210,16 +315,16 @@ def test_names_are_text_and_no_markup(kinds: Path, tmp_path: Path) -> None:
 
 def test_a_report_replaces_an_earlier_one_and_nothing_else(kinds: Path, tmp_path: Path) -> None:
     for _ in range(2):
-        assert report(kinds / "ddpm", "--out", tmp_path / "r.html", "--samples", "0").exit_code == 0
+        assert report(kinds / "other", "--out", tmp_path / "r.html", "--samples", "0").exit_code == 0
     mine = "mine, about a diffusion-toolkit report"
     (tmp_path / "mine.html").write_text(mine)
-    said = refused(report(kinds / "ddpm", "--out", tmp_path / "mine.html", "--samples", "0"))
+    said = refused(report(kinds / "other", "--out", tmp_path / "mine.html", "--samples", "0"))
     assert "is already there, and is not a report" in said and (tmp_path / "mine.html").read_text() == mine
-    assert "cannot write" in refused(report(kinds / "ddpm", "--out", "x" * 300, "--samples", "0"))
+    assert "cannot write" in refused(report(kinds / "other", "--out", "x" * 300, "--samples", "0"))
 
 
 def test_pictures_replace_those_of_an_earlier_report_and_nothing_else(kinds: Path, tmp_path: Path) -> None:
-    given = (kinds / "ddpm", "--out", tmp_path / "r.html", "--samples", "0", "--png", tmp_path / "png")
+    given = (kinds / "other", "--out", tmp_path / "r.html", "--samples", "0", "--png", tmp_path / "png")
     for _ in range(2):
         assert report(*given).exit_code == 0
     mine = tmp_path / "png" / "loss-denoiser.png"

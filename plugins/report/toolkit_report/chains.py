@@ -16,11 +16,11 @@ from toolkit import (
     to_float,
 )
 from toolkit.commands import RunSummary, sampling_display
+from toolkit_report.forms import POINTS, Form
 
 COLUMNS = 9  # timesteps of a strip; more would be too small to see
-ROWS = 2  # pictures whose chain is shown
+ROWS = 2  # samples whose chain is shown
 BATCH = 64
-POINTS = 2000  # samples if they are not pictures: a scatter plot needs many
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Strip:
 
     Attributes:
         titles: one for each column.
-        rows: a label, and one stage for each column: pictures (columns, C, H, W) or clouds of points
-            (columns, n, 2).
+        rows: a label, and one stage for each column: samples (columns, ...) or clouds of them
+            (columns, n, ...).
     """
 
     titles: Sequence[str]
@@ -66,10 +66,9 @@ def as_float32(time: float) -> float:
     return float(torch.tensor(time, dtype=torch.float32))
 
 
-def sample(pipeline: Pipeline, num: int, seed: int) -> Sampled:
-    """Sample `num` pictures, or `POINTS` points, and record the chain on the way."""
-    pictures = len(pipeline.image_shape) == 3
-    num, rows = (num, ROWS) if pictures else (POINTS, POINTS)
+def sample(pipeline: Pipeline, form: Form, num: int, seed: int) -> Sampled:
+    """Sample `num` times, or `POINTS` times where many are drawn as one; and record the chain on the way."""
+    num, rows = (POINTS, POINTS) if form.clouds else (num, ROWS)
     watch = Watch(_spread(pipeline.times[:-1]), rows)
     hook = pipeline.denoiser.register_forward_hook(watch)
     try:
@@ -85,7 +84,7 @@ def sample(pipeline: Pipeline, num: int, seed: int) -> Sampled:
     estimates = torch.stack([*(x0 for _, x0 in stages), last])
     own = [("$x_t$", seen), (r"estimate of $x_0$", estimates)]
     parameters = sum(p.numel() for p in pipeline.denoiser.parameters())
-    return Sampled(samples, Strip(titles, _rows(own, pictures)), pipeline.calls, parameters)
+    return Sampled(samples, Strip(titles, _rows(own, form)), pipeline.calls, parameters)
 
 
 def examples(run: RunSummary, num: int) -> Tensor:
@@ -99,14 +98,14 @@ def examples(run: RunSummary, num: int) -> Tensor:
     return to_float(data)
 
 
-def noised(images: Tensor, pipeline: Pipeline, seed: int) -> Strip:
+def noised(images: Tensor, form: Form, pipeline: Pipeline, seed: int) -> Strip:
     """Examples (n, *image_shape) on their way to noise: x_t ~ q(x_t | x_0), the same noise at every t."""
     x0, schedule = pipeline.encode(images).cpu(), pipeline.schedule
     times = list(reversed(_spread(schedule.grid(None, None)[:-1])))
     noise = randn(x0.shape, generators_for(seed, 0, len(x0), x0.device), x0.device)
     stages = [pipeline.decode(schedule.diffuse(x0, t, noise)).cpu() for t in (schedule.clean, *times)]
     titles = ["$x_0$", *(f"t = {t:.4g}" for t in times)]
-    return Strip(titles, _rows([("$x_t$", torch.stack(stages))], pictures=images.ndim == 4))
+    return Strip(titles, _rows([("$x_t$", torch.stack(stages))], form))
 
 
 def _spread(times: Sequence[float]) -> list[float]:
@@ -115,9 +114,9 @@ def _spread(times: Sequence[float]) -> list[float]:
     return [times[int(i)] for i in torch.linspace(0, len(times) - 1, n).round()]
 
 
-def _rows(stages: Sequence[tuple[str, Tensor]], pictures: bool) -> list[tuple[str, Tensor]]:
-    """Rows of stages (columns, n, ...): one for each picture, or one for the whole cloud."""
-    if not pictures:
+def _rows(stages: Sequence[tuple[str, Tensor]], form: Form) -> list[tuple[str, Tensor]]:
+    """Rows of stages (columns, n, ...): one for each sample, or one for the whole cloud."""
+    if form.clouds:
         return list(stages)
     count = stages[0][1].shape[1]
     return [(label, seen[:, row]) for row in range(count) for label, seen in stages]

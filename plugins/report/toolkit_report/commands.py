@@ -103,8 +103,18 @@ def report(folders: tuple[Path, ...], out: Path, png: Path | None, samples: int,
             raise
         raise RunError(f"{error.name} is not installed: pip install 'diffusion-toolkit[report]'") from None
 
-    runs = [read_run(folder) for folder in folders]
-    write_report(runs, out, png, samples, choose_device(device), say)
+    runs, left_out = [], []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except RunError as error:
+            if not (folder / "run.json").is_file():  # not a run: a typo
+                raise
+            left_out.append(f"{folder.name} is left out: {error}")
+            say(left_out[-1])
+    if not runs:
+        raise RunError("none of these runs can be read")
+    write_report(runs, out, png, samples, choose_device(device), say, left_out)
     say(f"written to {out}")
 
 

@@ -1,10 +1,12 @@
 """Facts about a run besides its scores: recorded in training, or measured by its cost card."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolkit.commands import RunSummary, ScoreFile
+from toolkit_report.differences import differences
 
 
 def train_seconds(run: RunSummary) -> float | None:
@@ -36,6 +38,39 @@ def sampled_as_saved(run: RunSummary, score: ScoreFile) -> bool:
     """Whether a score was measured with the sampler whose speed the cost card gives."""
     sampling = score.protocol.get("sampling") or {}
     return run.pipeline is not None and sampling.get("sampler") == run.pipeline.get("sampler")
+
+
+def by_objective(runs: Sequence[RunSummary], places: Sequence[int]) -> dict[str, list[int]]:
+    """Places of runs by objective and data, in words such as "denoising, loss.target flow".
+
+    Objectives are different if components or other words in their tables are: a number is a matter of degree,
+    and the losses of a sweep over it belong into one picture. Words that tell no two apart are left out.
+    """
+    wordings: dict[str, tuple[Any, list[int]]] = {}
+    for place in places:
+        recipe = runs[place].recipe
+        data = {key: recipe.get("data", {}).get(key, "") for key in ("type", "path")}
+        words = {**_words(recipe.get("objective", {})), "data": data}
+        wordings.setdefault(json.dumps(words, sort_keys=True), (words, []))[1].append(place)
+    between = list(differences([words for words, _ in wordings.values()], ignored=("type",)))
+    groups: dict[str, list[int]] = {}
+    for i, (words, members) in enumerate(wordings.values()):
+        kind = words.get("type", "an objective")
+        alike = [
+            j for j, (other, _) in enumerate(wordings.values()) if other.get("type") == words.get("type")
+        ]
+        telling = [d for d in between if len({d.texts()[j] for j in alike}) > 1]
+        options = "".join(f", {d.key} {d.texts()[i]}" for d in telling)
+        groups.setdefault(f"{kind}{options}", []).extend(members)
+    return groups
+
+
+def _words(table: Any) -> Any:
+    """A table without what is not text, inside it too."""
+    if not isinstance(table, Mapping):
+        return table
+    inner = {key: _words(value) for key, value in table.items()}
+    return {key: value for key, value in inner.items() if isinstance(value, (str, Mapping))}
 
 
 def number(table: Mapping[str, Any] | None, key: str) -> float | None:

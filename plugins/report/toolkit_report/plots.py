@@ -5,16 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogFormatterSciNotation, LogLocator, NullFormatter
 
 from toolkit.commands import RunSummary
 from toolkit_report.facts import number, time_unit
-from toolkit_report.figures import LOOK, Picture, Style, figure, legend, literal, picture
+from toolkit_report.figures import HELD_OUT, NARROW, Picture, Style, figure, legend, literal, picture
 from toolkit_report.ranking import Column
 
 MANY = 200  # a curve of so many records or more is smoothed
+FEW = 10  # of so few records each is marked
 WINDOW = 25  # records in the mean of a smoothed value
 
 
@@ -33,17 +35,18 @@ def loss_names(runs: Sequence[RunSummary]) -> list[str]:
     return [name for name in names if name.endswith("/loss") and not name.startswith("held_out/")]
 
 
-def losses(runs: Sequence[RunSummary], looks: Sequence[Style], name: str) -> Picture:
-    """One loss of all runs that have it, against steps, images and time."""
+def losses(runs: Sequence[RunSummary], looks: Sequence[Style], name: str, file: str) -> Picture:
+    """One loss of runs that all have it, against steps, images and time."""
     unit, seconds = time_unit([run.train_seconds or 0.0 for run in runs])
     panels = (
         ("step", "step", 1.0),
         ("images", "training images", 1.0),
         ("seconds", f"time ({unit})", seconds),
     )
-    with matplotlib.rc_context(LOOK):
-        drawn = figure(10.4, 2.7)
-        axes = drawn.subplots(1, 3, sharey=True)
+
+    def drawn(narrow: bool) -> Figure:
+        drawing = figure(NARROW, 6.6) if narrow else figure(10.4, 2.7)
+        axes = drawing.subplots(*((3, 1) if narrow else (1, 3)), sharey=True)
         for place, (key, title, scale) in zip(axes, panels, strict=True):
             for run, look in zip(runs, looks, strict=True):
                 _curve(place, run, look, name, key, scale)
@@ -56,8 +59,10 @@ def losses(runs: Sequence[RunSummary], looks: Sequence[Style], name: str) -> Pic
             axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes[0].yaxis.set_major_formatter("{x:g}")
             axes[0].yaxis.set_minor_formatter(NullFormatter())
-        legend(drawn, axes[0])
-        return picture(drawn, f"loss-{name.removesuffix('/loss')}", f"{name} against steps, images and time")
+        legend(drawing, axes[0], narrow)
+        return drawing
+
+    return picture(drawn, file, f"{name} against steps, images and time")
 
 
 def _curve(axes: Axes, run: RunSummary, look: Style, name: str, key: str, scale: float) -> None:
@@ -70,11 +75,14 @@ def _curve(axes: Axes, run: RunSummary, look: Style, name: str, key: str, scale:
         axes.plot(x, y, color=look.colour, linewidth=0.4, alpha=0.3)
         half = WINDOW // 2
         y = tuple(sum(part := y[max(0, i - half) : i + half + 1]) / len(part) for i in range(len(y)))
+    style["marker"] = "." if len(points) < FEW else ""
     axes.plot(x, y, linewidth=1.3, label=literal(look.name), **style)
     held_out = series(run, f"held_out/{name}", key)
     if held_out:
         x, y = zip(*((x / scale, y) for x, y in held_out), strict=True)
-        axes.plot(x, y, look.marker, color=look.colour, markersize=5, markeredgecolor="white")
+        axes.plot(
+            x, y, look.marker, color=look.colour, markersize=6, markeredgecolor="white", gid=HELD_OUT
+        )  # fmt: skip
 
 
 def series(run: RunSummary, name: str, key: str) -> list[tuple[float, float]]:
@@ -101,9 +109,11 @@ def quality(
     drawable, missing = [a for a in axes if numbers[a.title]], [a.title for a in axes if not numbers[a.title]]
     if not drawable:
         return None, missing
-    with matplotlib.rc_context(LOOK):
-        drawn = figure(2.4 + 2.9 * len(drawable), 2.9)
-        panels = drawn.subplots(1, len(drawable), sharey=True, squeeze=False)[0]
+
+    def drawn(narrow: bool) -> Figure:
+        n = len(drawable)
+        drawing = figure(NARROW, 0.4 + 2.4 * n) if narrow else figure(2.4 + 2.9 * n, 2.9)
+        panels = np.ravel(drawing.subplots(*((n, 1) if narrow else (1, n)), sharey=True, squeeze=False))
         for panel, axis in zip(panels, drawable, strict=True):
             for run, (x, y) in numbers[axis.title].items():
                 look, mark = looks[run], column.mark(run)
@@ -120,8 +130,10 @@ def quality(
             else:
                 panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panels[0].set_ylabel(f"{literal(column.name)} ({column.better} is better)")
-        legend(drawn, max(panels, key=lambda panel: len(panel.lines)))
-        return picture(drawn, name, shows), missing
+        legend(drawing, max(panels, key=lambda panel: len(panel.lines)), narrow)
+        return drawing
+
+    return picture(drawn, name, shows), missing
 
 
 def _pairs(column: Column, axis: Axis, runs: int) -> dict[int, tuple[float, float]]:

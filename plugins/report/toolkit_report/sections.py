@@ -22,13 +22,22 @@ class Section:
 
 
 def losses(runs: Sequence[RunSummary], looks: Sequence[Style]) -> Section:
-    intro = (
-        "As recorded while training; single markers are the same loss on held-out data. "
-        "Losses of different objectives measure different things: compare curves of one objective only. "
-        f"Where a run has {plots.MANY} records or more, the line is their mean over {plots.WINDOW}."
+    section = Section(
+        "Losses",
+        "As recorded while training. Losses of different objectives measure different things, and have "
+        f"pictures of their own. Where a run has {plots.MANY} records or more, the line is their mean over "
+        f"{plots.WINDOW}.",
     )
-    drawn = [(name, plots.losses(runs, looks, name)) for name in plots.loss_names(runs)]
-    return Section("Losses", intro, drawn, [] if drawn else ["No run has recorded a loss."])
+    for name in plots.loss_names(runs):
+        groups = facts.by_objective(runs, [i for i, run in enumerate(runs) if run.last(name) is not None])
+        for words, places in groups.items():
+            title = f"{name} of {words}" if len(groups) > 1 else name
+            file = slug(f"loss-{title.replace('/loss', '', 1)}")
+            members = [runs[i] for i in places], [looks[i] for i in places]
+            section.pictures.append((title, plots.losses(*members, name, file)))
+    if not section.pictures:
+        section.notes.append("No run has recorded a loss.")
+    return section
 
 
 def quality(
@@ -80,12 +89,11 @@ def quality(
                 section.notes.append(f"{column.name}: no run has a number for {', '.join(missing)}.")
             if not column.comparable:
                 section.notes.append("Letters are protocols: scores by different ones cannot be compared.")
-    ranks = any(column.better for column in score_columns)
+    if not any(column.better for column in score_columns):
+        cost_section.notes.append("No run has a score that ranks: toolkit evaluate measures them.")
+    elif not time_section.pictures:
+        time_section.notes.append("Cost cards say how long sampling takes: toolkit cost RUN measures one.")
     for section in (time_section, cost_section):
-        if not ranks:
-            section.notes.append("No run has a score that ranks: toolkit evaluate measures them.")
-        if not section.pictures and section is time_section and ranks:
-            section.notes.append("Cost cards (cost.json in a run's folder) say how long sampling takes.")
         section.notes[:] = dict.fromkeys(section.notes)
         yield section
 
