@@ -56,6 +56,7 @@ from toolkit.training.objective import (
     in_steps,
 )
 from toolkit.training.optimizers import LRSchedule
+from toolkit.training.pace import step_seconds
 
 __all__ = [
     "TARGETS", "UNET_LIMITS", "Ask", "Batch", "Batches", "Chain", "CheckpointError", "Component",
@@ -70,5 +71,5 @@ __all__ = [
     "at_step", "check_unet", "copy_weights", "evaluate", "gamma_of_width", "generators_for", "hookimpl",
     "in_steps", "initialise_xavier", "kept_timesteps", "load", "load_network", "load_plugins", "locate",
     "options_from", "published_settings", "randn", "read_data", "read_recipe", "refuse_target",
-    "to_float", "to_grid", "to_image", "to_uint8", "train", "unet_shapes", "walk",
+    "step_seconds", "to_float", "to_grid", "to_image", "to_uint8", "train", "unet_shapes", "walk",
 ]  # fmt: skip

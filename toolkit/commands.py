@@ -6,8 +6,9 @@ What a command does with models it imports from `toolkit`, when it runs.
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.options import choose_device, choose_sampler, device_option, sampler_options
-from toolkit.errors import PluginError, RunError, ToolkitError, nearest, printable
+from toolkit.errors import PluginError, RecipeError, RunError, ToolkitError, nearest, printable
 from toolkit.files import new_file, read_json, refuse_taken, write_json, write_text, writing
+from toolkit.recipe import PROTOCOL, Layer, Layers, Section, flag_layer, read_layers, resolve, write_toml
 from toolkit.registry.discover import NONE, OWN, compatible, discover
 from toolkit.registry.discover import commands as installed_commands
 from toolkit.runs.layout import run_of
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from toolkit.console import Terminal, echo, sampling_display, say
 
 __all__ = [
-    "Cost", "NONE", "OWN", "PluginError", "RunError", "RunSummary", "ScoreFile", "Snapshot", "Terminal",
-    "ToolkitError", "choose_device", "choose_sampler", "compatible", "device_option", "discover", "echo",
-    "installed_commands", "nearest", "new_file", "printable", "read_json", "read_run", "read_snapshots",
-    "refuse_taken", "run_of", "sampler_options", "sampling_display", "say", "scores_of", "write_json",
-    "write_text", "writing",
+    "Cost", "Layer", "Layers", "NONE", "OWN", "PROTOCOL", "PluginError", "RecipeError", "RunError",
+    "RunSummary", "ScoreFile", "Section", "Snapshot", "Terminal", "ToolkitError", "choose_device",
+    "choose_sampler", "compatible", "device_option", "discover", "echo", "flag_layer", "installed_commands",
+    "nearest", "new_file", "printable", "read_json", "read_layers", "read_run", "read_snapshots",
+    "refuse_taken", "resolve", "run_of", "sampler_options", "sampling_display", "say", "scores_of",
+    "write_json", "write_text", "write_toml", "writing",
 ]  # fmt: skip
 
 

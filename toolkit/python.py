@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -50,7 +50,7 @@ def train(
     recipe: str | Path,
     values: Mapping[str, Any] | None = None,
     *,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     overwrite: bool = False,
 ) -> Run:
     """Train by a recipe, as `toolkit train` does, in this process.
@@ -59,7 +59,7 @@ def train(
         recipe: a .toml file, or the name of a packaged recipe.
         values: of the recipe, by dotted key: {"run.steps": 200, "data.path": "my/images"}. Relative paths
             start at the working directory; None unsets a value, as "none" does in `--set`.
-        resume: go on from the newest checkpoint in the run folder.
+        resume: go on from the newest checkpoint in the run folder; "auto" also starts a run.
         overwrite: replace a run that is already there.
 
     Returns:

@@ -22,19 +22,12 @@ from toolkit.evaluation.comparison import (
 from toolkit.evaluation.features import FeatureExtractor
 from toolkit.evaluation.metric import Metric, Subject
 from toolkit.pipeline.pipeline import Pipeline
-from toolkit.recipe import Recipe, read_layers, resolve
-from toolkit.recipe.sections import SECTIONS, Section
+from toolkit.recipe import PROTOCOL, Recipe, read_layers, resolve
 from toolkit.registry.discover import OWN
 from toolkit.registry.registry import Registry
 from toolkit.runs.read import ScoreFile
 
 Split = Literal["held_out", "train"]
-PROTOCOL = (
-    next(section for section in SECTIONS if section.name == "data"),
-    Section("images", "toolkit.evaluation.comparison:EvaluationOptions", default={}),
-    Section("features", "toolkit.evaluation.features:FeatureExtractor"),
-    Section("metrics", "toolkit.evaluation.metric:Metric", per_role=True, required=True),
-)
 
 
 def read_protocol(

@@ -3,9 +3,13 @@
 Nothing in this package imports torch or pydantic, so that a recipe's text is checked before they are there.
 """
 
-from toolkit.recipe.layers import Layers, read_layers
+from toolkit.recipe.layers import Layer, Layers, flag_layer, read_layers
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.resolution import read_data, read_recipe, resolve
-from toolkit.recipe.sections import SECTIONS, Section
+from toolkit.recipe.sections import PROTOCOL, SECTIONS, Section
+from toolkit.recipe.writer import write_toml
 
-__all__ = ["SECTIONS", "Layers", "Recipe", "Section", "read_data", "read_layers", "read_recipe", "resolve"]
+__all__ = [
+    "PROTOCOL", "SECTIONS", "Layer", "Layers", "Recipe", "Section", "flag_layer", "read_data", "read_layers",
+    "read_recipe", "resolve", "write_toml",
+]  # fmt: skip

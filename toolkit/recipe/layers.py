@@ -3,12 +3,12 @@
 import copy
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RecipeError, nearest, printable
-from toolkit.recipe.packaged import find
+from toolkit.recipe.packaged import Kind, find
 from toolkit.recipe.toml import KeyPath, parse_flag, parse_key, read_toml
 from toolkit.registry.flag import FlagValue
 
@@ -41,34 +41,62 @@ class Layers:
     origins: dict[KeyPath, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def within(self, *table: str) -> Layer:
+        """The content of a table as a layer of its own, whose keys know where they were set."""
+        values: Any = self.values
+        for key in table:
+            values = values.get(key, {}) if isinstance(values, dict) else {}
+        depth = len(table)
+        origins = {path[depth:]: o for path, o in self.origins.items() if path[:depth] == table}
+        return Layer(self.shown_as, values if isinstance(values, dict) else {}, origins)
 
-def read_layers(source: str | Path, overrides: Sequence[str] = ()) -> Layers:
+    def over(self, layer: Layer) -> "Layers":
+        """These layers with one more on top of them.
+
+        Raises:
+            RecipeError: if it unsets what is not there.
+        """
+        values, origins = copy.deepcopy(self.values), dict(self.origins)
+        merged = replace(self, values=values, origins=origins, notes=list(self.notes))
+        _unset(merged, layer)
+        kept = {key: value for key, value in layer.values.items() if key not in _OF_THE_FILE}
+        _merge(merged, merged.values, kept, layer, ())
+        return merged
+
+
+def read_layers(
+    source: str | Path, overrides: Sequence[str] = (), *, kind: Kind = "recipe", folder: Path = Path()
+) -> Layers:
     """Read a recipe file, or a packaged recipe by name, with all that it extends and the `--set` overrides.
+
+    Args:
+        source: the path of a file, or the name of a packaged one.
+        overrides: as `--set` takes them.
+        kind: what the file is; files of each kind extend others of their own.
+        folder: where a relative path starts.
 
     Raises:
         RecipeError: if a file is missing or is not TOML, or a flag is not an assignment.
     """
-    path = _located(str(source), Path())
+    path = _located(str(source), folder, kind)
     if not path.stem.strip("."):  # the run folder has this name, and ".." is another folder
         raise RecipeError(f"{_display(path)} needs a name before .toml.")
     files: dict[Path, Layer] = {}
-    _linearise(path, files, ())
-    layers = [*files.values(), _flags(overrides)]
-    merged = Layers(path.stem, path, layers[-2].shown_as, {})
-    for layer in layers:
-        _unset(merged, layer)
-        values = {key: value for key, value in layer.values.items() if key not in _OF_THE_FILE}
-        _merge(merged, merged.values, values, layer, ())
+    _linearise(path, files, (), kind)
+    *_, last = files.values()
+    merged = Layers(path.stem, path, last.shown_as, {})
+    for layer in (*files.values(), flag_layer(overrides)):
+        merged = merged.over(layer)
     return merged
 
 
-def _located(name: str, folder: Path) -> Path:
-    """A name that ends in .toml is a file, relative to `folder`; any other is a packaged recipe."""
+def _located(name: str, folder: Path, kind: Kind) -> Path:
+    """A name that ends in .toml is a file, relative to `folder`; any other is packaged."""
     if name.endswith(".toml") and "\0" not in name:
         return folder / os.path.expanduser(name)
     if "/" in name or "\0" in name:
-        raise RecipeError(f"{printable(name)} is not a recipe: the name of a recipe file ends in .toml.")
-    return find(name)
+        raise RecipeError(f"{printable(name)} is not a {kind}: the name of a {kind} file ends in .toml.")
+    return find(name, kind)
 
 
 def _display(path: Path) -> str:
@@ -77,7 +105,7 @@ def _display(path: Path) -> str:
     return printable(str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute))
 
 
-def _linearise(path: Path, files: dict[Path, Layer], children: tuple[Path, ...]) -> None:
+def _linearise(path: Path, files: dict[Path, Layer], children: tuple[Path, ...], kind: Kind) -> None:
     """Add a file after its parents, each file once."""
     display, identity = _display(path), Path(os.path.realpath(path))
     if identity in children:
@@ -89,7 +117,7 @@ def _linearise(path: Path, files: dict[Path, Layer], children: tuple[Path, ...])
     layer = Layer(display, values, known | {key: f"{display}:{row}" for key, row in rows.items()})
     for parent in _names(layer, "extends"):
         try:
-            _linearise(_located(parent, path.parent), files, (*children, identity))
+            _linearise(_located(parent, path.parent, kind), files, (*children, identity), kind)
         except RecipeError as error:
             raise RecipeError(
                 f"{layer.origins['extends',]}: extends {printable(parent)!r}: {error}"
@@ -107,7 +135,7 @@ def _names(layer: Layer, key: str) -> list[str]:
     return names
 
 
-def _flags(overrides: Sequence[str]) -> Layer:
+def flag_layer(overrides: Sequence[str]) -> Layer:
     """All `--set` flags as one layer; a later flag wins."""
     layer = Layer("--set", {}, {}, of_flags=True)
     for flag in overrides:
@@ -137,7 +165,7 @@ def read_flags(overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         RecipeError: if a flag is not an assignment.
     """
-    return _flags(overrides).values
+    return flag_layer(overrides).values
 
 
 def _keys(value: Any, path: KeyPath) -> Iterator[KeyPath]:

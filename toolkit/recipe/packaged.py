@@ -1,17 +1,21 @@
-"""Recipes that come with the toolkit or with a plugin, found by name without importing anything."""
+"""Recipes and studies that come with the toolkit or a plugin, found by name without importing anything."""
 
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from toolkit.errors import RecipeError, nearest
 from toolkit.registry.discover import Discovered, switched
 
+Kind = Literal["recipe", "study"]
+FOLDERS = {"recipe": "recipes", "study": "studies"}  # in a package, and in the repository
+
 
 @dataclass(frozen=True)
 class Packaged:
-    """A recipe that is known by name, and the plugin that it comes with."""
+    """A file that is known by name, and the plugin that it comes with."""
 
     name: str
     path: Path
@@ -38,9 +42,9 @@ class Packaged:
             return
 
 
-def packaged() -> tuple[Packaged, ...]:
-    """All packaged recipes except those of plugins that are switched off; the toolkit's own come first."""
-    return _in_folders([("toolkit", _own_folder()), *_plugin_folders(switched()[0])])
+def packaged(kind: Kind = "recipe") -> tuple[Packaged, ...]:
+    """All of a kind except those of plugins that are switched off; the toolkit's own come first."""
+    return _in_folders([("toolkit", _own_folder(kind)), *_plugin_folders(switched()[0], kind)])
 
 
 def _in_folders(folders: Iterable[tuple[str, Path]]) -> tuple[Packaged, ...]:
@@ -52,34 +56,39 @@ def _in_folders(folders: Iterable[tuple[str, Path]]) -> tuple[Packaged, ...]:
     )
 
 
-def find(name: str) -> Path:
-    """The file of a packaged recipe.
+def find(name: str, kind: Kind = "recipe") -> Path:
+    """The file of a packaged recipe or study.
 
     Raises:
-        RecipeError: if there is no recipe of that name, or several plugins have one.
+        RecipeError: if there is none of that name, or several plugins have one.
     """
-    recipes = packaged()
-    matches = [recipe for recipe in recipes if recipe.name == name]
+    known, several = packaged(kind), FOLDERS[kind]
+    matches = [one for one in known if one.name == name]
     if len(matches) > 1:
-        paths = " and ".join(str(recipe.path) for recipe in matches)
-        raise RecipeError(f"there are several recipes {name!r}: {paths}. Give the path of one.")
+        paths = " and ".join(str(one.path) for one in matches)
+        raise RecipeError(f"there are several {several} {name!r}: {paths}. Give the path of one.")
     if not matches:
-        for off in _in_folders(_plugin_folders(switched()[1])):
+        for off in _in_folders(_plugin_folders(switched()[1], kind)):
             if off.name == name:
-                raise RecipeError(f"recipe {name!r} belongs to plugin {off.plugin!r}, which is switched off.")
-        hint = nearest(name, [recipe.name for recipe in recipes]) or " `toolkit recipes` lists them."
-        raise RecipeError(f"there is no packaged recipe {name!r}; a file's name ends in .toml.{hint}")
+                raise RecipeError(f"{kind} {name!r} belongs to plugin {off.plugin!r}, which is switched off.")
+        lists = "`toolkit recipes` lists them" if kind == "recipe" else f"there are {_named(known)}"
+        hint = nearest(name, [one.name for one in known]) or f" {lists}."
+        raise RecipeError(f"there is no packaged {kind} {name!r}; a file's name ends in .toml.{hint}")
     return matches[0].path
 
 
-def _own_folder() -> Path:
+def _named(known: Iterable[Packaged]) -> str:
+    return ", ".join(one.name for one in known)
+
+
+def _own_folder(kind: Kind) -> Path:
     package = Path(__file__).resolve().parents[1]
-    installed = package / "_recipes"  # from a wheel; an editable install has the repository's folder
-    return installed if installed.is_dir() else package.parent / "recipes"
+    installed = package / f"_{FOLDERS[kind]}"  # from a wheel; an editable install has the repository's folder
+    return installed if installed.is_dir() else package.parent / FOLDERS[kind]
 
 
-def _plugin_folders(plugins: Iterable[Discovered]) -> list[tuple[str, Path]]:
-    """The `recipes` folders in the packages of plugins."""
+def _plugin_folders(plugins: Iterable[Discovered], kind: Kind) -> list[tuple[str, Path]]:
+    """The `recipes` or `studies` folders in the packages of plugins."""
     folders: dict[Path, str] = {}
     for plugin in plugins:
         package, *inner = plugin.module.split(".")
@@ -89,5 +98,5 @@ def _plugin_folders(plugins: Iterable[Discovered]) -> list[tuple[str, Path]]:
             continue
         for location in (spec.submodule_search_locations or ()) if spec else ():
             for depth in range(len(inner) + 1):
-                folders.setdefault(Path(location, *inner[:depth]) / "recipes", plugin.owner.name)
+                folders.setdefault(Path(location, *inner[:depth]) / FOLDERS[kind], plugin.owner.name)
     return sorted((name, folder) for folder, name in folders.items())

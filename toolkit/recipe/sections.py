@@ -110,3 +110,10 @@ SECTIONS = (
     Section("checkpoints", "toolkit.training.checkpoint:CheckpointOptions", default={}),
     Section("trackers", "toolkit.devices.processes:TrackerOptions", default={}),
 )
+
+PROTOCOL = (  # of an evaluation: the real examples, those that are compared with them, and by what
+    next(section for section in SECTIONS if section.name == "data"),
+    Section("images", "toolkit.evaluation.comparison:EvaluationOptions", default={}),
+    Section("features", "toolkit.evaluation.features:FeatureExtractor"),
+    Section("metrics", "toolkit.evaluation.metric:Metric", per_role=True, required=True),
+)

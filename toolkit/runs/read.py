@@ -166,7 +166,15 @@ class RunSummary:
     @property
     def train_seconds(self) -> float | None:
         """Wall time of training, summed over the parts of a resumed run, each of which restarts the clock."""
-        clock = self._all("seconds")
+        return self._summed("seconds")
+
+    @property
+    def processor_seconds(self) -> float | None:
+        """Processor time of training on the main process, summed likewise."""
+        return self._summed("processor_seconds")
+
+    def _summed(self, name: str) -> float | None:
+        clock = self._all(name)
         ends = [now for now, after in zip(clock, [*clock[1:], 0.0], strict=False) if after < now]
         return sum(ends) if clock else None
 

@@ -152,7 +152,7 @@ class Run:
         self._done: set[str] = set()  # of what is due after a step, what has been done after this one
         self._whole = True  # between two steps
         self._kept = self._complete = False
-        self._started = time.monotonic()
+        self._started, self._processor = time.monotonic(), time.process_time()
         self._since = (time.monotonic(), 0)
 
     def _held_out(self) -> Batches | None:
@@ -320,7 +320,8 @@ class Run:
         self._since = (now, number)
         speed = (number - before) * self.options.batch_size / max(now - then, 1e-9)
         logs |= self.trainer.learning_rates()
-        self._record({**logs, "images_per_second": speed, "seconds": now - self._started})
+        spent = {"seconds": now - self._started, "processor_seconds": time.process_time() - self._processor}
+        self._record({**logs, "images_per_second": speed, **spent})
         display.logs(number, logs)
         self._tell("toolkit_step_done", step=number, logs=logs)
 

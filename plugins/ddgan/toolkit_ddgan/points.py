@@ -25,7 +25,7 @@ class MLPGenerator(Generator):
     Args:
         width: of each hidden layer; the paper takes 512.
         layers: number of hidden layers.
-        latent_width: length of z.
+        latent_width: length of z; 0 for a generator that draws one point for each x_t.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class MLPGenerator(Generator):
         sample_shape: tuple[int, ...],
         width: Count = 512,
         layers: Count = 3,
-        latent_width: Count = 4,
+        latent_width: Annotated[int, Field(ge=0)] = 4,
     ) -> None:
         super().__init__()
         self.schedule, self.latent_width = schedule, latent_width

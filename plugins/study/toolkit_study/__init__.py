@@ -1,0 +1,1 @@
+"""Studies: runs that are trained, scored and compared by one file."""
