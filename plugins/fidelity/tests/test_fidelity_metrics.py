@@ -9,7 +9,8 @@ from torch import Tensor
 from toolkit import DataSource, FeatureExtractor, Features, Metric, RecipeError, RunError, Score, Subject
 from toolkit.evaluation.comparison import Comparison, EvaluationOptions, Share
 from toolkit.registry import load as plugins
-from toolkit_fidelity.metrics import FID, IS, KID, Precision, Recall
+from toolkit_fidelity.frechet import FID
+from toolkit_fidelity.metrics import IS, KID, Precision, Recall
 
 torch_fidelity = pytest.importorskip("torch_fidelity")
 
@@ -175,7 +176,7 @@ def test_too_few_images_are_refused_in_words(subject) -> None:
 def test_a_distance_of_fewer_images_than_features_comes_with_a_warning(subject, n: int, warned: bool) -> None:
     """n images span n - 1 directions about their mean, and the projections are 16."""
     score = FID().measure(subject(noise(n, 0), noise(40, 1)))
-    said = ["FID of 16 images by 16 features: too few, a covariance is singular"]
+    said = ["FID of 16 images by 16 features: too few, a covariance is singular and the distance too high"]
     assert list(score.notes) == (said if warned else [])
 
 

@@ -112,7 +112,19 @@ def built(extractor: Any, name: str, layers: list[str], path: Path) -> torch.nn.
 
 
 def run(network: torch.nn.Module, images: Tensor, device: torch.device) -> list[Tensor]:
-    """Outputs for uint8 images (n, 1 or 3, H, W), on the CPU, one tensor per layer; grey is repeated.
+    """Outputs for uint8 images (n, 1 or 3, H, W), on the CPU, one tensor per layer.
+
+    Raises:
+        DataError: if the images have another number of channels.
+    """
+    network.to(device)
+    with torch.inference_mode():
+        batches = [network(batch.to(device)) for batch in in_colour(images).split(BATCH)]
+    return [torch.cat([batch[layer].cpu() for batch in batches]) for layer in range(len(batches[0]))]
+
+
+def in_colour(images: Tensor) -> Tensor:
+    """Pictures (n, 1 or 3, H, W) with three channels; grey is repeated.
 
     Raises:
         DataError: if the images have another number of channels.
@@ -121,8 +133,4 @@ def run(network: torch.nn.Module, images: Tensor, device: torch.device) -> list[
         raise DataError(
             f"this extractor looks at pictures with 1 or 3 channels, not at {tuple(images.shape[1:])}"
         )
-    network.to(device)
-    colour = images.expand(-1, 3, -1, -1)
-    with torch.inference_mode():
-        batches = [network(batch.to(device)) for batch in colour.split(BATCH)]
-    return [torch.cat([batch[layer].cpu() for batch in batches]) for layer in range(len(batches[0]))]
+    return images.expand(-1, 3, -1, -1)

@@ -1,4 +1,4 @@
-"""FID, IS, KID, precision and recall of feature sets; torch-fidelity computes them.
+"""IS, KID, precision and recall of feature sets; torch-fidelity computes them.
 
 The name of a score includes the features: "fid_inception" is what the literature calls FID.
 """
@@ -39,26 +39,6 @@ def needs_two(*sets: Tensor) -> None:
     """
     if min(map(len, sets)) < 2:
         raise RunError("a distance between sets needs at least two images of each")
-
-
-class FID(Metric):
-    """Frechet distance between Gaussians fitted to the features (Heusel et al. 2017); 0 is best.
-
-    It is biased upwards for few images: compare only at equal numbers of images.
-    """
-
-    def measure(self, subject: Subject) -> Score:
-        generated, real = subject.features()
-        needs_two(generated.features, real.features)
-        fid = fidelity("metric_fid")
-        # float64, because means over many images lose digits in float32.
-        statistics = [fid.fid_features_to_statistics(s.features.double()) for s in (generated, real)]
-        value = fid.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
-        name = f"fid_{subject.extractor}"
-        fewest, width = min(len(generated.features), len(real.features)), generated.features.shape[1]
-        notes = [f"FID of {fewest:,} images by {width:,} features: too few, a covariance is singular"]
-        notes = notes if fewest <= width else []
-        return Score({name: value}, notes=notes, better={name: "lower"})
 
 
 class KID(Metric):
