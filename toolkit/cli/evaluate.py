@@ -88,7 +88,8 @@ def evaluate(
                         say(f"{line}   protocol {scored.fingerprint}")
                     for note in scored.notes:
                         say(note, "note")
-                    say(f"written to {written}")
+                    picture = written.with_suffix(".png")
+                    say(f"written to {written}" + f", with {picture.name} beside it" * picture.exists())
 
                 processes.on_main(tell)
         run = run_of(source)

@@ -112,7 +112,7 @@ def evaluate(
         def report(done: int, total: int, name: str = name) -> None:
             progress(name, done, total)
 
-        asked = Subject(model, source, report, comparison)
+        asked = Subject(model, source, report, comparison, chosen)
         score = metric.measure(asked)
         # What a metric did not ask for cannot change its score, so it is not part of the protocol.
         compares, looks = bool(asked.used), "features" in asked.used
@@ -134,7 +134,7 @@ def evaluate(
         }  # fmt: skip
         identified = {"identity": identity, **(model.saved.model if model else {})}
         yield ScoreFile.measured(
-            name, score.values, score.better, measured, identified, score.curves, score.notes
+            name, score.values, score.better, measured, identified, score.curves, score.notes, score.picture
         )
 
 

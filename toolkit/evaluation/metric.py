@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from toolkit.data.source import DataSource, to_float
@@ -26,12 +27,14 @@ class Score:
         notes: caveats about the numbers.
         better: for each value by which models can be ranked, whether higher or lower is better; others (a
             deviation, say) are left out.
+        picture: explains the numbers, and is kept as a PNG beside them.
     """
 
     values: Mapping[str, float]
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     better: Mapping[str, Literal["higher", "lower"]] = field(default_factory=dict)
+    picture: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Subject:
         source: the real examples; never mirrored.
         progress: called with how many parts of the metric's work are done, and of how many.
         comparison: samples and features, made when a metric first asks for them and shared by all metrics.
+        split: of the data that the real examples are from.
         used: which of "samples" and "features" the metric asked for; part of the score's protocol.
     """
 
@@ -50,6 +54,7 @@ class Subject:
     source: DataSource
     progress: Callable[[int, int], None]
     comparison: Comparison | None = None
+    split: Literal["held_out", "train"] = "train"
     used: set[str] = field(default_factory=set)
 
     @property

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, ValidationError, field_validator
 
 from toolkit.errors import RunError
-from toolkit.files import opened, read_json, read_text, settle, write_json
+from toolkit.files import new_file, opened, read_json, read_text, settle, write_json
 from toolkit.runs.layout import COST, LOCK
 
 
@@ -44,6 +44,7 @@ class ScoreFile(BaseModel):
     fingerprint: str
     protocol: dict[str, Any]
     model: dict[str, Any]
+    _picture: Any = PrivateAttr(None)  # a PIL image, of a score measured just now
 
     @field_validator("protocol")
     @classmethod
@@ -57,23 +58,31 @@ class ScoreFile(BaseModel):
     def measured(
         cls, metric: str, values: Mapping[str, float], better: Mapping[str, Any],
         protocol: Mapping[str, Any], model: Mapping[str, Any],
-        curves: Mapping[str, Sequence[float]] | None = None, notes: Sequence[str] = (),
+        curves: Mapping[str, Sequence[float]] | None = None, notes: Sequence[str] = (), picture: Any = None,
     ) -> Self:  # fmt: skip
-        """A score measured just now; its fingerprint is a hash of the protocol."""
+        """A score measured just now, maybe with a PIL image; its fingerprint is a hash of the protocol."""
         fingerprint = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
-        return cls(
+        score = cls(
             metric=metric, time=time.time(), values=dict(values), better=dict(better), notes=list(notes),
             curves={name: list(curve) for name, curve in (curves or {}).items()}, fingerprint=fingerprint[:8],
             protocol=dict(protocol), model=dict(model),
         )  # fmt: skip
+        score._picture = picture
+        return score
 
     def is_of(self, pipeline: Mapping[str, Any]) -> bool:
         """Whether it was measured on the weights that a pipeline.json describes, at the same step."""
         return all(self.model.get(name) == pipeline.get(name) for name in ("steps", "weights"))
 
     def write(self, folder: Path) -> Path:
-        """Write one JSON file per protocol and model, so that no score replaces another; returns its path."""
+        """Write one JSON file per protocol and model, so that no score replaces another; returns its path.
+
+        The picture of a score that has one lies beside it, as a PNG of the same name.
+        """
         path = folder / f"{self.metric}-{self.fingerprint}-{self.model['identity'][:8]}.json"
+        if self._picture is not None:
+            with new_file(path.with_suffix(".png")) as temporary:
+                self._picture.save(temporary, format="PNG")
         write_json(path, self.model_dump(mode="json"))
         return path
 

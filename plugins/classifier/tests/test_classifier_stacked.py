@@ -1,4 +1,4 @@
-"""Modes of stacked digits, and scores by a classifier's confidence."""
+"""Stacked digits, their modes, and scores by a classifier's confidence."""
 
 import json
 import math
@@ -10,64 +10,12 @@ from classifier_runs import toolkit
 from PIL import Image
 from torch import Tensor
 
-from toolkit import CheckpointError, DataError, DataSource, FeatureExtractor, Features, RunError, Subject
-from toolkit.evaluation.comparison import Comparison, EvaluationOptions, Share
+from toolkit import CheckpointError, DataError
 from toolkit.sources.digits import Digits
 from toolkit_classifier.extractor import ClassifierFeatures
-from toolkit_classifier.stacked import StackedFeatures, StackedModes
+from toolkit_classifier.stacked import StackedFeatures
 
 CPU = torch.device("cpu")
-
-
-class Stated(FeatureExtractor):
-    """Takes an image's first pixel for its class."""
-
-    name = identity = "stated"
-
-    def __init__(self, classes: int | None) -> None:
-        self.classes = classes
-
-    def extract(self, images: Tensor, device: torch.device) -> Features:
-        labels = images[:, 0, 0, 0].long()
-        logits = None if self.classes is None else torch.eye(self.classes)[labels]
-        return Features(labels[:, None].float(), logits)
-
-
-class Labels(DataSource):
-    """Images whose first pixel is their class."""
-
-    image_shape, num_classes = (1, 1, 1), None
-
-    def __init__(self, labels: list[int]) -> None:
-        self.images = torch.tensor(labels, dtype=torch.uint8)[:, None, None, None]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.images[indices], None
-
-
-def modes(labels: list[int], classes: int | None, tmp_path: Path) -> tuple[float, float]:
-    source = Labels(labels)
-    comparison = Comparison(
-        source, "", source, EvaluationOptions(num=len(labels)), Stated(classes), CPU, tmp_path,
-        lambda *told: None, Share(), tmp_path / f"cache {classes}",
-    )  # fmt: skip
-    values = StackedModes().measure(Subject(None, source, lambda *told: None, comparison)).values
-    return values["modes_stated"], values["kl_stated"]
-
-
-def test_modes_and_divergence_of_shares_that_are_known(tmp_path: Path) -> None:
-    assert modes([0, 1, 2, 3] * 5, 4, tmp_path) == (4, pytest.approx(0, abs=1e-12))
-    assert modes([2] * 7, 10, tmp_path) == (1, pytest.approx(math.log(10)))
-    by_hand = 0.75 * math.log(0.75 * 4) + 0.25 * math.log(0.25 * 4)
-    assert modes([1, 1, 1, 3], 4, tmp_path) == (2, pytest.approx(by_hand))
-
-
-def test_an_extractor_without_classes_counts_no_modes(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="modes are counted by classes, and stated has none"):
-        modes([0, 1], None, tmp_path)
 
 
 def stacks(n: int) -> tuple[Tensor, Tensor]:
@@ -136,9 +84,11 @@ def test_stacked_pictures_are_scored_through_the_command_line(classifier_run: Pa
         STACKED,
         tmp_path / "out",
         "--metrics",
-        "stacked_modes",
+        "modes",
         *features,
-    )["stacked_modes"]
+        "--set",
+        "metrics.modes.reference=uniform",
+    )["modes"]
     name = StackedFeatures(classifier_run).name
     true = len((digits @ torch.tensor([100, 10, 1])).unique())
     assert found[f"modes_{name}"] == pytest.approx(true, abs=12)  # up to 4 more were seen

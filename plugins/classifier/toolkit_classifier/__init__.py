@@ -2,9 +2,10 @@
 
 from toolkit import FeatureExtractor, Metric, Objective, Registry, hookimpl
 from toolkit_classifier.extractor import ClassifierFeatures
+from toolkit_classifier.modes import Modes
 from toolkit_classifier.network import Classifier, ConvolutionalClassifier
 from toolkit_classifier.objective import Classification
-from toolkit_classifier.stacked import StackedFeatures, StackedModes
+from toolkit_classifier.stacked import StackedFeatures
 
 
 @hookimpl
@@ -13,4 +14,4 @@ def toolkit_components(registry: Registry) -> None:
     registry.add(Objective, "classifier", Classification)
     registry.add(FeatureExtractor, "classifier", ClassifierFeatures)
     registry.add(FeatureExtractor, "stacked_classifier", StackedFeatures)
-    registry.add(Metric, "stacked_modes", StackedModes)
+    registry.add(Metric, "modes", Modes)

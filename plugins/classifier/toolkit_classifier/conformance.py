@@ -37,6 +37,6 @@ def cases() -> list[testing.Case]:
             num_classes=3,
             inputs=lambda n: (torch.rand(n, 1, 8, 8) * 2 - 1,),
         ),
-        testing.Case(Metric, "stacked_modes", schedule=SHORT),
+        testing.Case(Metric, "modes", schedule=SHORT),
         testing.Case(Objective, "classifier", recipe=RECIPE, declares={"check_micro_batches": STATISTICS}),
     ]

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from toolkit import CheckpointError, DataError, FeatureExtractor, Features, Metric, RunError, Score, Subject
+from toolkit import CheckpointError, DataError, FeatureExtractor, Features
 from toolkit_classifier.extractor import ClassifierFeatures
 
 
@@ -41,35 +41,3 @@ class StackedFeatures(FeatureExtractor):
         for channel in each.unbind(1):
             together = (together[:, :, None] + channel[:, None, :]).flatten(1)
         return Features(extracted.features.view(n, -1), together)
-
-
-class StackedModes(Metric):
-    """Number of classes among the samples, and KL divergence of the classes' shares from uniform ones.
-
-    `modes_...` is what GAN papers count of StackedMNIST's 1000, `kl_...` = sum_c p_c log(p_c classes), in
-    nats. For n samples from uniform classes it is about (classes - 1) / 2n: 0.019 for 1000 classes and 26,000
-    samples, as in the literature. A class counts as soon as one sample is assigned to it.
-    """
-
-    def measure(self, subject: Subject) -> Score:
-        generated, _ = subject.features()
-        if generated.logits is None:
-            raise RunError(f"modes are counted by classes, and {subject.extractor} has none")
-        n, classes = generated.logits.shape
-        counts = generated.logits.argmax(1).bincount(minlength=classes)
-        shares = counts[counts > 0].double() / n
-        modes, kl = (f"{name}_{subject.extractor}" for name in ("modes", "kl"))
-        return Score(
-            {modes: int((counts > 0).sum()), kl: float((shares * (shares * classes).log()).sum())},
-            notes=notes(n, classes),
-            better={modes: "higher", kl: "lower"},
-        )
-
-
-def notes(n: int, classes: int) -> list[str]:
-    """A caveat if the samples are few for the number of classes."""
-    if n >= 10 * classes:
-        return []
-    return [
-        f"{n:,} samples are few for {classes:,} classes: chance misses some, and the divergence is too high"
-    ]

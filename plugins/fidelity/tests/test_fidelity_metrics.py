@@ -1,50 +1,20 @@
 """FID, IS, KID, precision and recall: torch-fidelity's numbers on our features, the right way round."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from feature_sets import Projection
 from torch import Tensor
 
-from toolkit import DataSource, FeatureExtractor, Features, Metric, RecipeError, RunError, Score, Subject
-from toolkit.evaluation.comparison import Comparison, EvaluationOptions, Share
+from toolkit import Metric, RecipeError, RunError, Score, Subject
+from toolkit.evaluation.comparison import Comparison
 from toolkit.registry import load as plugins
-from toolkit_fidelity.frechet import FID
-from toolkit_fidelity.metrics import IS, KID, Precision, Recall
+from toolkit_fidelity.frechet import FID, FIDInfinity
+from toolkit_fidelity.inception_score import IS
+from toolkit_fidelity.kid import KID
+from toolkit_fidelity.memorisation import Memorisation
+from toolkit_fidelity.neighbours import Coverage, Density, Precision, Recall
 
 torch_fidelity = pytest.importorskip("torch_fidelity")
-
-
-class Images(DataSource):
-    """Given images."""
-
-    num_classes = None
-
-    def __init__(self, images: Tensor) -> None:
-        self.images, self.image_shape = images, tuple(images.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.images[indices], None
-
-
-class Projection(FeatureExtractor):
-    """Random projections: 16 features, 5 logits."""
-
-    name = "projection"
-
-    def __init__(self, seed: int = 0) -> None:
-        self.identity = f"projection {seed}"
-        self._seed, self.seen = seed, 0
-
-    def extract(self, images: Tensor, device: torch.device) -> Features:
-        self.seen += len(images)
-        flat = images.flatten(1).float() / 255
-        weight = torch.randn(flat.shape[1], 21, generator=torch.Generator().manual_seed(self._seed))
-        features, logits = (flat @ weight).split([16, 5], dim=1)
-        return Features(features, logits)
 
 
 def noise(n: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -52,25 +22,12 @@ def noise(n: int, seed: int, scale: float = 1.0) -> Tensor:
     return (uniform * 255 * scale).to(torch.uint8)
 
 
-@pytest.fixture
-def subject(tmp_path: Path):
-    def make(generated: Tensor, real: Tensor, extractor: FeatureExtractor | None = None) -> Subject:
-        options = EvaluationOptions(num=len(generated))
-        comparison = Comparison(
-            Images(generated), "", Images(real), options, extractor or Projection(), torch.device("cpu"),
-            tmp_path, lambda *told: None, Share(), tmp_path / "cache",
-        )  # fmt: skip
-        return Subject(None, Images(real), lambda done, total: None, comparison)
-
-    return make
-
-
 def value(metric: Metric, subject: Subject, name: str) -> float:
     score: Score = metric.measure(subject)
     return score.values[name]
 
 
-def test_scores_equal_torch_fidelity_called_on_the_same_images(subject, tmp_path: Path) -> None:
+def test_scores_equal_torch_fidelity_called_on_the_same_images(subject) -> None:
     class Registered(torch_fidelity.FeatureExtractorBase):
         """The same projections, as torch-fidelity wants extractors."""
 
@@ -155,7 +112,9 @@ def test_features_are_found_again_by_content_and_extractor_not_by_name(subject) 
 
 
 @pytest.mark.parametrize(
-    "metric", [FID(), IS(), KID(), Precision(), Recall()], ids=lambda m: type(m).__name__
+    "metric",
+    [FID(), FIDInfinity(), IS(), KID(), Precision(), Recall(), Density(), Coverage(), Memorisation()],
+    ids=lambda m: type(m).__name__,
 )
 def test_without_an_extractor_the_flag_that_names_one_is_asked_for(metric: Metric, subject) -> None:
     bare = subject(noise(20, 0), noise(20, 1))

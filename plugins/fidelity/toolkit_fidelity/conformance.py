@@ -6,8 +6,21 @@ SHORT = {"type": "linear", "num_train_timesteps": 4, "beta_start": 0.1, "beta_en
 
 
 def cases() -> list[testing.Case]:
-    options = {"kid": {"subsets": 3, "subset_size": 20}, "is": {"splits": 2}}
+    options = {
+        "kid": {"subsets": 3, "subset_size": 20}, "is": {"splits": 2}, "fid": {"bootstrap": 3},
+        "fid_infinity": {"points": 3},
+    }  # fmt: skip
     return [
         testing.Case(Metric, name, options.get(name, {}), schedule=SHORT)
-        for name in ("fid", "is", "kid", "precision", "recall")
+        for name in (
+            "coverage",
+            "density",
+            "fid",
+            "fid_infinity",
+            "is",
+            "kid",
+            "memorisation",
+            "precision",
+            "recall",
+        )
     ]

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from toolkit import FeatureExtractor, Features, RunError
-from toolkit_fidelity.extractors import BATCH, in_colour
+from toolkit_fidelity.extractors import in_colour
 
+BATCH = 32  # of 64, planes of pixels leave a CPU's cache: three times the time a picture
 SIZE = 128  # pixels; the weights were trained at 224, which costs three times as much
 MEAN, SCALE = 127.0, 128.0  # of 8-bit values, as the weights were trained (efficientnet/lite of the authors)
 PREPARATION = f"bicubic, antialiased, to {SIZE}x{SIZE}; (x - {MEAN}) / {SCALE}; mean over places"
@@ -37,7 +38,7 @@ class EfficientNetLite(FeatureExtractor):
         self._network: Any = network.from_name("efficientnet-lite0", image_size=SIZE)
         # The package's own `from_pretrained` would unpickle whatever the file says.
         self._network.load_state_dict(torch.load(file, weights_only=True))
-        self._network.eval()
+        self._network.eval().to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         version = importlib.metadata.version("efficientnet-lite-pytorch")
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         self.identity = f"{content} efficientnet-lite-pytorch {version} {PREPARATION}"
@@ -49,6 +50,7 @@ class EfficientNetLite(FeatureExtractor):
             for batch in in_colour(images).split(BATCH):
                 x = (batch.to(device).float() - MEAN) / SCALE
                 x = F.interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True)
+                x = x.contiguous(memory_format=torch.channels_last)
                 features.append(self._network.extract_features(x).mean((2, 3)))
                 logits.append(self._network._fc(features[-1]))
         return Features(torch.cat(features).cpu(), torch.cat(logits).cpu())

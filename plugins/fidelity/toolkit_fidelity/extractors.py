@@ -5,17 +5,18 @@ then handed to torch-fidelity, which reads it again unprotected: nobody else may
 """
 
 import hashlib
+import importlib
 import importlib.metadata
 from pathlib import Path
 from pickle import UnpicklingError
+from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor
 
-from toolkit import DataError, FeatureExtractor, Features
-from toolkit_fidelity.metrics import fidelity
+from toolkit import DataError, FeatureExtractor, Features, RunError
 
 BATCH = 64
 INCEPTION = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -61,6 +62,18 @@ class VGG16(FeatureExtractor):
     def extract(self, images: Tensor, device: torch.device) -> Features:
         (features,) = run(self._network, images, device)
         return Features(features)
+
+
+def fidelity(module: str) -> ModuleType:
+    """A module of torch-fidelity, which takes seconds to import.
+
+    Raises:
+        RunError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(f"torch_fidelity.{module}")
+    except ModuleNotFoundError as error:
+        raise RunError(f"{error.name} is not installed: pip install 'diffusion-toolkit[metrics]'") from None
 
 
 def weights_file(given: Path | None, url: str) -> Path:
