@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from small_runs import checkpoints, content, finished, metrics, refused, resumed, train
 
+from toolkit.cli import main
 from toolkit.recipe import read_layers, resolve
 from toolkit.registry import load as plugins
 from toolkit.runs.folder import RunFolder
@@ -215,6 +217,57 @@ def test_the_newest_checkpoints_and_every_so_many_steps_are_kept(
 ) -> None:
     finished(write(), "checkpoints.every=1", "samples.num=0", *keep)
     assert checkpoints(run) == left
+
+
+BEST = ("run.steps=6", "run.measure_every=2", "samples.num=0", "run.micro_batch_size=8",
+        "checkpoints.keep_last=1", "checkpoints.keep_best=held_out/denoiser/loss")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["lowest", "highest"])
+def test_the_best_checkpoint_by_a_measure_is_kept_named_and_sampled(
+    write: Write, run: Path, which: str
+) -> None:
+    """Rotation and `toolkit clean` leave it; the last is kept too, by which the run can go on."""
+    said = finished(write(), *BEST, f"checkpoints.best_is={which}", "optimizers.denoiser.lr=0.1").output
+    values = {r["step"]: r["held_out/denoiser/loss"] for r in metrics(run) if "held_out/denoiser/loss" in r}
+    best = (min if which == "lowest" else max)(values, key=lambda step: values[step])
+    assert len(values) == 3 and checkpoints(run) == sorted({f"step-{best:07d}", "step-0000006"})
+    named = f"step {best}, held_out/denoiser/loss {values[best]:.4g}"
+    assert named in said
+    command = CliRunner(env={"COLUMNS": "200"})
+    assert named in command.invoke(main, ["runs", str(run.parent)]).output
+    assert command.invoke(main, ["clean", str(run)]).exit_code == 0
+    assert f"step-{best:07d}" in checkpoints(run)
+    for which_one in ("best", str(best)):
+        sampled = ["sample", str(run), "--checkpoint", which_one, "--num", "1", "--out", f"{which_one}.png"]
+        assert command.invoke(main, sampled).exit_code == 0
+    assert Path("best.png").read_bytes() == Path(f"{best}.png").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_changes_no_bit_and_survives_a_resumption(write: Write, run: Path) -> None:
+    finished(write(), *BEST, "run.out=whole")
+    finished(write(), *BEST, "run.steps=3")  # between two measures
+    resumed(write(), *BEST)
+    assert content(run / "checkpoints") == content(Path("whole/checkpoints"))
+    finished(write(), *BEST, "checkpoints.keep_best=none", "run.out=without")
+    last = "checkpoints/step-0000006/networks"
+    assert content(run / last) == content(Path("without") / last)
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    (["checkpoints.keep_best=held_out/denoiser/los", "run.measure_every=2"],
+     "there is no 'held_out/denoiser/los'. Did you mean 'held_out/denoiser/loss'?"),
+    (["checkpoints.keep_best=held_out/denoiser/loss", "run.measure_every=none"], "needs [run] measure_every"),
+    (["checkpoints.keep_best=held_out/denoiser/loss", "run.measure_every=1", "data.split=all"],
+     "this data gives no measures on held-out data"),
+])  # fmt: skip
+def test_a_best_that_could_never_be_measured_is_refused_before_training(
+    write: Write, run: Path, values: list[str], said: str
+) -> None:
+    assert said in refused(train(write(), *values))
+    assert not (run / "metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize(("end", "step"), [("run.images=17", 3), ("run.minutes=1e-6", 0)])

@@ -17,6 +17,7 @@ from toolkit.pipeline.pipeline import Pipeline
 from toolkit.recipe import read_layers, resolve
 from toolkit.recipe.writer import write_value
 from toolkit.registry.load import load as load_plugins
+from toolkit.runs.checkpoints import checkpoint_of
 from toolkit.runs.layout import run_of
 from toolkit.runs.read import read_run
 from toolkit.training.loop import train as run_training
@@ -32,9 +33,15 @@ class Run:
 
     folder: Path
 
-    def pipeline(self, weights: Weights | None = None, device: str | torch.device | None = None) -> Pipeline:
-        """What was trained; see `load`."""
-        return load(self.folder, weights, device)
+    def pipeline(
+        self,
+        weights: Weights | None = None,
+        device: str | torch.device | None = None,
+        checkpoint: int | Literal["best"] | None = None,
+    ) -> Pipeline:
+        """What was trained; with `checkpoint` as it was after that step, or when it was best. See `load`."""
+        path = self.folder if checkpoint is None else checkpoint_of(self.folder, checkpoint)
+        return load(path, weights, device)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of training, in order: step, losses, learning rates, held-out measures."""

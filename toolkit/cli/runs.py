@@ -17,6 +17,7 @@ def runs(folders: tuple[Path, ...]) -> None:
     from rich.text import Text
 
     from toolkit.console import Terminal, say
+    from toolkit.runs.checkpoints import best_of
     from toolkit.runs.layout import size_of
     from toolkit.runs.read import runs_in
 
@@ -30,6 +31,7 @@ def runs(folders: tuple[Path, ...]) -> None:
     for folder, run in sorted(found, key=lambda pair: pair[1].age):
         names = dict.fromkeys(n for record in run.records for n in record if n.endswith("/loss"))
         losses = [f"{name} {last:.4g}" for name in names if (last := run.last(name)) is not None]
+        losses += [f"best: {best}"] if (best := best_of(run)) is not None else []
         losses += [f"({run.damaged} damaged lines left out)"] if run.damaged else []
         scores = [f"{n} {v:.4g}" for score in run.scores for n, v in list(score.values.items())[:1]]
         scores += [f"({len(run.stale)} of earlier weights)"] if run.stale else []
@@ -58,11 +60,12 @@ def runs(folders: tuple[Path, ...]) -> None:
 )
 @click.option(
     "--checkpoints", "every", is_flag=True,
-    help="The newest checkpoint too: the run can be sampled and scored, but not go on.",
+    help="The newest and the best checkpoint too: the run can be sampled and scored, but not go on.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 def clean(folders: tuple[Path, ...], every: bool, dry_run: bool) -> None:
-    """Remove what each RUN does not need: samples of evaluations, and checkpoints but the newest.
+    """Remove what each RUN does not need: samples of evaluations, and checkpoints but the newest and the best
+    (checkpoints.keep_best).
 
     What was trained, its metrics, grids and scores stay.
     """

@@ -1,7 +1,7 @@
 """`toolkit sample`: images from a trained model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -12,6 +12,15 @@ from toolkit.errors import RunError, ToolkitError
 
 if TYPE_CHECKING:
     from toolkit.pipeline.pipeline import Pipeline
+
+
+def _read_checkpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """A step, or "best"."""
+    if value is None or value == "best":
+        return value
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither a step nor best")
+    return int(value)
 
 
 @click.command(cls=TakesStart, short_help="Sample images from a run or a saved pipeline.")
@@ -49,8 +58,8 @@ if TYPE_CHECKING:
     help="Set an option of the sampler, the start or the guidance: sampler.eta=0.5.",
 )
 @click.option(
-    "--checkpoint", type=click.IntRange(min=0), metavar="STEP",
-    help="Sample the run as it was after this step, by a checkpoint that it keeps.",
+    "--checkpoint", metavar="STEP|best", callback=_read_checkpoint,
+    help="Sample the run as it was after this step, or when it was best, by a checkpoint that it keeps.",
 )  # fmt: skip
 @click.option(
     "--weights",
@@ -67,7 +76,7 @@ def sample(
     start: str | None, show_start: bool, seed: int, batch_size: int, label: str | None,
     guidance: float | None, overrides: tuple[str, ...], device: str | None, compiled: bool, out: str,
     save: str | None, overwrite: bool, weights: Literal["ema", "raw"] | None,
-    checkpoint: int | None, **options: str | None,
+    checkpoint: int | Literal["best"] | None, **options: str | None,
 ) -> None:  # fmt: skip
     """Sample images from RUN: a run or a checkpoint, a pipeline folder, a diffusers folder or a Hub id."""
     target = Path(out)
@@ -81,7 +90,7 @@ def sample(
     from toolkit.files import refuse_taken
     from toolkit.pipeline.images import drawable, save_images, save_samples
     from toolkit.pipeline.pipeline import Pipeline
-    from toolkit.runs.layout import checkpoint_of
+    from toolkit.runs.checkpoints import checkpoint_of
 
     if checkpoint is not None:
         source = str(checkpoint_of(Path(source), checkpoint))

@@ -129,6 +129,8 @@ def train(
         say(f"  samples     {outcome.grid}")
     say(f"  metrics     {folder / 'metrics.jsonl'}")
     say(f"  checkpoints {folder / 'checkpoints'}")
+    if outcome.best is not None:
+        say(f"  the best    {outcome.best}: toolkit sample {shlex.quote(str(folder))} --checkpoint best")
     if (folder / "pipeline").is_dir():
         say(f"  pipeline    {folder / 'pipeline'}")
         say("try next")

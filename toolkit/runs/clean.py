@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import CheckpointError, RunError
+from toolkit.runs.checkpoints import best_of
 from toolkit.runs.folder import RunFolder
 from toolkit.runs.layout import checkpoints_in, size_of, step_of
+from toolkit.runs.read import read_run
 from toolkit.training.checkpoint import verify
 
 
@@ -28,20 +30,21 @@ class Removable:
 
 def removable(run: Path, *, every_checkpoint: bool = False) -> Iterator[Removable]:
     """What a run does not need: samples that scores were computed from, and all checkpoints before the
-    newest that is whole.
+    newest that is whole but the best.
 
     Args:
         run: a run folder.
-        every_checkpoint: the newest one too, without which the run cannot go on.
+        every_checkpoint: the newest one too, without which the run cannot go on, and the best.
     """
     for path in sorted((run / "scores").glob("samples-*")):
         yield Removable(path, "samples of an evaluation, which would be drawn again", size_of(path))
     found = checkpoints_in(run / "checkpoints")
     newest = next((path for path in found[::-1] if _usable(path)), None)  # what resuming would take
+    best = best_of(read_run(run))
     for path in found:
         if every_checkpoint:
             yield Removable(path, "a checkpoint", size_of(path))
-        elif newest is not None and step_of(path) < step_of(newest):
+        elif newest is not None and step_of(path) < step_of(newest) and not (best and path == best.path):
             yield Removable(path, "an earlier checkpoint", size_of(path))
 
 

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-from toolkit.errors import RunError
 from toolkit.files import settle
 
 LOCK = ".lock"
@@ -27,20 +26,6 @@ def step_of(path: Path) -> int:
 def checkpoints_in(folder: Path) -> list[Path]:
     """All paths named like a checkpoint, complete or not, in order of step."""
     return sorted((path for path in folder.glob("step-*") if CHECKPOINT.fullmatch(path.name)), key=step_of)
-
-
-def checkpoint_of(run: Path, step: int) -> Path:
-    """The checkpoint of a step.
-
-    Raises:
-        RunError: naming those that there are.
-    """
-    settle(run)
-    found = {step_of(path): path for path in checkpoints_in(run / "checkpoints")}
-    if step not in found:
-        there = f"there are {', '.join(map(str, found))}" if found else "it has none"
-        raise RunError(f"{run}: has no checkpoint of step {step}: {there}")
-    return found[step]
 
 
 def run_of(source: str | Path) -> Path | None:

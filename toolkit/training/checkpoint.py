@@ -9,6 +9,7 @@ step-0001000/
     manifest.json     size and SHA-256 of every other file; written last
 """
 
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ from toolkit.files import (
     write_tensors,
 )
 from toolkit.registry.signature import Positive
+from toolkit.runs.checkpoints import Best, Which
 from toolkit.runs.layout import checkpoints_in, step_name, step_of
 from toolkit.training.trainer import Training
 
@@ -44,11 +46,22 @@ class CheckpointOptions:
         every: steps between two checkpoints; None writes one at the end only.
         keep_last: how many of the newest are kept.
         keep_every: also keep those whose step is a multiple of this.
+        keep_best: also keep the best by this measure on held-out data, such as held_out/denoiser/loss; each
+            step that is better than all before is saved.
+        best_is: whether the lowest or the highest is the best.
     """
 
     every: Positive | None = None
     keep_last: Positive = 2
     keep_every: Positive | None = None
+    keep_best: str | None = None
+    best_is: Which = "lowest"
+
+    def better(self, value: float, best: Best | None) -> bool:
+        """Whether a measure is better than that of the best up to now; one that is not finite is not."""
+        if not math.isfinite(value):
+            return False
+        return best is None or (value > best.value if self.best_is == "highest" else value < best.value)
 
 
 FORMAT = 1
@@ -196,13 +209,13 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{path}: has {printable(name)}, which manifest.json does not list")
 
 
-def prune(folder: Path, step: int, keep_last: int, keep_every: int | None) -> None:
-    """Remove checkpoints up to `step`, except the newest `keep_last` and those at multiples of `keep_every`.
+def prune(folder: Path, step: int, keep_last: int, keep_every: int | None, best: Path | None = None) -> None:
+    """Remove checkpoints up to `step`, except the newest `keep_last`, multiples of `keep_every` and the best.
 
     Later ones were refused when the run was resumed; they must not displace the good ones.
     """
     for path in [path for path in checkpoints_in(folder) if step_of(path) <= step][:-keep_last]:
-        if keep_every is None or step_of(path) % keep_every:
+        if path != best and (keep_every is None or step_of(path) % keep_every):
             shutil.rmtree(path)
 
 

@@ -17,12 +17,14 @@ from toolkit.data.batches import Batches, DataOptions
 from toolkit.data.identity import identity, remarks, summary
 from toolkit.devices.launch import Stop, Stopped, stop_signals
 from toolkit.devices.processes import Agreement, Processes, TrackerOptions
-from toolkit.errors import RunError, ToolkitError, TrainingError
+from toolkit.errors import RecipeError, RunError, ToolkitError, TrainingError, nearest
 from toolkit.files import check_space, digest, read_json
 from toolkit.recipe import Recipe
 from toolkit.registry.load import Plugins
+from toolkit.runs.checkpoints import Best, best_among
 from toolkit.runs.folder import RunFolder, Status
 from toolkit.runs.layout import step_name
+from toolkit.runs.read import read_records
 from toolkit.runs.snapshots import forget_snapshots_after, write_snapshot
 from toolkit.training import checkpoint
 from toolkit.training.announce import Forecast, introduction
@@ -50,6 +52,7 @@ class Outcome:
         main: whether this is the main process, which reports for all.
         ended: "stopped" has saved everything, "interrupted" has not; "untouched" did not begin.
         saved: the newest checkpoint.
+        best: the best one, if the run keeps it.
     """
 
     folder: Path
@@ -59,6 +62,7 @@ class Outcome:
     main: bool
     ended: Literal["finished", "stopped", "interrupted", "untouched"]
     saved: Path | None
+    best: Best | None = None
 
 
 def train(
@@ -125,6 +129,7 @@ class Run:
         self.batches, self.trainer, self.computes = ready.batches, ready.trainer, ready.computes()
         self.checkpoints: CheckpointOptions = recipe.common(("checkpoints",))
         self.held_out = self._held_out()
+        self._refuse_unknown_measure()
         averaged = {role: recipe.common(("ema", role)) for role in self.built.training.widths}
         self.snapshots: dict[str, EMAOptions] = {role: o for role, o in averaged.items() if o.widths}
         self.previews = Previews(recipe, self.built, plugins.registry, self.processes)
@@ -168,6 +173,38 @@ class Run:
             progress=track if self.processes.is_main else None, encode=self.built.encode,
         )  # fmt: skip
 
+    def _refuse_unknown_measure(self) -> None:
+        """Try the measures, on a few examples, if one of them is to choose the best checkpoint.
+
+        Raises:
+            RecipeError: if there is none of that name, or none at all before the end.
+        """
+        wanted = self.checkpoints.keep_best
+        if wanted is None:
+            return
+        where = f"{self.recipe.where(('checkpoints', 'keep_best'))} keep_best"
+        if self.held_out is None:
+            lacking = "data" if self.built.training.objective.measures() else "objective"
+            raise RecipeError(f"{where} = {wanted!r}, but this {lacking} gives no measures on held-out data")
+        if self.options.measure_every is None:
+            raise RecipeError(
+                f"{where} = {wanted!r} needs [run] measure_every, the steps between two measures"
+            )
+        known = {
+            f"held_out/{name}" for name in self._measures(min(self.trainer.micro_batch, self.held_out_rows))
+        }
+        if wanted not in known:
+            listed = ", ".join(sorted(known))
+            raise RecipeError(f"{where}: there is no {wanted!r}.{nearest(wanted, known)} There are {listed}")
+
+    def _measures(self, rows: int, progress: Callable[[int], None] = lambda rows: None) -> dict[str, float]:
+        """The objective's measures of the first rows of the held-out data."""
+        assert self.held_out is not None
+        return measure(
+            self.built.training, self.held_out, rows, min(self.trainer.micro_batch, rows),
+            self.options.seed, self.trainer.number, self.processes, progress,
+        )  # fmt: skip
+
     def go(self, begin: Beginning) -> Outcome:
         """Train until the recipe's end, or until asked to stop."""
         if begin.how == RESUMED:
@@ -206,7 +243,7 @@ class Run:
         """How it has ended, by a signal of that number or by itself."""
         ended = self.status if self.status in ("finished", "stopped") and self._kept else "interrupted"
         path, step, main = self.folder.path, self.trainer.number, self.processes.is_main
-        return Outcome(path, step, number, self.grid, main, ended, self._saved)
+        return Outcome(path, step, number, self.grid, main, ended, self._saved, self.best)
 
     def _prepare(self, begin: Beginning) -> None:
         check_space(self.folder.path, self._checkpoint_bytes() + self._snapshot_bytes())
@@ -345,12 +382,27 @@ class Run:
         self.processes.on_main(self._write_checkpoint)
 
     def _write_checkpoint(self) -> None:
-        folder, number, keep = self.folder.checkpoints, self.trainer.number, self.checkpoints
+        folder, number = self.folder.checkpoints, self.trainer.number
         path = checkpoint.save(
             folder, self.built.training, number, self.facts, partial(self.previews.describe, number)
         )
-        checkpoint.prune(folder, number, keep.keep_last, keep.keep_every)
+        self._prune()
         self._tell("toolkit_checkpoint_saved", path=path)
+
+    def _prune(self) -> None:
+        keep, best = self.checkpoints, self.best
+        number, kept = self.trainer.number, best.path if best else None
+        checkpoint.prune(self.folder.checkpoints, number, keep.keep_last, keep.keep_every, kept)
+
+    @property
+    def best(self) -> Best | None:
+        """The best checkpoint up to now; None if none is kept, or none was measured."""
+        if self.checkpoints.keep_best is None:
+            return None
+        records, _ = read_records(self.folder.metrics)
+        return best_among(
+            self.folder.checkpoints, records, self.checkpoints.keep_best, self.checkpoints.best_is
+        )
 
     def _snapshot(self, role: str) -> None:
         self._agree()
@@ -366,11 +418,13 @@ class Run:
         self._agree()
         rows = self.held_out_rows
         with display.during("measuring", rows * len(self.built.training.objective.measures())) as progress:
-            values = measure(
-                self.built.training, self.held_out, rows, min(self.trainer.micro_batch, rows),
-                self.options.seed, self.trainer.number, self.processes, progress,
-            )  # fmt: skip
-        self._record({f"held_out/{name}": value for name, value in values.items()})
+            values = {f"held_out/{name}": value for name, value in self._measures(rows, progress).items()}
+        wanted = self.checkpoints.keep_best
+        before = self.processes.of_main(self.best if self.processes.is_main else None)
+        self._record(values)
+        if wanted is not None and self.checkpoints.better(values[wanted], before):
+            self._once("checkpoint", self._save)
+            self.processes.on_main(self._prune)  # where it was saved before it was measured
 
     def _sample(self, display: TrainingDisplay) -> None:
         self._agree()
