@@ -86,7 +86,8 @@ def test_a_score_is_kept_with_its_protocol_and_another_protocol_replaces_none(ru
     asked = sorted((p["metric"]["images"], p["real"]["split"]) for p in protocols)
     assert asked == [(50, "held_out"), (50, "train"), (60, "held_out")]
     assert all(p["real"]["data"]["type"] == "digits" for p in protocols)
-    sampled = {(p["sampling"]["sampler"]["type"], p["sampling"]["weights"]) for p in protocols}
+    made = [score["sampling"] for score in scores(run / "scores")]
+    sampled = {(one["sampler"]["type"], one["weights"]) for one in made}
     assert sampled == {("ancestral", "ema")}
 
 

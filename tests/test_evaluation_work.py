@@ -190,46 +190,57 @@ def test_a_folder_of_pictures_is_scored_by_how_many_it_has_and_which(tmp_path: P
     found = [json.loads(path.read_text()) for path in sorted(Path("scores").glob("*.json"))]
     assert [score["protocol"]["generated"]["num"] for score in found] == [30, 30]
     assert found[0]["protocol"] == found[1]["protocol"] and found[0]["model"] != found[1]["model"]
-    assert found[0]["protocol"]["sampling"] is None and found[0]["protocol"]["generated"]["seed"] is None
+    assert found[0]["sampling"] is None
 
 
 Change = Callable[[Path], list[str]]
-CHANGES: dict[str, list[str]] = {
+MEASURED: dict[str, list[str]] = {
     "extractor": ["--set", "features.weights=1"],
     "number of images": ["--num", "11"],
     "number of real images": ["--set", "images.real=99"],
-    "seed": ["--set", "images.seed=1"],
     "split": ["--split", "held_out"],
     "options of the data": ["--set", "data.split='all'"],
+    "option of the metric": ["--set", "metrics.distance.power=2.0"],
+}
+SAMPLED: dict[str, list[str]] = {
+    "seed": ["--set", "images.seed=1"],
     "sampler": ["--sampler", "ancestral"],
     "steps": ["--sampler", "ancestral", "--steps", "5"],
     "spacing": ["--sampler", "ancestral", "--steps", "5", "--spacing", "trailing"],
-    "option of the metric": ["--set", "metrics.distance.power=2.0"],
 }
 
 
-def test_no_two_protocols_have_one_fingerprint(run: Path) -> None:
-    """Also averaged and raw weights, other releases of the toolkit, and images of unknown making."""
+def kept_score(folder: str) -> ScoreFile:
+    (file,) = Path(folder).glob("*.json")
+    return ScoreFile.model_validate_json(file.read_text())
+
+
+def test_no_two_ways_to_measure_have_one_fingerprint(run: Path) -> None:
+    """Also other releases of the toolkit."""
     prints: dict[str, str] = {}
-    for name, more in {"": [], **CHANGES}.items():
+    for name, more in {"": [], **MEASURED}.items():
         shown = scored(run, "--num", "10", "--out", f"scores {name}", *more).output
         fingerprint = re.search(r"protocol ([0-9a-f]{8})", shown)
         assert fingerprint is not None, shown
         prints[name] = fingerprint[1]
-    (file,) = Path("scores ").glob("*.json")
-    kept = json.loads(file.read_text())
+    kept = kept_score("scores ")
 
     def again(**changed: object) -> str:
-        return ScoreFile.measured(
-            "distance", {}, {}, {**kept["protocol"], **changed}, kept["model"]
-        ).fingerprint
+        protocol = {**kept.protocol, **changed}
+        return ScoreFile.measured("distance", {}, {}, protocol, kept.sampling, kept.model).fingerprint
 
     assert again() == prints[""]
-    prints["raw"] = again(sampling={**kept["protocol"]["sampling"], "weights": "raw"})
     prints["release"] = again(toolkit="0.0.9")
-    prints["images"] = again(sampling=None)
-    assert len(set(prints.values())) == len(prints) == len(CHANGES) + 4
-    assert kept["protocol"]["sampling"]["weights"] == "ema"
+    assert len(set(prints.values())) == len(prints) == len(MEASURED) + 2
+
+
+def test_how_samples_were_made_is_kept_beside_the_protocol_and_changes_no_fingerprint(run: Path) -> None:
+    for more in ([], *SAMPLED.values()):
+        scored(run, "--num", "10", "--out", "scores", *more)
+    found = [ScoreFile.model_validate_json(path.read_text()) for path in Path("scores").glob("*.json")]
+    assert len(found) == len(SAMPLED) + 1  # none has replaced another
+    assert len({score.fingerprint for score in found}) == 1
+    assert all(score.sampling is not None and score.sampling["weights"] == "ema" for score in found)
 
 
 def test_a_score_is_shown_with_its_deviation_its_protocol_and_what_to_know_of_it(run: Path) -> None:

@@ -46,6 +46,7 @@ def test_runs_are_listed_with_losses_scores_and_age_newest_first(run: Path) -> N
     state(run, "finished", 4)  # just now: the fixture may be of some minutes ago
     values = {"fid_mine": 12.5, "other": 1.0}
     score = {"metric": "fid", "values": values, "curves": {}, "fingerprint": "ab", "protocol": {}}
+    score["sampling"] = None
     stated = json.loads((run / "pipeline" / "pipeline.json").read_text())
     score["model"] = {"steps": stated["steps"], "weights": stated["weights"]}
     (run / "scores").mkdir()
@@ -85,9 +86,9 @@ def test_a_damaged_run_is_named_beside_the_others(run: Path, name: str) -> None:
     ("recipe.toml", "objective = 3"),
     ("recipe.toml", "a = " + "[" * 5000),
     ("scores/fid.json", '{"metric": "fid", "values": {"fid": [1]}, "curves": {}, "fingerprint": "a",'
-     ' "protocol": {}, "model": {}}'),
+     ' "protocol": {}, "sampling": null, "model": {}}'),
     ("scores/fid.json", '{"metric": "fid", "values": {"fid": 1}, "curves": {}, "fingerprint": "a",'
-     ' "protocol": {"real": [1]}, "model": {}}'),
+     ' "protocol": {"real": [1]}, "sampling": null, "model": {}}'),
     ("scores/fid.json", "[]"),
     ("cost.json", '{"parameters": 3}'),
     ("pipeline/pipeline.json", '{"sample_shape": 3}'),

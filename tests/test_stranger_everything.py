@@ -121,7 +121,7 @@ def test_evaluate_scores_by_its_metric_what_its_data_hold_out(run: Path, tmp_pat
     values = score["values"]
     assert values["brightness_distance"] == pytest.approx(abs(values["brightness"] - real))
     assert score["protocol"]["real"]["data"]["type"] == "stranger_shapes"
-    assert score["protocol"]["sampling"]["sampler"]["type"] == "stranger_two_step"
+    assert score["sampling"]["sampler"]["type"] == "stranger_two_step"
 
 
 def test_plugins_lists_it_and_the_doctor_finds_nothing_wrong_with_it() -> None:

@@ -169,8 +169,8 @@ def test_it_is_evaluated_and_loaded_again(pipeline: Pipeline, run: Path) -> None
     call("evaluate", run, "--metrics", "sliced_wasserstein", "--num", 64, "--device", "cpu", "--out", out)
     (path,) = out.glob("*.json")
     score = json.loads(path.read_text())
-    assert score["protocol"]["sampling"]["sampler"]["type"] == "midpoint"
-    assert score["protocol"]["sampling"]["guidance"] == {"type": "thresholded", "quantile": 0.995}
+    assert score["sampling"]["sampler"]["type"] == "midpoint"
+    assert score["sampling"]["guidance"] == {"type": "thresholded", "quantile": 0.995}
     shutil.copytree(run / "pipeline", "moved")
     again = toolkit.load("moved")
     assert torch.equal(torch.cat(list(again.sample(2, seed=1))), torch.cat(list(pipeline.sample(2, seed=1))))

@@ -125,16 +125,25 @@ def evaluate(
             "real": {**real, "num": comparison.num_real} if compares else real,
             "generated": {
                 "num": comparison.num_generated,
-                "seed": options.seed if model else None,
                 "quantised": "to 8 bits, rounded" if pictures else None,
             } if compares else {},
-            "sampling": _sampling(model),
             "toolkit": importlib.metadata.version("diffusion-toolkit"),
             **({"plugins": others} if others else {}),
         }  # fmt: skip
+        sampled = _sampling(model)
+        if sampled is not None and compares:
+            sampled["seed"] = options.seed
         identified = {"identity": identity, **(model.saved.model if model else {})}
         yield ScoreFile.measured(
-            name, score.values, score.better, measured, identified, score.curves, score.notes, score.picture
+            name,
+            score.values,
+            score.better,
+            measured,
+            sampled,
+            identified,
+            score.curves,
+            score.notes,
+            score.picture,
         )
 
 
@@ -148,7 +157,7 @@ def _strangers(protocol: Recipe, *tables: tuple[str, ...]) -> dict[str, str]:
 
 
 def _sampling(model: Pipeline | None) -> dict[str, Any] | None:
-    """How the model is sampled, for the protocol; None for a folder of images."""
+    """How the model is sampled; None for a folder of images."""
     if model is None:
         return None
     return {

@@ -20,7 +20,7 @@ from toolkit.runs.layout import COST, LOCK
 
 
 class ScoreFile(BaseModel):
-    """A score as `toolkit evaluate` writes it, with the protocol, without which it means nothing.
+    """A score as `toolkit evaluate` writes it, with how it was measured, without which it means nothing.
 
     Attributes:
         values: named numbers, the one that people quote first; see `Score`.
@@ -28,7 +28,9 @@ class ScoreFile(BaseModel):
         better: the values by which models can be ranked, and whether "higher" or "lower" is better.
         notes: caveats about the numbers.
         fingerprint: a hash of the protocol: scores can be compared if theirs are equal.
-        protocol: how it was measured.
+        protocol: how it was measured: metric, features, real examples, how many were generated.
+        sampling: how the samples were made: sampler, start, guidance, weights, seed; None for existing
+            images. It belongs to what was measured, as the model does: scores can be compared all the same.
         model: the weights ("identity") and after how many steps; for existing images, which ones.
         time: when it was measured, in seconds since 1970.
     """
@@ -43,13 +45,14 @@ class ScoreFile(BaseModel):
     notes: list[str] = Field(default_factory=list)
     fingerprint: str
     protocol: dict[str, Any]
+    sampling: dict[str, Any] | None
     model: dict[str, Any]
     _picture: Any = PrivateAttr(None)  # a PIL image, of a score measured just now
 
     @field_validator("protocol")
     @classmethod
     def _of_tables(cls, protocol: dict[str, Any]) -> dict[str, Any]:
-        for name in ("generated", "real", "sampling"):
+        for name in ("generated", "real"):
             if not isinstance(protocol.get(name) or {}, dict):
                 raise ValueError(f"{name} is not a table")
         return protocol
@@ -57,7 +60,7 @@ class ScoreFile(BaseModel):
     @classmethod
     def measured(
         cls, metric: str, values: Mapping[str, float], better: Mapping[str, Any],
-        protocol: Mapping[str, Any], model: Mapping[str, Any],
+        protocol: Mapping[str, Any], sampling: Mapping[str, Any] | None, model: Mapping[str, Any],
         curves: Mapping[str, Sequence[float]] | None = None, notes: Sequence[str] = (), picture: Any = None,
     ) -> Self:  # fmt: skip
         """A score measured just now, maybe with a PIL image; its fingerprint is a hash of the protocol."""
@@ -65,7 +68,7 @@ class ScoreFile(BaseModel):
         score = cls(
             metric=metric, time=time.time(), values=dict(values), better=dict(better), notes=list(notes),
             curves={name: list(curve) for name, curve in (curves or {}).items()}, fingerprint=fingerprint[:8],
-            protocol=dict(protocol), model=dict(model),
+            protocol=dict(protocol), sampling=None if sampling is None else dict(sampling), model=dict(model),
         )  # fmt: skip
         score._picture = picture
         return score
@@ -75,11 +78,13 @@ class ScoreFile(BaseModel):
         return all(self.model.get(name) == pipeline.get(name) for name in ("steps", "weights"))
 
     def write(self, folder: Path) -> Path:
-        """Write one JSON file per protocol and model, so that no score replaces another; returns its path.
+        """Write one JSON file per protocol, model and way to sample it; returns its path.
 
         The picture of a score that has one lies beside it, as a PNG of the same name.
         """
-        path = folder / f"{self.metric}-{self.fingerprint}-{self.model['identity'][:8]}.json"
+        of = json.dumps([self.model["identity"], self.sampling], sort_keys=True)
+        measured = hashlib.sha256(of.encode()).hexdigest()[:8]
+        path = folder / f"{self.metric}-{self.fingerprint}-{measured}.json"
         if self._picture is not None:
             with new_file(path.with_suffix(".png")) as temporary:
                 self._picture.save(temporary, format="PNG")
@@ -133,6 +138,7 @@ class RunSummary:
         step: the last known one.
         scores: of the weights in its pipeline, in the order in which they were measured.
         stale: scores of earlier weights, from before the run was resumed.
+        outdated: metrics of which an earlier version of the toolkit wrote scores: to be measured again.
         cost: None without a cost.json.
         pipeline: the content of its pipeline.json; None for a run without a pipeline.
         age: seconds since something was last written.
@@ -150,6 +156,7 @@ class RunSummary:
     cost: Cost | None = field(default=None, repr=False)
     pipeline: Mapping[str, Any] | None = field(default=None, repr=False)
     stale: tuple[ScoreFile, ...] = field(default=(), repr=False)
+    outdated: tuple[str, ...] = ()
     damaged: int = 0
 
     @property
@@ -234,7 +241,7 @@ def read_run(folder: Path) -> RunSummary:
         folder, status, step, time.time() - written, recipe, tuple(records),
         tuple(score for score in scores if score not in stale),
         cost=_read(folder / COST, Cost, "a cost") if (folder / COST).exists() else None,
-        pipeline=pipeline, stale=stale, damaged=damaged,
+        pipeline=pipeline, stale=stale, outdated=outdated_scores(folder), damaged=damaged,
     )  # fmt: skip
 
 
@@ -257,14 +264,27 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 
 def scores_of(run: Path) -> tuple[ScoreFile, ...]:
-    """The scores in a run folder, in the order in which they were measured.
+    """The scores in a run folder, in the order in which they were measured; without outdated ones.
 
     Raises:
         RunError: if one cannot be read.
     """
-    files = sorted((run / "scores").glob("*.json"))
+    files = [path for path in sorted((run / "scores").glob("*.json")) if _outdated(path) is None]
     scores = [_read(path, ScoreFile, "a score of toolkit evaluate") for path in files]
     return tuple(sorted(scores, key=lambda score: score.time))
+
+
+def outdated_scores(run: Path) -> tuple[str, ...]:
+    """The metrics of which a run folder has scores in the form of an earlier version of the toolkit."""
+    metrics = [_outdated(path) for path in sorted((run / "scores").glob("*.json"))]
+    return tuple(dict.fromkeys(metric for metric in metrics if metric is not None))
+
+
+def _outdated(path: Path) -> str | None:
+    """The metric of a score whose protocol still says how samples were made; None if it is of this form."""
+    score = read_json(path, RunError)
+    old = isinstance(score, dict) and "sampling" not in score and isinstance(score.get("protocol"), dict)
+    return str(score.get("metric")) if old else None
 
 
 def runs_in(folder: Path) -> list[RunSummary]:

@@ -31,8 +31,8 @@ def score(run: Path, steps: int, value: float) -> None:
     found = {
         "metric": "fid", "values": {"fid_mine": value}, "curves": {}, "fingerprint": "1a2b3c4d",
         "protocol": {"generated": {"num": 50},
-                     "real": {"num": 60, "split": "train", "data": {"type": "digits"}},
-                     "sampling": {"sampler": {"type": "ddim", "num_inference_steps": 5}}},
+                     "real": {"num": 60, "split": "train", "data": {"type": "digits"}}},
+        "sampling": {"sampler": {"type": "ddim", "num_inference_steps": 5}},
         "model": {"identity": "x", "steps": steps, "weights": "ema"},
     }  # fmt: skip
     (run / "scores" / f"{value}.json").write_text(json.dumps(found))

@@ -140,7 +140,7 @@ def _row(score: ScoreFile) -> str:
     values = "<br>".join(f"{value:.6g}" for value in score.values.values())
     protocol = score.protocol
     generated, real = (protocol.get(name, {}) for name in ("generated", "real"))
-    sampler = (protocol.get("sampling") or {}).get("sampler", {})
+    sampler = (score.sampling or {}).get("sampler") or {}
     against = f"{real.get('num', '-')} {real.get('data', {}).get('type')}, {real.get('split')}"
     return (
         f"| {'<br>'.join(score.values)} | {values} | {generated.get('num', '-')} | {against} | "

@@ -16,7 +16,8 @@ from toolkit.runs.read import RunSummary, ScoreFile, read_run
 from toolkit_report.differences import ABSENT, Difference, differences, show
 from toolkit_report.ranking import labels
 
-PROTOCOL = {"metric": {"type": "m"}, "real": {"split": "held_out"}, "sampling": {"sampler": {"steps": 50}}}
+PROTOCOL = {"metric": {"type": "m"}, "real": {"split": "held_out", "num": 50}}
+SAMPLING = {"sampler": {"type": "ddim", "num_inference_steps": 20}, "seed": 0}
 Measure = Callable[..., None]
 
 
@@ -37,14 +38,20 @@ def weights(run: Path, identity: str = "aa") -> dict[str, Any]:
 
 @pytest.fixture
 def measured() -> Measure:
-    """Write a score into a run, by a protocol that has `steps` and `split`."""
+    """Write a score into a run, by a protocol that has `num` and `split`, of samples by so many `steps`."""
 
     def measure(
-        run: Path, better: dict[str, Any], steps: int = 50, split: str = "held_out", **values: float
+        run: Path,
+        better: dict[str, Any],
+        num: int = 50,
+        split: str = "held_out",
+        steps: int = 20,
+        **values: float,
     ) -> None:
-        protocol = {**PROTOCOL, "real": {"split": split}, "sampling": {"sampler": {"steps": steps}}}
+        protocol = {**PROTOCOL, "real": {"split": split, "num": num}}
+        sampling = {**SAMPLING, "sampler": {"type": "ddim", "num_inference_steps": steps}}
         name = next(iter(values)).partition("_")[0]
-        ScoreFile.measured(name, values, better, protocol, weights(run)).write(run / "scores")
+        ScoreFile.measured(name, values, better, protocol, sampling, weights(run)).write(run / "scores")
 
     return measure
 
@@ -82,7 +89,9 @@ def test_only_the_newest_score_by_a_protocol_counts(pair: tuple[Path, Path], mea
     for run, value in zip(pair, (8.0, 5.0), strict=True):
         measured(run, {"m_x": "lower"}, m_x=value)
     (earlier,) = (pair[0] / "scores").iterdir()
-    again = ScoreFile.measured("m", {"m_x": 1.0}, {"m_x": "lower"}, PROTOCOL, weights(pair[0], "bb"))
+    again = ScoreFile.measured(
+        "m", {"m_x": 1.0}, {"m_x": "lower"}, PROTOCOL, SAMPLING, weights(pair[0], "bb")
+    )
     again.write(pair[0] / "scores")
     os.utime(earlier, (2e9, 2e9))  # as a copy of the folder may do
     assert ranking(*pair)[0] == "ddpm*" and "8" not in compare(*pair).output.split("recipes")[0]
@@ -91,38 +100,88 @@ def test_only_the_newest_score_by_a_protocol_counts(pair: tuple[Path, Path], mea
 def test_scores_with_different_fingerprints_are_refused_and_what_differs_is_said(
     pair: tuple[Path, Path], measured: Measure
 ) -> None:
-    for run, steps, split in zip(pair, (50, 100), ("held_out", "train"), strict=True):
-        measured(run, {"m_x": "lower"}, steps, split, m_x=1.0)
+    for run, num, split in zip(pair, (50, 100), ("held_out", "train"), strict=True):
+        measured(run, {"m_x": "lower"}, num, split, m_x=1.0)
     said = refused(compare(*pair)).splitlines()
     assert "scores of m have different fingerprints (ddpm " in said[0]
     assert said[1:3] == [
         "error:   real.split: held_out and train",
-        "error:   sampling.sampler.steps: 50 and 100",
+        "error:   real.num: 50 and 100",
     ]
 
 
 def test_anyway_shows_them_marked_and_names_none_the_best(pair: tuple[Path, Path], measured: Measure) -> None:
-    for run, steps, value in zip(pair, (50, 100), (8.0, 5.0), strict=True):
-        measured(run, {"m_x": "lower"}, steps, m_x=value)
+    for run, num, value in zip(pair, (50, 100), (8.0, 5.0), strict=True):
+        measured(run, {"m_x": "lower"}, num, m_x=value)
     assert ranking(*pair, "--anyway") == ranking(*pair, "--anyway", "--by", "m_x") == ["ddpm", "ddgan"]
     shown = compare(*pair, "--anyway").output
     assert "Not ranked" in shown and "Ranked by" not in shown
     assert "8 (a)" in shown and "5 (b)" in shown
-    assert "sampling.sampler.steps is 50 in (a), 100 in (b)" in shown
+    assert "real.num is 50 in (a), 100 in (b)" in shown
 
 
 @pytest.mark.parametrize("flags", [(), ("--anyway",)])
 def test_a_metric_that_cannot_be_compared_does_not_keep_another_from_ranking(
     pair: tuple[Path, Path], measured: Measure, flags: tuple[str, ...]
 ) -> None:
-    for run, steps, value in zip(pair, (50, 100), (1.0, 2.0), strict=True):
-        measured(run, {"a_x": "lower"}, steps, a_x=value)
+    for run, num, value in zip(pair, (50, 100), (1.0, 2.0), strict=True):
+        measured(run, {"a_x": "lower"}, num, a_x=value)
         measured(run, {"m_x": "higher"}, m_x=value)
     assert ranking(*pair, *flags) == ranking(*pair, "--by", "m_x", *flags) == ["ddgan*", "ddpm"]
     shown = compare(*pair, *flags).output
     assert "Scores of a by different protocols" in shown
     assert ("--anyway shows them" in shown) != bool(flags) and ("1 (a)" in shown) == bool(flags)
     assert "scores of a have different fingerprints" in refused(compare(*pair, "--by", "a_x"))
+
+
+def test_how_samples_were_made_forbids_no_ranking_and_stands_beside_the_score(
+    pair: tuple[Path, Path], measured: Measure
+) -> None:
+    for run, steps, value in zip(pair, (20, 4), (8.0, 5.0), strict=True):
+        measured(run, {"m_x": "lower"}, steps=steps, m_x=value)
+    assert ranking(*pair) == ["ddgan*", "ddpm"]
+    shown = compare(*pair).output
+    assert "ddim 20" in shown and "ddim 4" in shown and "protocols" not in shown
+
+
+def test_a_run_that_was_sampled_in_several_ways_has_a_row_for_each(
+    pair: tuple[Path, Path], measured: Measure
+) -> None:
+    for steps, value in ((20, 8.0), (5, 9.0)):
+        measured(pair[0], {"m_x": "lower"}, steps=steps, m_x=value)
+        measured(pair[0], {"a_x": "higher"}, steps=steps, a_x=value)
+    measured(pair[1], {"m_x": "lower"}, m_x=8.5)
+    lines = [
+        line.split()[:3]
+        for line in compare(*pair).output.splitlines()
+        if line.startswith((" ddpm", " ddgan"))
+    ]
+    assert [line[0].rstrip(",") for line in lines] == ["ddpm", "ddgan", "ddpm"]
+    assert lines[0] == ["ddpm,", "ddim", "20"] and lines[2] == ["ddpm,", "ddim", "5"]
+
+
+def test_scores_of_an_earlier_version_are_named_and_have_to_be_measured_again(
+    pair: tuple[Path, Path], measured: Measure
+) -> None:
+    measured(pair[0], {"m_x": "lower"}, m_x=8.0)
+    (file,) = (pair[0] / "scores").iterdir()
+    stated = json.loads(file.read_text())
+    stated["protocol"]["sampling"] = stated.pop("sampling")
+    file.write_text(json.dumps(stated))
+    shown = compare(*pair).output
+    assert "ddpm: scores of an earlier version have to be measured again: m" in shown and "m_x" not in shown
+
+
+def test_held_out_losses_of_the_same_objective_and_data_rank(pair: tuple[Path, Path]) -> None:
+    other = Path(shutil.copytree(pair[0], pair[0].with_name("longer")))
+    for run, loss in ((pair[0], 0.5), (other, 0.25), (pair[1], 0.125)):
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": 4, "held_out/denoiser/loss": loss}) + "\n")
+    shown = compare(pair[0], other, pair[1])
+    table = shown.output.split("recipes differ in")[0]
+    assert "Ranked by held_out/denoiser/loss" in table
+    assert "* 0.25" in table and "0.5" in table and "0.125" not in table  # of another objective
+    assert "held_out" not in compare(pair[0], pair[1]).output.split("recipes differ in")[0]
 
 
 def test_scores_of_earlier_weights_are_left_out_and_named(pair: tuple[Path, Path], measured: Measure) -> None:

@@ -101,8 +101,8 @@ def kinds(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         stated = read_run(folder / name).pipeline
         assert stated is not None
         model = {"identity": "a", "steps": stated["steps"], "weights": stated["weights"]}
-        protocol = {"real": {"split": split}, "sampling": {"sampler": stated["sampler"]}}
-        ScoreFile.measured("fid", {"fid_x": value}, {"fid_x": "lower"}, protocol, model).write(
+        protocol, sampling = {"real": {"split": split}}, {"sampler": stated["sampler"]}
+        ScoreFile.measured("fid", {"fid_x": value}, {"fid_x": "lower"}, protocol, sampling, model).write(
             folder / name / "scores"
         )
         Cost(

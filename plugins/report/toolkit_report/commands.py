@@ -20,32 +20,38 @@ runs_argument = click.argument(
 def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
     """Show the scores of each RUN, best first, and where their recipes differ.
 
-    Scores that were measured by different protocols are left out; if there are no others, an error says how
-    the protocols differ.
+    How samples were made stands beside the scores; a run that was scored in several ways has a row for each.
+    Held-out losses are shown where objective, path and data are the same. Scores that were measured by
+    different protocols are left out; if there are no others, an error says how the protocols differ.
     """
     from rich.table import Column, Table
     from rich.text import Text
 
     from toolkit.commands import Terminal, read_run
     from toolkit_report.differences import differences
+    from toolkit_report.facts import sampled
     from toolkit_report.ranking import chosen, columns, footnotes, labels, notes_on, ranked
+    from toolkit_report.rows import rows
 
     runs = [read_run(folder) for folder in folders]
-    names, listed = labels(runs), columns(runs)
-    column = chosen(listed, by, names, anyway=anyway)
+    names = labels(runs)
+    lines, line_names = rows(runs, names)
+    listed = columns(lines)
+    column = chosen(listed, by, line_names, anyway=anyway)
     mixed = [one for one in listed if not one.comparable]
     listed = listed if anyway else [one for one in listed if one.comparable]
     several = {c.name for c in listed if sum(other.name == c.name for other in listed) > 1}
-    table = Table("run", "objective", "steps", box=None)
+    table = Table("run", "objective", "steps", "sampled", box=None)
     for one in listed:
         way = f"\n{one.better} is better" if one.better else ""
         table.add_column(Text((one.key if one.name in several else one.name) + way), justify="right")
-    for place in ranked(runs, column):
-        run = runs[place]
+    for place in ranked(lines, column):
+        run = lines[place]
         table.add_row(
-            Text(names[place]),
+            Text(line_names[place]),
             Text(str(run.recipe.get("objective", {}).get("type", ""))),
             f"{run.step:,}",
+            Text(sampled(run.scores[-1]) if run.scores else ""),
             *(_cell(one.text(place), one.best == place) for one in listed),
         )
     console = Terminal()

@@ -36,8 +36,20 @@ def parameters(run: RunSummary) -> int | None:
 
 def sampled_as_saved(run: RunSummary, score: ScoreFile) -> bool:
     """Whether a score was measured with the sampler whose speed the cost card gives."""
-    sampling = score.protocol.get("sampling") or {}
+    sampling = score.sampling or {}
     return run.pipeline is not None and sampling.get("sampler") == run.pipeline.get("sampler")
+
+
+def sampled(score: ScoreFile) -> str:
+    """How the samples of a score were made, in a few words: "ddim 50", "ancestral 100 from surrogate"."""
+    sampling = score.sampling or {}
+    sampler, start, guidance = (sampling.get(part) or {} for part in ("sampler", "start", "guidance"))
+    steps = sampler.get("num_inference_steps")
+    words = [sampler.get("type"), steps if not isinstance(steps, list) else sum(steps)]
+    words += [f"from {start['type']}"] if start.get("type", "noise") != "noise" else []
+    words += [f"{guidance['type']} {guidance.get('scale', '')}".strip()] if guidance.get("type") else []
+    words += ["raw weights"] if sampling.get("weights") == "raw" else []
+    return " ".join(str(word) for word in words if word is not None)
 
 
 def by_objective(runs: Sequence[RunSummary], places: Sequence[int]) -> dict[str, list[int]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from toolkit.commands import RunError, RunSummary, ScoreFile, nearest
 from toolkit_report.differences import Difference, differences
+from toolkit_report.rows import held_out_groups
 
 MARKS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -104,7 +105,7 @@ def footnotes(mixed: Sequence[Column]) -> list[str]:
 
 
 def columns(runs: Sequence[RunSummary]) -> list[Column]:
-    """Columns for the scores of runs; of several scores by one protocol, the newest of each run counts.
+    """Columns for scores and held-out losses; of several scores by one protocol, the newest of a run counts.
 
     A protocol that all runs with that metric have in common gets columns of its own, and scores by others are
     left out. If they have none in common, the newest score of each run goes into the same column.
@@ -122,6 +123,8 @@ def columns(runs: Sequence[RunSummary]) -> list[Column]:
         mixed = {place: list(held.values())[-1] for place, held in by_run.items()}
         for scores in groups or [mixed]:
             result += _of_group(scores)
+    for scores in held_out_groups(runs):
+        result += _of_group(scores)
     return result
 
 
@@ -143,6 +146,9 @@ def notes_on(runs: Sequence[RunSummary], names: Sequence[str]) -> list[str]:
     for run, name in zip(runs, names, strict=True):
         stale = ", ".join(f"{score.metric} at step {score.model.get('steps')}" for score in run.stale)
         notes += [f"{name}: left out scores of earlier weights: {stale}"] if stale else []
+        if run.outdated:
+            metrics = ", ".join(run.outdated)
+            notes.append(f"{name}: scores of an earlier version have to be measured again: {metrics}")
         notes += [f"{name}: left out {run.damaged} damaged lines of its metrics"] if run.damaged else []
     return notes
 

@@ -37,6 +37,7 @@ def summary_table(
     columns = [
         (("objective", ""), [Cell(str(run.recipe.get("objective", {}).get("type", ""))) for run in runs]),
         (("data", ""), [Cell(_data(run)) for run in runs]),
+        (("sampled", "for the scores"), [Cell(_sampled(run)) for run in runs]),
         *(
             ((one.name, _remark(one)), [_score(one, place) for place in range(len(runs))])
             for one in score_columns
@@ -59,6 +60,11 @@ def _data(run: RunSummary) -> str:
     name = str(data.get("path", "")).rstrip("/").rpartition("/")[2]
     size = "×".join(map(str, run.image_shape))
     return " ".join(part for part in (name or str(data.get("type", "")), size) if part)
+
+
+def _sampled(run: RunSummary) -> str:
+    """How the newest score's samples were made."""
+    return facts.sampled(run.scores[-1]) if run.scores else ""
 
 
 def _remark(column: Column) -> str:
