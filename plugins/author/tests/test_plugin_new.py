@@ -63,6 +63,7 @@ def test_its_own_tests_pass_where_it_is_installed(package: Path, python: Path) -
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_it_well(python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = next((python.parent.parent / "lib").glob("*/site-packages"))
     monkeypatch.syspath_prepend(site)

@@ -41,6 +41,7 @@ def digits(n=300):
     return Digits(split="test").read(torch.arange(n))
 
 
+@pytest.mark.slow
 def test_an_extractor_gives_what_the_saved_network_computes(classifier_run):
     images, labels = digits()
     network = load_network(classifier_run).network
@@ -52,6 +53,7 @@ def test_an_extractor_gives_what_the_saved_network_computes(classifier_run):
     assert (found.logits.argmax(1) == labels).float().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_features_are_a_function_of_the_folder_wherever_it_is(classifier_run, saved):
     run, copy = ClassifierFeatures(classifier_run), ClassifierFeatures(saved)
     images, _ = digits(50)
@@ -59,6 +61,7 @@ def test_features_are_a_function_of_the_folder_wherever_it_is(classifier_run, sa
     assert torch.equal(run.extract(images, CPU).features, copy.extract(images, CPU).features)
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_extractor_with_another_name(classifier_run, saved):
     state = load_file(saved / "weights.safetensors")
     state["head.bias"][3] += 1e-3
@@ -68,11 +71,13 @@ def test_other_weights_are_another_extractor_with_another_name(classifier_run, s
     assert run.name == f"classifier_{run.identity[:8]}"
 
 
+@pytest.mark.slow
 def test_the_size_that_images_are_brought_to_is_part_of_the_identity(classifier_run, saved):
     edit(saved, lambda stated: stated.update(sample_shape=[1, 16, 16]))
     assert ClassifierFeatures(saved).identity != ClassifierFeatures(classifier_run).identity
 
 
+@pytest.mark.slow
 def test_larger_images_are_shrunk_without_aliases(classifier_run):
     """One column in four is white: a quarter of the light, but half of it where a filter sees two columns."""
     extractor = ClassifierFeatures(classifier_run)
@@ -82,6 +87,7 @@ def test_larger_images_are_shrunk_without_aliases(classifier_run):
     assert (found - smooth).norm() < 0.3 * (found - aliased).norm()
 
 
+@pytest.mark.slow
 def test_smaller_images_are_enlarged_bilinearly(classifier_run):
     extractor, network = ClassifierFeatures(classifier_run), load_network(classifier_run).network
     images = digits(20)[0][:, :, ::2, ::2]
@@ -90,12 +96,14 @@ def test_smaller_images_are_enlarged_bilinearly(classifier_run):
     assert torch.allclose(found, network.features(enlarged), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2,)])
 def test_examples_of_other_channels_are_refused(classifier_run, shape):
     with pytest.raises(DataError, match=r"looks at pictures with 1 channel, not at examples of shape"):
         ClassifierFeatures(classifier_run).extract(torch.zeros(4, *shape, dtype=torch.uint8), CPU)
 
 
+@pytest.mark.slow
 def test_a_loaded_network_is_frozen_and_in_eval_mode_and_knows_its_classes(classifier_run):
     saved = load_network(classifier_run)
     assert not saved.network.training
@@ -116,6 +124,7 @@ def test_a_missing_network_is_said_to_be_missing(tmp_path):
         load_network(tmp_path)
 
 
+@pytest.mark.slow
 def test_of_several_networks_one_has_to_be_chosen(saved, tmp_path):
     for role in ("teacher", "student"):
         shutil.copytree(saved, tmp_path / "run" / "networks" / role)
@@ -124,6 +133,7 @@ def test_of_several_networks_one_has_to_be_chosen(saved, tmp_path):
     assert load_network(tmp_path / "run" / "networks" / "student").saved.num_classes == 10
 
 
+@pytest.mark.slow
 def test_damaged_folders_are_refused(saved):
     edit(saved, lambda stated: stated["network"].update(width=64))
     with pytest.raises(CheckpointError, match=r"of another architecture: 'embed.*' has shape \(32"):
@@ -136,6 +146,7 @@ def test_damaged_folders_are_refused(saved):
         load_network(saved)
 
 
+@pytest.mark.slow
 def test_a_missing_plugin_is_named(saved):
     assert set(json.loads((saved / "network.json").read_text())["plugins"]) == {"classifier"}
     edit(saved, lambda stated: stated["plugins"].update(sparkle="toolkit-sparkle 0.3"))
@@ -143,6 +154,7 @@ def test_a_missing_plugin_is_named(saved):
         load_network(saved)
 
 
+@pytest.mark.slow
 def test_another_network_is_no_classifier(saved):
     (saved / "weights.safetensors").unlink()
     table = {"type": "ddgan_mlp_discriminator", "width": 8}
@@ -154,17 +166,20 @@ def test_another_network_is_no_classifier(saved):
         ClassifierFeatures(saved)
 
 
+@pytest.mark.slow
 def test_a_classifier_is_not_loaded_as_a_pipeline(classifier_run):
     with pytest.raises(CheckpointError, match="toolkit.load_network reads it"):
         load(classifier_run)
 
 
+@pytest.mark.slow
 def test_a_protocol_chooses_the_classifier_of_a_run(classifier_run):
     table = {"type": "classifier", "path": str(classifier_run)}
     extractor = plugins.load().registry.create(FeatureExtractor, table, supplied={}, where=str)
     assert extractor.name == ClassifierFeatures(classifier_run).name
 
 
+@pytest.mark.slow
 def test_toolkit_evaluate_names_its_scores_by_the_classifier(classifier_run, tmp_path):
     pytest.importorskip("torch_fidelity")
     from PIL import Image

@@ -38,11 +38,13 @@ def test_the_classes_of_the_channels_are_the_digits_of_one_class(classifier_run:
     assert torch.allclose(marginal, middle.softmax(1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_has_no_channels_is_refused(classifier_run: Path) -> None:
     with pytest.raises(DataError, match=r"looks at pictures, not at examples of shape \(2,\)"):
         StackedFeatures(classifier_run).extract(torch.zeros(4, 2), CPU)
 
 
+@pytest.mark.slow
 def test_a_classifier_of_colours_cannot_look_at_single_channels(
     classifier_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_the_imported_pipeline_samples_in_the_four_steps_of_the_one_run_with_the
     assert image.shape == (3, 32, 32) and image.isfinite().all()
 
 
+@pytest.mark.slow
 def test_an_imported_pipeline_is_replaced_only_on_request(state, folder, tmp_path):
     torch.save(state, tmp_path / "file.pth")
     result = run(tmp_path / "file.pth", folder)

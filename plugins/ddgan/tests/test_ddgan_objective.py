@@ -85,6 +85,7 @@ def test_squared_slope_equals_its_closed_form():
     assert torch.allclose(slope, (0.7 * x_s + x_t).square().flatten(1).sum(1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_squared_slope_of_a_discriminator_equals_finite_differences():
     torch.manual_seed(0)
     judge = SmallDiscriminator((1, 8, 8), channels=4, time_width=8).double()
@@ -167,6 +168,7 @@ def test_z_sensitivity_is_the_standard_deviation_that_z_causes():
     assert loss.total.item() == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_published_generator_begins_at_zero_and_soon_moves_with_z():
     torch.manual_seed(0)
     generator = PublishedGenerator(vp_sde(4), (1, 8, 8), (8, 16), 1, attention_sides=(4,), latent_width=4)

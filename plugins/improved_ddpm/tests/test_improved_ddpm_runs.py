@@ -64,6 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_variance_learns_and_a_saved_model_keeps_it(folder: Path) -> None:
     model = toolkit.load(folder / "run")
     prediction = model.denoiser(torch.randn(2, 1, 8, 8), torch.tensor([3, 9]))

@@ -86,6 +86,7 @@ def test_of_weights_on_a_known_curve_it_is_the_average_that_was_tracked(width: f
     torch.testing.assert_close(made, tracked.network.weight, rtol=1e-3, atol=0)
 
 
+@pytest.mark.slow
 def test_of_a_trained_network_it_is_the_average_that_was_tracked(trained: Path) -> None:
     output = done(trained, "--width", 0.14, "--out", "average")
     assert "step 24, width 0.14, of 24 snapshots of widths 0.05, 0.1; 0.0" in output
@@ -97,6 +98,7 @@ def test_of_a_trained_network_it_is_the_average_that_was_tracked(trained: Path) 
     assert (made.saved.weights, made.saved.steps) == ("ema of width 0.14", 24)
 
 
+@pytest.mark.slow
 def test_of_the_width_of_a_snapshot_it_is_that_snapshot(trained: Path) -> None:
     done(trained, "--width", 0.1, "--step", 20, "--out", "average")
     snapshot = next(s for s in read_snapshots(trained) if (s.step, s.width) == (20, 0.1))
@@ -104,6 +106,7 @@ def test_of_the_width_of_a_snapshot_it_is_that_snapshot(trained: Path) -> None:
     assert all(torch.equal(made[name], kept[name]) for name in kept)
 
 
+@pytest.mark.slow
 def test_it_is_sampled_and_leads_as_a_weak_model(trained: Path) -> None:
     done(trained, "--width", 0.2)
     average = trained / "ema-0.2-step-0000024"
@@ -117,11 +120,13 @@ def test_it_is_sampled_and_leads_as_a_weak_model(trained: Path) -> None:
     assert "ema-0.2" in done(trained, "--width", 0.2, "--overwrite")
 
 
+@pytest.mark.slow
 def test_without_a_width_it_lists_the_snapshots(trained: Path) -> None:
     output = done(trained)
     assert "denoiser: 24 snapshots, 1.8 MiB: widths 0.05, 0.1, steps 2, 4, 6, ..., 24" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -145,6 +150,7 @@ def refused(*arguments: object) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_runs_without_snapshots_or_of_one_width_are_refused(write: Callable[..., Path]) -> None:
     assert "is not a run" in refused("nowhere")
     finished(

@@ -116,6 +116,7 @@ def test_a_surrogate_that_was_lost_is_named(pipeline):
         toolkit.load("here")
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_surrogate_that_its_recipe_names(tmp_path):
     tiny().save_pretrained("surrogate")
     Path("recipe.toml").write_text(RECIPE)
