@@ -16,7 +16,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -58,26 +58,39 @@ TINY = {  # overrides, by recipe
         "networks.discriminator.channels=4",
         "run.micro_batch_size=4",
     ],
+    "edm_cifar": [
+        "networks.denoiser.network.block_out_channels=[8, 8]",
+        "networks.denoiser.network.norm_num_groups=4",
+        "networks.denoiser.network.layers_per_block=1",
+        'networks.denoiser.network.down_block_types=["DownBlock2D", "AttnDownBlock2D"]',
+        'networks.denoiser.network.up_block_types=["AttnUpBlock2D", "UpBlock2D"]',
+    ],
+    "dit_cifar": [
+        "networks.denoiser.num_layers=1",
+        "networks.denoiser.num_attention_heads=1",
+        "networks.denoiser.attention_head_dim=8",
+    ],
 }
 
 
 class RandomImages(DataSource):
-    """Noise of CIFAR-10's shape and size.
+    """Noise of CIFAR-10's shape, size and number of classes.
 
     Args:
         examples: how many.
     """
 
-    image_shape, num_classes = (3, 32, 32), None
+    image_shape, num_classes = (3, 32, 32), 10
 
     def __init__(self, examples: int = 50_000) -> None:
         self._images = torch.randint(256, (examples, 3, 32, 32), dtype=torch.uint8)
+        self._labels = torch.randint(10, (examples,))
 
     def __len__(self) -> int:
         return len(self._images)
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self._images[indices], None
+        return self._images[indices], self._labels[indices]
 
 
 @dataclass(frozen=True)
@@ -393,25 +406,21 @@ def profile(bench: Bench, name: str, settings: Settings) -> Row:
     }
 
 
-EAGER = (
-    Settings(),
-    Settings(channels_last=True),
-    Settings("float32"),
-    Settings("float32", tf32=False),
-)
-COMPILED = Settings(channels_last=True, compiled="default")
-NAMES = ("ddpm_cifar", "ddgan_cifar", "improved_ddpm_cifar")
+BF16, TF32, FLOAT32 = Settings(), Settings("float32"), Settings("float32", tf32=False)
+LAST = Settings(channels_last=True)
+COMPILED, GRAPHS = (Settings(channels_last=True, compiled=mode) for mode in ("default", "reduce-overhead"))
+NAMES = ("ddgan_cifar", "improved_ddpm_cifar", "edm_cifar", "dit_cifar")  # beside ddpm_cifar
 
 Plan = list[tuple[str, Settings, float, Callable[[Bench], Row]]]  # what, how, seconds it may take, the row
 
 
-def plan(names: Sequence[str]) -> Plan:
+def plan() -> Plan:
     """All rows, the most important first."""
 
-    def train(name: str, settings: Settings, seconds: float = 10) -> None:
+    def train(name: str, settings: Settings, seconds: float = 12) -> None:
         rows.append((f"train {name}", settings, seconds, lambda b: training(b, name, settings)))
 
-    def sample(name: str, settings: Settings, calls: int, batch: int, seconds: float = 4) -> None:
+    def sample(name: str, settings: Settings, calls: int, batch: int = 256, seconds: float = 6) -> None:
         what = f"sample {name}, {calls} calls, batch {batch}"
         rows.append((what, settings, seconds, lambda b: sampling(b, name, settings, calls, batch)))
 
@@ -419,35 +428,36 @@ def plan(names: Sequence[str]) -> Plan:
         rows.append((f"profile {name}", settings, 8, lambda b: profile(b, name, settings)))
 
     rows: Plan = [("8192^3 matrix product", Settings(), 2, matmul_peak)]
-    for name in names:
-        for settings in EAGER[:2]:
-            train(name, settings)
-    for name in names[:1]:
-        for settings in EAGER[2:]:
-            train(name, settings)
-        train(name, COMPILED, 60)
-        sample(name, EAGER[0], 50, 256)
-        sample(name, COMPILED, 50, 256, 40)
-        sample(name, replace(COMPILED, compiled="reduce-overhead"), 50, 256, 40)
-        show(name, EAGER[0])
-        for calls in (1, 4):
-            sample(name, EAGER[0], calls, 256)
-        sample(name, EAGER[0], 1000, 256, 20)
-        sample(name, replace(COMPILED, compiled="reduce-overhead"), 50, 16, 40)
-        sample(name, EAGER[0], 50, 16)
-    for name in names[1:]:
-        show(name, EAGER[0])
-        if name == "ddgan_cifar":
-            sample(name, EAGER[0], 4, 256)
-            sample(name, replace(COMPILED, compiled="reduce-overhead"), 4, 256, 50)
-    for name in names[:1]:
-        train(name, Settings(compiled="default"), 60)
-        show(name, COMPILED)
-        sample(name, replace(COMPILED, compiled="reduce-overhead"), 1000, 256, 50)
-    for name in names[1:]:
-        train(name, COMPILED, 80)
-        for settings in EAGER[2:]:
+    train("ddpm_cifar", BF16)
+    for name in NAMES:
+        train(name, BF16)
+    show("ddpm_cifar", BF16)
+    show("ddgan_cifar", BF16)
+    for settings in (TF32, FLOAT32):
+        train("ddpm_cifar", settings)
+    for calls in (1, 4, 50):
+        sample("ddpm_cifar", BF16, calls)
+    sample("ddgan_cifar", BF16, 4)
+    sample("ddpm_cifar", BF16, 50, 16)
+    sample("ddpm_cifar", GRAPHS, 50, 16, 40)
+    train("dit_cifar", COMPILED, 40)
+    sample("ddgan_cifar", GRAPHS, 4, seconds=60)
+    train("ddgan_cifar", COMPILED, 90)
+    sample("ddpm_cifar", BF16, 1000, 64, 25)
+    train("ddpm_cifar", COMPILED, 60)
+    train("ddpm_cifar", GRAPHS, 60)
+    sample("ddpm_cifar", COMPILED, 50, seconds=40)
+    for name in ("ddpm_cifar", *NAMES):
+        train(name, LAST)
+    for name in NAMES[1:3]:
+        show(name, BF16)
+        train(name, COMPILED, 90)
+    for settings in (TF32, FLOAT32):
+        for name in NAMES:
             train(name, settings, 15)
+    sample("ddpm_cifar", GRAPHS, 50, seconds=50)
+    sample("ddpm_cifar", GRAPHS, 1000, 64, 60)
+    show("ddpm_cifar", COMPILED)
     return rows
 
 
@@ -489,7 +499,7 @@ def main() -> None:
     bench = Bench(device, chosen.tiny, time.monotonic() + 60 * chosen.minutes, chosen.out)
     card = torch.cuda.get_device_name() if device.type == "cuda" else device.type
     bench.results = {"device": card, "torch": torch.__version__, "rows": [], "skipped": []}
-    for what, settings, seconds, work in plan(NAMES):
+    for what, settings, seconds, work in plan():
         if chosen.only not in what and work is not matmul_peak:
             continue
         if time.monotonic() + (0 if chosen.tiny else seconds) > bench.ends:

@@ -1,5 +1,6 @@
 """The processes of a run or an evaluation, through Accelerate: rank, sum, gather, agreement."""
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -104,6 +105,12 @@ class Processes:
                 f"the launcher states {given} processes (WORLD_SIZE), but they do not see each other: "
                 f"Accelerate counts {self.count}. Launch with torchrun or accelerate launch --multi_gpu"
             )
+
+    def alone(self) -> Self:
+        """This process as if there were no others."""
+        one = copy.copy(self)
+        one.rank, one.count, one.is_main = 0, 1, True
+        return one
 
     def computes(self) -> dict[str, object]:
         """The device, and how it computes: for the records of a run."""

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from toolkit.data.source import DataSource
+from toolkit.devices.networks import Compile, compile_network, recompute_activations
 from toolkit.devices.processes import settled_precision
 from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import Guidance
@@ -46,7 +47,11 @@ class NetworkOptions:
         init_from: weights to start from, instead of random ones: whatever `toolkit sample` opens (a run, a
             pipeline, a checkpoint, a folder of diffusers' or a Hub id), or a network folder.
         init_weights: the averaged or the raw ones, where there are both; by default the averaged ones.
-        compile: torch.compile the network; refused where a turn differentiates twice.
+        compile: torch.compile the network: true, "max-autotune", which tries more kernels for minutes, or
+            "cudagraphs", which replays its kernels without the host; refused where a turn differentiates it
+            twice. The first steps then take a minute or more.
+        checkpoint_activations: keep only the inputs of the network's blocks, and compute the rest again in
+            backward: a fraction of the memory, the same bits, a third more time.
         channels_last: keep convolution weights in channels-last memory order, in which GPUs convolve; "auto"
             does so for a compiled network on a GPU. The run folder's recipe states which.
     """
@@ -54,7 +59,8 @@ class NetworkOptions:
     from_run: Path | None = None
     init_from: Model | None = None
     init_weights: Weights | None = None
-    compile: bool = False
+    compile: Compile = False
+    checkpoint_activations: bool = False
     channels_last: bool | Literal["auto"] = "auto"
 
 
@@ -162,9 +168,15 @@ def build(recipe: Recipe, device: torch.device) -> Built:
         widths[role] = {width: EMA(networks[role], PowerFunction(width)) for width in ema.widths}
         averages[role] = widths[role][ema.widths[0]] if ema.decay is None else EMA(networks[role], ema)
     for role, network in networks.items():
+        if options[role].checkpoint_activations:  # after its averages: copies would compute with its blocks
+            try:
+                recompute_activations(network)
+            except ValueError as error:
+                where = recipe.where(("networks", role, "checkpoint_activations"))
+                raise RecipeError(f"{where} checkpoint_activations = true: the network {error}.") from None
         if options[role].compile:
             refuse_compiling(recipe, objective, role)
-            network.compile()  # in place: torch.compile(network) would put a prefix on every key
+            compile_network(network, options[role].compile)
     training = Training(
         objective.to(device), networks, optimizers, optimizer_options, averages, widths=widths
     )  # fmt: skip
@@ -229,7 +241,7 @@ def refuse_compiling(recipe: Recipe, objective: Objective, role: str) -> None:
     for turn in objective.turns():
         if role in turn.second_order:
             raise RecipeError(
-                f"{recipe.where(('networks', role))} compile = true is not possible: turn {turn.name!r} "
+                f"{recipe.where(('networks', role))} compile is not possible: turn {turn.name!r} "
                 "differentiates twice (R1, gradient penalty), which torch.compile cannot do."
             )
 

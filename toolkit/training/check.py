@@ -75,15 +75,20 @@ def in_words(computes: Mapping[str, object]) -> Iterator[str]:
 
 @final
 class FirstRows(DataSource):
-    """The first few examples of another source."""
+    """The first few examples of another source.
 
-    def __init__(self, source: DataSource) -> None:
+    Args:
+        source: the other one.
+        rows: how many.
+    """
+
+    def __init__(self, source: DataSource, rows: int = 16 * ROWS) -> None:
         self.image_shape, self.num_classes = source.image_shape, source.num_classes
         self.class_names = source.class_names
-        self._source = source
+        self._source, self._rows = source, rows
 
     def __len__(self) -> int:
-        return min(len(self._source), 16 * ROWS)
+        return min(len(self._source), self._rows)
 
     def read(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         return self._source.read(indices)

@@ -17,7 +17,15 @@ from toolkit.data.batches import Batches, DataOptions
 from toolkit.data.identity import identity, remarks, summary
 from toolkit.devices.launch import Stop, Stopped, stop_signals
 from toolkit.devices.processes import Agreement, Processes, TrackerOptions
-from toolkit.errors import RecipeError, RunError, ToolkitError, TrainingError, nearest
+from toolkit.errors import (
+    RecipeError,
+    RunError,
+    ToolkitError,
+    TrainingError,
+    nearest,
+    one_line,
+    out_of_memory,
+)
 from toolkit.files import check_space, digest, read_json
 from toolkit.recipe import Recipe
 from toolkit.registry.load import Plugins
@@ -31,6 +39,7 @@ from toolkit.training.announce import Forecast, introduction
 from toolkit.training.build import settled
 from toolkit.training.checkpoint import CheckpointOptions
 from toolkit.training.ema import EMAOptions
+from toolkit.training.fit import fitting_micro_batch, relief
 from toolkit.training.result import Previews, measure
 from toolkit.training.resume import FINISHED, REPLACED, RESUMED, Beginning
 from toolkit.training.session import Session, session
@@ -100,11 +109,17 @@ def train(
                 share(options, processes.count)
                 begin = Beginning(recipe, options, folder, resume, overwrite, changes)
                 processes.on_main(begin.claim)
-                begin.how, begin.changes = processes.of_main((begin.how, begin.changes))
+                begin.how, begin.changes, begin.micro_batch = processes.of_main(
+                    (begin.how, begin.changes, begin.micro_batch)
+                )
                 if begin.how == FINISHED:
                     step = folder.finished() or 0
                     saved = checkpoint.last(folder.checkpoints, step)
                     return Outcome(folder.path, step, None, None, main, "finished", saved)
+                if begin.micro_batch == "auto":
+                    begin.micro_batch = fitting_micro_batch(recipe, options, processes)
+                recipe = recipe.with_value(("run", "micro_batch_size"), begin.micro_batch)
+                options = recipe.common(("run",))
                 progress = track if processes.is_main else None
                 with session(recipe, processes, options, progress=progress) as ready:
                     run = Run(recipe, plugins, options, folder, ready, stop)
@@ -259,14 +274,16 @@ class Run:
         self.folder.set_status("running", self.trainer.number)
 
     def _loop(self, last: int | None, display: TrainingDisplay) -> None:
-        trainer = self.trainer
-        forecast = Forecast(trainer.number, self.options, self.previews.calls, self._started)
+        trainer, first = self.trainer, self.trainer.number
+        forecast = Forecast(first, self.options, self.previews.calls, self._started)
         try:
             if trainer.number:
                 self._catch_up(last, display)
             while (last is None or trainer.number < last) and not self._ends():
                 trainer.read()
                 self._whole = False
+                if trainer.number == first and self.computes["compiled"]:
+                    display.say("compiling: the first steps take a minute or more")
                 trainer.step()
                 self._whole, self._done = True, set()
                 display.step(trainer.number)
@@ -278,8 +295,11 @@ class Run:
             self._once("checkpoint", self._save)
         except TrainingError:
             raise
-        except Exception:
+        except Exception as error:
             self._rescue()
+            if out_of_memory(error):
+                what = f"step {self.trainer.number} does not fit into memory ({one_line(error)[:200]})"
+                raise TrainingError(f"{what}. {relief(self.recipe)}") from None
             raise
 
     def _catch_up(self, last: int | None, display: TrainingDisplay) -> None:

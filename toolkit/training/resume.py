@@ -19,7 +19,9 @@ FREE = {
     ("samples",), ("checkpoints",), ("trackers",), ("sampler",), ("start",), ("guidance",),
 }  # fmt: skip
 
-FREE_OF_ROLES = {("networks", "channels_last"), ("ema", "snapshot_every")}
+FREE_OF_ROLES = {
+    ("networks", "channels_last"), ("networks", "checkpoint_activations"), ("ema", "snapshot_every")
+}  # fmt: skip
 
 STARTED, RESUMED, REPLACED, FINISHED = "started", "resumed", "replaced", "finished"
 
@@ -53,6 +55,9 @@ class Beginning:
         resume: see `train`.
         overwrite: see `train`.
         deliberate: keys whose values may differ from those of the run that is resumed.
+
+    Attributes:
+        micro_batch: the recipe's, or where that is "auto" the one of the run that is resumed.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Beginning:
         self._recipe, self._options, self._folder = recipe, options, folder
         self._resume, self._deliberate = resume, deliberate
         self.how = REPLACED if overwrite else STARTED
+        self.micro_batch = options.micro_batch_size
         self.changes: list[Change] = []
 
     def claim(self) -> None:
@@ -102,7 +108,11 @@ class Beginning:
         before = resolve(read_layers(stored), registry=self._recipe.registry).tables
         for key in self._deliberate:
             _refuse_unknown(key, before, self._recipe.tables)
-        changes = list(_compare(before, self._recipe.tables, ()))
+        recipe = self._recipe
+        if self.micro_batch == "auto":  # found before the run; its results depend on it
+            self.micro_batch = before["run"]["micro_batch_size"]
+            recipe = recipe.with_value(("run", "micro_batch_size"), self.micro_batch)
+        changes = list(_compare(before, recipe.tables, ()))
         differing = [change for change in changes if not change.within(self._deliberate)]
         if differing:
             first = "; ".join(map(str, differing[:3]))

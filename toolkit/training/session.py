@@ -31,6 +31,7 @@ class Session:
             "data": self.batches.place,
             "channels_last": [role for role, table in options.items() if table["channels_last"]],
             "compiled": [role for role, table in options.items() if table["compile"]],
+            "checkpointed": [role for role, table in options.items() if table["checkpoint_activations"]],
             "fused_optimizers": [
                 role for role, optimizer in training.optimizers.items() if optimizer.defaults.get("fused")
             ],

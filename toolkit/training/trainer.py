@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -30,8 +30,9 @@ class RunOptions:
 
     Args:
         batch_size: images in one optimizer step, over all processes together (the global batch).
-        micro_batch_size: images in one forward pass; None takes the whole share of a process. The global
-            batch must be a multiple of micro_batch_size x processes.
+        micro_batch_size: images in one forward pass; None takes the whole share of a process, and "auto" the
+            largest part of it that fits into an accelerator's memory, tried before the run; the run folder's
+            recipe states which. The global batch must be a multiple of micro_batch_size x processes.
         steps: stop after this many steps. A step is one cycle of the objective's turns.
         images: stop after this many images (steps x batch_size, rounded up to whole steps).
         minutes: stop after this much wall time of the process, in minutes.
@@ -48,7 +49,7 @@ class RunOptions:
     """
 
     batch_size: Positive
-    micro_batch_size: Positive | None = None
+    micro_batch_size: Positive | Literal["auto"] | None = None
     steps: Positive | None = None
     images: Positive | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None
@@ -64,7 +65,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.steps is None and self.images is None and self.minutes is None:
             raise ValueError("states no end: set steps, images or minutes")
-        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+        if isinstance(self.micro_batch_size, int) and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
             )
@@ -427,7 +428,8 @@ def share(options: RunOptions, processes: int) -> tuple[int, int]:
     Raises:
         RunError: if the global batch is not a multiple of micro_batch_size x processes.
     """
-    micro = options.micro_batch_size or max(1, options.batch_size // processes)
+    stated = options.micro_batch_size
+    micro = stated if isinstance(stated, int) else max(1, options.batch_size // processes)
     if options.batch_size % (micro * processes):
         raise RunError(
             f"[run] batch_size {options.batch_size} must be a multiple of micro_batch_size x processes = "
