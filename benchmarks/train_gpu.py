@@ -1,6 +1,6 @@
 """What a GPU learns of CIFAR-10 in a few minutes: trains a packaged recipe, samples, and scores the samples.
 
-    python benchmarks/train_gpu.py --data FOLDER [--recipes ddpm_cifar ddgan_cifar] [--minutes 2]
+    python benchmarks/train_gpu.py --data FOLDER [--recipes ddpm_cifar flow_cifar ddgan_cifar] [--minutes 2]
 
 Training is compiled (unless --eager), in bf16, with the data on the GPU; warm-up and averages are shortened
 to fit the time. A classifier is trained first, for --classifier-minutes; its features score the samples by
@@ -32,12 +32,20 @@ SHORT = {  # what a run of minutes changes in each recipe, and how it then sampl
         ["optimizers.denoiser.lr_schedule.warmup=300", "ema.denoiser.ramp=true"],
         {"type": "ddim", "num_inference_steps": 50},
     ),
+    "flow_cifar": (
+        ["optimizers.denoiser.lr_schedule.warmup=300", "ema.denoiser.ramp=true"],
+        {"num_inference_steps": 25},  # of Heun: 49 network calls
+    ),
     "ddgan_cifar": (["ema.denoiser.ramp=true", "run.micro_batch_size=256"], {}),
 }
 TINY = {
     "ddpm_cifar": [
         "run.batch_size=8", "networks.denoiser.block_out_channels=[8, 8, 8, 8]",
         "networks.denoiser.norm_num_groups=4",
+    ],
+    "flow_cifar": [
+        "run.batch_size=8", "networks.denoiser.block_out_channels=[8, 8, 8, 8]",
+        "networks.denoiser.norm_num_groups=4", "networks.denoiser.attention_head_dim=4",
     ],
     "ddgan_cifar": [
         "run.batch_size=8", "run.micro_batch_size=8",

@@ -43,7 +43,7 @@ def test_rows_that_do_not_fit_into_the_time_are_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(not CIFAR.is_dir(), reason="no CIFAR-10 here")
 def test_training_for_minutes_leaves_samples_and_scores(tmp_path: Path) -> None:
     run("train_gpu.py", "--data", CIFAR, "--num", 40, "--out", tmp_path)
-    for name in ("ddpm_cifar", "ddgan_cifar"):
+    for name in ("ddpm_cifar", "flow_cifar", "ddgan_cifar"):
         result = json.loads((tmp_path / f"{name}.json").read_text())
         assert result["frechet_classifier"] >= 0 and result["sample_images_per_second"] > 0
         assert (tmp_path / f"{name}.png").exists()
