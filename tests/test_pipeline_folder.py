@@ -120,7 +120,7 @@ def test_a_hub_id_that_cannot_be_had_is_one_clear_line() -> None:
 @pytest.mark.parametrize(("text", "named"), [
     ('{"format": 1,', "cannot be read"),
     ("[]", "is not a JSON object"),
-    ('{"format": 2}', "format"),
+    ('{"format": 2, "toolkit": "9.0"}', "is of format 2, of toolkit 9.0; this is "),
     ('{"format": 1}', "sample_shape: Field required"),
     ('{"format": 1, "sample_shape": [1, 8, 8], "num_classes": null, "network": {}}', "plugins"),
 ])  # fmt: skip

@@ -174,7 +174,7 @@ ABSURD = {
 
 @pytest.mark.parametrize(("name", "text", "reason"), [
     *((name, *absurd) for name in ("pipeline.json", "model_index.json") for absurd in ABSURD.items()),
-    ("pipeline.json", '{"format": 1, "format": 2}', "of another version: format"),
+    ("pipeline.json", '{"format": 1, "format": 2}', "is of format 2"),
     ("model_index.json", '{"_class_name": "DDPMPipeline", "_class_name": "Evil"}', "is a Evil with unet"),
 ], ids=lambda text: text[:30])  # fmt: skip
 def test_absurd_json_is_refused_with_the_name_of_the_file(

@@ -170,6 +170,10 @@ def read_saved(path: Path, plugins: Plugins, *parts: str) -> Saved:
         RecipeError: if a component does not take its options, or one names what is outside the folder.
     """
     content = read_json(path)
+    if type(content.get("format")) is int and content["format"] != FORMAT:
+        written = f"is of format {content['format']}, of toolkit {printable(str(content.get('toolkit')))}"
+        this = importlib.metadata.version("diffusion-toolkit")
+        raise CheckpointError(f"{path}: {written}; this is {this}, which reads {FORMAT}")
     try:
         required = {"plugins": None, "format": None, "digests": None}
         saved = Saved.model_validate_json(json.dumps({**required, **content}), strict=True)
