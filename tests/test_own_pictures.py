@@ -1,5 +1,6 @@
 """Pictures of one's own: what `toolkit data` reports, and the recipe that `toolkit recipe new` writes."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,19 @@ def test_it_extends_the_recipe_that_is_named(mine: Path) -> None:
         "[networks" not in Path("my.toml").read_text()
         and 'extends = ["ddgan_digits"]' in Path("my.toml").read_text()
     )
+
+
+def test_a_run_or_a_file_that_it_extends_is_found_from_where_it_is_written(mine: Path) -> None:
+    Path("runs/old").mkdir(parents=True)
+    Path("runs/old/run.json").write_text("{}")
+    Path("runs/old/recipe.toml").write_text('extends = ["quickstart"]')
+    shutil.copy("runs/old/recipe.toml", "file.toml")
+    Path("below").mkdir()
+    for number, parent in enumerate(("runs/old", "file.toml")):
+        written = f"below/{number}.toml"
+        assert call("recipe", "new", written, "--data", str(mine), "--from", parent).exit_code == 0
+        assert f'extends = ["../{parent}"]' in Path(written).read_text()
+        assert call("recipe", "show", written).exit_code == 0
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

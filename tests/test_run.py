@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -40,6 +41,29 @@ def test_the_stored_recipe_resolves_to_itself(runs: Path) -> None:
     stored = runs / "ddpm" / "recipe.toml"
     registry = plugins.load().registry.copy()
     assert resolve(read_layers(stored), registry).to_toml() == stored.read_text()
+
+
+def test_a_run_folder_is_a_recipe_that_leaves_its_folder_out(done: Path) -> None:
+    """Copies, children and other places never train into the run whose recipe they take."""
+    stored = done / "recipe.toml"
+    stored.write_text(re.sub("(?m)^out = .*", f'out = "{done}"', stored.read_text()))
+    assert read_layers(stored).values["run"]["out"] == str(done)  # a file is taken as it is
+    before = content(done)
+    for source in ("runs/tiny", "runs/tiny/", "./runs/../runs/tiny"):
+        assert read_layers(source).name == "tiny" and "out" not in read_layers(source).values["run"]
+        assert "already holds a run" in refused(train(source))
+    shutil.copytree(done, "elsewhere/copy")
+    finished("elsewhere/copy", "run.steps=1", "samples.num=0")
+    Path("child.toml").write_text('extends = ["runs/tiny"]\n[run]\nsteps = 1\n[samples]\nnum = 0\n')
+    finished("child.toml")
+    assert content(done) == before
+    assert {path.name for path in Path("runs").iterdir()} == {"tiny", "copy", "child"}
+
+
+def test_a_run_that_is_named_itself_goes_on_wherever_it_lies(done: Path) -> None:
+    shutil.move(done, "elsewhere")
+    resumed("./elsewhere", "run.steps=5", "samples.num=0")
+    assert checkpoints(Path("elsewhere"))[-1] == "step-0000005" and not done.exists()
 
 
 def test_the_environment_names_versions_plugins_and_the_state_of_git(runs: Path) -> None:

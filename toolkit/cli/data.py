@@ -1,5 +1,6 @@
 """`toolkit data` looks at pictures, and `toolkit recipe new` writes a recipe that fits them."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +108,10 @@ def new(out: Path, path: str, parent: str | None) -> None:
     found = survey(path)
     for line in found.lines():
         say(line)
-    text = recipe_for(found, out.name, parent, torch.accelerator.is_available())
+    if parent is not None and (parent.endswith(".toml") or "/" in parent):
+        parent = os.path.relpath(os.path.expanduser(parent), out.parent)  # `extends` starts at the file
+        parent = parent if parent.endswith(".toml") or "/" in parent else f"./{parent}"
+    text = recipe_for(found, str(out), parent, torch.accelerator.is_available())
     write_text(out, text)
     say(f"written to {out}")
     say(f"  toolkit recipe check {out}")

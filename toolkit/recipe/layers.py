@@ -12,6 +12,7 @@ from toolkit.recipe.packaged import Kind, find
 from toolkit.recipe.toml import KeyPath, parse_flag, parse_key, read_toml
 from toolkit.registry.flag import FlagValue
 
+STORED = "recipe.toml"  # in a run folder
 _OF_THE_FILE = ("extends", "unset")  # keys that say how a file is merged; not part of the result
 
 
@@ -32,6 +33,7 @@ class Layers:
     Attributes:
         origins: where each key was set last.
         notes: options that were dropped because a `type` changed.
+        run: the run folder whose recipe it is, if it is one's.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Layers:
     values: dict[str, Any]
     origins: dict[KeyPath, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    run: Path | None = None
 
     def within(self, *table: str) -> Layer:
         """The content of a table as a layer of its own, whose keys know where they were set."""
@@ -67,10 +70,11 @@ class Layers:
 def read_layers(
     source: str | Path, overrides: Sequence[str] = (), *, kind: Kind = "recipe", folder: Path = Path()
 ) -> Layers:
-    """Read a recipe file, or a packaged recipe by name, with all that it extends and the `--set` overrides.
+    """Read a recipe with all that it extends and the `--set` overrides.
 
     Args:
-        source: the path of a file, or the name of a packaged one.
+        source: the path of a file or of a run folder, or the name of a packaged one. The recipe of a run has
+            the name of its folder, and leaves out [run] out, which is that folder.
         overrides: as `--set` takes them.
         kind: what the file is; files of each kind extend others of their own.
         folder: where a relative path starts.
@@ -84,19 +88,35 @@ def read_layers(
     files: dict[Path, Layer] = {}
     _linearise(path, files, (), kind)
     *_, last = files.values()
-    merged = Layers(path.stem, path, last.shown_as, {})
+    run = path if _is_run(path) else None
+    name = path.stem if run is None else Path(os.path.abspath(run)).name
+    merged = Layers(name, _file(path), last.shown_as, {}, run=run)
     for layer in (*files.values(), flag_layer(overrides)):
         merged = merged.over(layer)
     return merged
 
 
 def _located(name: str, folder: Path, kind: Kind) -> Path:
-    """A name that ends in .toml is a file, relative to `folder`; any other is packaged."""
-    if name.endswith(".toml") and "\0" not in name:
-        return folder / os.path.expanduser(name)
+    """A file, whose name ends in .toml, or for a recipe a run folder, whose path has a slash; else packaged.
+
+    Paths are relative to `folder`.
+    """
+    if "\0" not in name:
+        path = folder / os.path.expanduser(name)
+        if name.endswith(".toml") or (kind == "recipe" and "/" in name and _is_run(path)):
+            return path
     if "/" in name or "\0" in name:
-        raise RecipeError(f"{printable(name)} is not a {kind}: the name of a {kind} file ends in .toml.")
+        run = f", and a run folder has {STORED} and run.json" if kind == "recipe" else ""
+        raise RecipeError(f"{printable(name)} is not a {kind}: the name of a {kind} file ends in .toml{run}.")
     return find(name, kind)
+
+
+def _is_run(path: Path) -> bool:
+    return all(os.path.isfile(path / name) for name in (STORED, "run.json"))
+
+
+def _file(path: Path) -> Path:
+    return path / STORED if _is_run(path) else path
 
 
 def _display(path: Path) -> str:
@@ -107,17 +127,20 @@ def _display(path: Path) -> str:
 
 def _linearise(path: Path, files: dict[Path, Layer], children: tuple[Path, ...], kind: Kind) -> None:
     """Add a file after its parents, each file once."""
-    display, identity = _display(path), Path(os.path.realpath(path))
+    file = _file(path)
+    display, identity = _display(file), Path(os.path.realpath(file))
     if identity in children:
         raise RecipeError(f"{display} extends itself: {' -> '.join(map(_display, (*children, identity)))}.")
     if identity in files:
         return
-    values, rows = read_toml(path, display)
+    values, rows = read_toml(file, display)
+    if file != path and isinstance(values.get("run"), dict):
+        values["run"].pop("out", None)  # where that run lies: another by its recipe would train into it
     known = dict.fromkeys(_keys(values, ()), display)  # in case tree-sitter misses a key
     layer = Layer(display, values, known | {key: f"{display}:{row}" for key, row in rows.items()})
     for parent in _names(layer, "extends"):
         try:
-            _linearise(_located(parent, path.parent, kind), files, (*children, identity), kind)
+            _linearise(_located(parent, file.parent, kind), files, (*children, identity), kind)
         except RecipeError as error:
             raise RecipeError(
                 f"{layer.origins['extends',]}: extends {printable(parent)!r}: {error}"

@@ -95,7 +95,8 @@ def train(
     """
     options: RunOptions = recipe.common(("run",))
     trackers: TrackerOptions = recipe.common(("trackers",))
-    folder = RunFolder(options.out or Path("runs") / recipe.name)
+    resumed = recipe.layers.run if resume else None  # a run that is named itself, wherever it lies
+    folder = RunFolder(options.out or resumed or Path("runs") / recipe.name)
     main = os.environ.get("RANK", "0") == "0"
     answer = "stopping after this step, and saving (Ctrl-C again: at once, without)" if main else ""
     run: Run | None = None
