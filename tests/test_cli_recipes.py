@@ -72,6 +72,12 @@ def test_a_shell_completes_recipes_and_runs(verb, word, offered):
     assert [item.value for item in shell.get_completions([verb], word)] == offered
 
 
+def test_recipes_as_json_say_where_their_files_are():
+    found = json.loads(toolkit("recipes", "flow_digits", "rectified", "--json").stdout)
+    assert [one["recipe"] for one in found] == ["flow_digits"]
+    assert Path(found[0]["path"]).name == "flow_digits.toml" and found[0]["plugins"] == "flow"
+
+
 def test_recipes_are_listed_with_their_purpose():
     done = toolkit("recipes")
     assert done.exit_code == 0

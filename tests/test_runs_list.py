@@ -224,3 +224,10 @@ def test_a_checkpoint_of_a_step_is_sampled_or_those_that_there_are_are_named(run
     assert sampled.exit_code == 0 and Path("a.png").is_file(), sampled.output
     refused = CliRunner().invoke(main, ["sample", str(run), "--checkpoint", "3"])
     assert refused.exit_code == 2 and "has no checkpoint of step 3: there are 4" in refused.output
+
+
+def test_the_list_as_json_has_the_last_of_every_value(run: Path) -> None:
+    done = CliRunner().invoke(main, ["runs", str(run.parents[1]), "--json"])
+    (found,) = json.loads(done.stdout)
+    assert found["run"] == str(run) and found["step"] == read_run(run).step
+    assert found["last"]["denoiser/loss"] == read_run(run).last("denoiser/loss") and found["bytes"] > 0

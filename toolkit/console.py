@@ -1,10 +1,12 @@
 """Messages and progress bars on the terminal."""
 
+import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -42,6 +44,19 @@ console = Terminal(stderr=True, highlight=False)
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
     """Print text as it is, to stdout unless `err`, for people and for other programs."""
     click.echo(for_terminal(text), err=err, nl=nl)
+
+
+def echo_json(value: object) -> None:
+    """Print a value as JSON to stdout; numbers that are not finite, which JSON has not, as null."""
+
+    def plain(one: Any) -> Any:
+        if isinstance(one, Mapping):
+            return {str(key): plain(inner) for key, inner in one.items()}
+        if isinstance(one, list | tuple):
+            return [plain(inner) for inner in one]
+        return None if isinstance(one, float) and not math.isfinite(one) else one
+
+    echo(json.dumps(plain(value), indent=2, default=str))
 
 
 class Rate(ProgressColumn):

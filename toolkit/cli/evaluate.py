@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from toolkit.cli.complete import run_folders
-from toolkit.cli.options import choose_sampler, device_option, sampler_options
+from toolkit.cli.options import choose_sampler, device_option, json_option, sampler_options
 from toolkit.errors import RunError
 from toolkit.runs.layout import holds_images, run_of
 
@@ -34,11 +34,12 @@ from toolkit.runs.layout import holds_images, run_of
     help="Set a value: data.path, images.seed, features.<option>, metrics.<name>.<option>.",
 )
 @device_option
+@json_option
 @click.option("--out", help="Folder for scores and samples; by default scores/ in the run folder.")
 def evaluate(
     source: str, metrics: str, data: str | None, split: Any, num: int | None, features: str | None,
     sampler: str | None, steps: int | list[int] | None, spacing: str | None, overrides: tuple[str, ...],
-    device: str | None, out: str | None,
+    device: str | None, as_json: bool, out: str | None,
 ) -> None:  # fmt: skip
     """Score RUN: a run folder, a pipeline folder, a diffusers folder, a Hub id, or a folder of images.
 
@@ -60,7 +61,7 @@ def evaluate(
     flags = [f"{key}={value}" for key, value in shorthands.items() if value is not None]
 
     from toolkit.cli.device import several_processes
-    from toolkit.console import evaluating_display, say
+    from toolkit.console import echo_json, evaluating_display, say
     from toolkit.evaluation.comparison import Share
     from toolkit.evaluation.evaluate import evaluate as score
     from toolkit.evaluation.evaluate import read_protocol
@@ -76,6 +77,7 @@ def evaluate(
             subject = ImageFolder(Path(source))
         else:
             subject = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing).to(where)
+        found: list[ScoreFile] = []
         share = Share(processes.rank, processes.count, processes.together)
         with evaluating_display(visible=processes.is_main) as progress:
             for scored in score(
@@ -92,6 +94,9 @@ def evaluate(
                     say(f"written to {written}" + f", with {picture.name} beside it" * picture.exists())
 
                 processes.on_main(tell)
+                found.append(scored)
+        if as_json and processes.is_main:
+            echo_json([scored.model_dump(mode="json") for scored in found])
         run = run_of(source)
         if run is not None and folder == run / "scores" and (run / "pipeline").is_dir():
 

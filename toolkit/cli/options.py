@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Callable[..., Any])
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 device_option = click.option("--device", help='By default an accelerator if there is one, else "cpu".')
 
 

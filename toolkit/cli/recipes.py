@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from toolkit.cli.complete import recipe_names
+from toolkit.cli.options import json_option
 
 if TYPE_CHECKING:
     from toolkit.recipe import Recipe
@@ -19,7 +20,8 @@ _overrides = click.option("--set", "overrides", multiple=True, metavar="A.B=C", 
 
 @click.command(short_help="List the packaged recipes.")
 @click.argument("words", nargs=-1, metavar="[WORD]...")
-def recipes(words: tuple[str, ...]) -> None:
+@json_option
+def recipes(words: tuple[str, ...], as_json: bool) -> None:
     """List the recipes that come with the toolkit and its plugins, with what each is for and what it costs.
 
     WORDs choose those in whose name or purpose all of them are: `toolkit recipes mnist gan`.
@@ -27,7 +29,7 @@ def recipes(words: tuple[str, ...]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from toolkit.console import Terminal
+    from toolkit.console import Terminal, echo_json
     from toolkit.errors import RecipeError
     from toolkit.recipe.packaged import packaged
 
@@ -37,6 +39,14 @@ def recipes(words: tuple[str, ...]) -> None:
     ]  # fmt: skip
     if not chosen:
         raise RecipeError(f"no packaged recipe has {' and '.join(map(repr, words))} in its name or purpose")
+    if as_json:
+        said = ("Cost", "Expect", "Suits", "Plugins")
+        echo_json([
+            {"recipe": one.name, "purpose": one.purpose, **{key.lower(): one.said(key) for key in said},
+             "from": one.plugin, "path": one.path}
+            for one in chosen
+        ])  # fmt: skip
+        return
     several = len({recipe.plugin for recipe in chosen}) > 1
     table = Table(
         Column("recipe", no_wrap=True), Column("purpose", ratio=3), Column("cost", ratio=2), box=None

@@ -1,31 +1,43 @@
 """`toolkit runs` and `toolkit clean`: what runs there are, and what of them can go."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from toolkit.cli.complete import run_folders
+from toolkit.cli.options import json_option
+
+if TYPE_CHECKING:
+    from toolkit.runs.read import RunSummary
 
 
 @click.command(short_help="List the runs in a folder.")
 @click.argument(
     "folders", metavar="[FOLDER]...", nargs=-1, type=click.Path(path_type=Path), shell_complete=run_folders
 )
-def runs(folders: tuple[Path, ...]) -> None:
+@json_option
+def runs(folders: tuple[Path, ...], as_json: bool) -> None:
     """List the runs in each FOLDER, by default runs/, newest first."""
     from rich.table import Column, Table
     from rich.text import Text
 
-    from toolkit.console import Terminal, say
+    from toolkit.console import Terminal, echo_json, say
     from toolkit.runs.checkpoints import best_of
     from toolkit.runs.layout import size_of
     from toolkit.runs.read import runs_in
 
     usual = Path("runs")
     if not folders and not usual.exists():
+        if as_json:
+            echo_json([])
+            return
         say("no runs yet: toolkit train quickstart makes one, in two minutes")
         return
     found = [(folder, run) for folder in folders or (usual,) for run in runs_in(folder)]
+    if as_json:
+        echo_json([in_full(run) for _, run in sorted(found, key=lambda pair: pair[1].age)])
+        return
     name = Column("run", no_wrap=True, overflow="fold")  # what the other commands are given
     table = Table(name, "objective", "status", "step", "losses", "scores", "size", "age", box=None)
     for folder, run in sorted(found, key=lambda pair: pair[1].age):
@@ -47,6 +59,23 @@ def runs(folders: tuple[Path, ...]) -> None:
         )
         table.add_row(*map(Text, cells))
     Terminal().print(table)
+
+
+def in_full(run: "RunSummary") -> dict[str, object]:
+    """All that the list says of a run, and its scores with their protocols."""
+    from toolkit.runs.layout import size_of
+
+    names = dict.fromkeys(name for record in run.records for name in record)
+    return {
+        "run": str(run.path),
+        "status": run.status,
+        "step": run.step,
+        "last": {name: run.last(name) for name in names if name not in ("step", "images")},
+        "scores": [score.model_dump(mode="json", exclude={"curves"}) for score in run.scores],
+        "bytes": size_of(run.path),
+        "age": run.age,
+        "objective": run.recipe.get("objective"),
+    }
 
 
 @click.command(short_help="Remove what runs no longer need.")

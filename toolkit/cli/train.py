@@ -96,6 +96,7 @@ def train(
         raise click.UsageError("--resume keeps a run and --overwrite replaces it: give one of them")
     if changes and not resume:
         raise click.UsageError("--change is about a run that is resumed: give --resume too")
+    from toolkit.errors import RecipeError
     from toolkit.recipe import read_layers, resolve
 
     layers = read_layers(recipe, overrides)  # before anything heavy is imported: a typo answers at once
@@ -107,7 +108,10 @@ def train(
     from toolkit.training.loop import train as run
 
     loaded = plugins.load()
-    resolved = resolve(layers, registry=loaded.registry)
+    try:
+        resolved = resolve(layers, registry=loaded.registry)
+    except RecipeError as error:
+        raise RecipeError(f"{error}{_sweep(recipe, overrides, str(error))}") from None
     for note in resolved.notes:
         say(note, "note")
     outcome = run(
@@ -143,6 +147,13 @@ def train(
         say(f"  python -c {shlex.quote(f'import toolkit; {code}')}")
     elif (folder / "networks").is_dir():
         say(f"  networks    {folder / 'networks'}")
+
+
+def _sweep(recipe: str, overrides: tuple[str, ...], error: str) -> str:
+    """A line about sweeps, if a flag with several values between commas was refused."""
+    several = any("," in flag and f"--set {flag}:" in error for flag in overrides)
+    command = shlex.join(["toolkit", "sweep", recipe, *(f"--set={flag}" for flag in overrides)])
+    return f"\nto train with each of several values:   {command}" if several else ""
 
 
 def _stopped(outcome: "Outcome", again: str) -> list[str]:

@@ -184,6 +184,17 @@ def test_held_out_losses_of_the_same_objective_and_data_rank(pair: tuple[Path, P
     assert "held_out" not in compare(pair[0], pair[1]).output.split("recipes differ in")[0]
 
 
+def test_the_comparison_as_json_has_what_the_table_has(pair: tuple[Path, Path], measured: Measure) -> None:
+    measured(pair[0], {"m_x": "lower"}, m_x=8.0)
+    measured(pair[1], {"m_x": "lower"}, m_x=float("inf"))
+    said = json.loads(compare(*pair, "--json").stdout)
+    assert said["ranked_by"] == "m_x" and [row["name"] for row in said["rows"]] == ["ddpm", "ddgan"]
+    values = [list(row["scores"].values()) for row in said["rows"]]
+    assert values == [[8.0], [None]]  # JSON has no infinity
+    assert said["rows"][0]["sampling"]["sampler"]["type"] == "ddim"
+    assert said["differences"]["objective.type"] == {"ddpm": "denoising", "ddgan": "ddgan"}
+
+
 def test_scores_of_earlier_weights_are_left_out_and_named(pair: tuple[Path, Path], measured: Measure) -> None:
     for run, value in zip(pair, (8.0, 5.0), strict=True):
         measured(run, {"m_x": "lower"}, m_x=value)

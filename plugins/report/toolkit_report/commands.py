@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.commands import choose_device, choose_sampler, device_option, sampler_options
+from toolkit.commands import choose_device, choose_sampler, device_option, json_option, sampler_options
 
 RECIPES = ("run.out",)  # always differs, and says nothing
 
@@ -17,7 +17,8 @@ runs_argument = click.argument(
 @runs_argument
 @click.option("--by", metavar="SCORE", help="The score to rank by, e.g. fid_inception; the first by default.")
 @click.option("--anyway", is_flag=True, help="Also show scores by different protocols, marked.")
-def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
+@json_option
+def compare(folders: tuple[Path, ...], by: str | None, anyway: bool, as_json: bool) -> None:
     """Show the scores of each RUN, best first, and where their recipes differ.
 
     How samples were made stands beside the scores; a run that was scored in several ways has a row for each.
@@ -27,7 +28,7 @@ def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from toolkit.commands import Terminal, read_run
+    from toolkit.commands import Terminal, echo_json, read_run
     from toolkit_report.differences import differences
     from toolkit_report.facts import sampled
     from toolkit_report.ranking import chosen, columns, footnotes, labels, notes_on, ranked
@@ -40,6 +41,29 @@ def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
     column = chosen(listed, by, line_names, anyway=anyway)
     mixed = [one for one in listed if not one.comparable]
     listed = listed if anyway else [one for one in listed if one.comparable]
+    notes = notes_on(runs, names)
+    between = list(differences([run.recipe for run in runs], RECIPES))
+    if as_json:
+        echo_json(
+            {
+                "ranked_by": column.name if column else None,
+                "rows": [
+                    {
+                        "run": str(lines[place].path), "name": line_names[place], "step": lines[place].step,
+                        "sampling": lines[place].scores[-1].sampling if lines[place].scores else None,
+                        "scores": {c.key: c.value(place) for c in listed if c.value(place) is not None},
+                    }
+                    for place in ranked(lines, column)
+                ],
+                "better": {c.key: c.better for c in listed},
+                "left_out": footnotes(mixed),
+                "notes": notes,
+                "differences": {
+                    d.key: dict(zip(names, d.values, strict=True)) for d in between if not d.lacking
+                },
+            }
+        )  # fmt: skip
+        return
     several = {c.name for c in listed if sum(other.name == c.name for other in listed) > 1}
     table = Table("run", "objective", "steps", "sampled", box=None)
     for one in listed:
@@ -61,13 +85,12 @@ def compare(folders: tuple[Path, ...], by: str | None, anyway: bool) -> None:
     elif listed:
         console.print(Text("Not ranked: the runs stand in the order given."))
     left_out = "" if anyway else " They are left out; --anyway shows them."
-    for note in (*(footnote + left_out for footnote in footnotes(mixed)), *notes_on(runs, names)):
+    for note in (*(footnote + left_out for footnote in footnotes(mixed)), *notes):
         console.print(Text(note))
     if len(runs) > 1:
         differing = Table(
             Column("recipes differ in", overflow="fold"), *(Column(Text(name)) for name in names), box=None
         )
-        between = list(differences([run.recipe for run in runs], RECIPES))
         for difference in (d for d in between if not d.lacking):
             differing.add_row(Text(difference.key), *map(Text, difference.texts()))
         console.print()

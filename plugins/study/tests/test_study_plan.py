@@ -88,9 +88,9 @@ def test_as_long_as_another_takes_the_steps_that_cost_as_much(tmp_path: Path) ->
 
 def test_other_seeds_and_some_runs_bring_what_they_need(tmp_path: Path) -> None:
     text = ('as_long_as = "short"', 'set = {networks.denoiser.init_from = "{teacher}"}')
-    study = read_study(written(tmp_path, STUDY, text)).narrowed(["long"], [4])
+    study = read_study(written(tmp_path, STUDY, text)).with_seeds([4]).narrowed(["long"])
     assert list(study.runs) == ["teacher", "long"]
-    assert list(read_study(written(tmp_path)).narrowed(["long"], []).runs) == ["short", "long"]
+    assert list(read_study(written(tmp_path)).narrowed(["long"]).runs) == ["short", "long"]
     assert [row.key for row in study.rows] == ["long", "long/DDIM"]
     assert study.runs["long"].seeds == (4,) and study.runs["teacher"].seeds == (0,)
 

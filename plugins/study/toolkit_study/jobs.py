@@ -70,6 +70,10 @@ class Folder:
     def result(self, row: Row, seed: int) -> Path:
         return self.path / "results" / f"{row.slug}-{seed}.json"
 
+    def samples(self, row: Row, seed: int) -> Path:
+        """Where the samples that were scored are kept."""
+        return self.path / "scores" / self.result(row, seed).stem / "scores"
+
     def digest(self, text: str) -> str:
         """A hash of what is asked for, the same wherever the folder lies."""
         return hashlib.sha256(text.replace(str(self.path), "").encode()).hexdigest()[:16]
@@ -99,8 +103,9 @@ def jobs_of(study: Study, folder: Folder) -> list[Job]:
     jobs: list[Job] = []
     for number in range(max(len(run.seeds) for run in study.runs.values())):
         runs = [(run, run.seeds[number]) for run in study.runs.values() if number < len(run.seeds)]
-        jobs += [_training(study, run, seed, folder) for run, seed in runs]
-        jobs += [_scoring(study, run, row, seed, folder) for run, seed in runs for row in run.rows]
+        jobs += [training_of(study, run, seed, folder) for run, seed in runs]
+        if "metrics" in study.protocol:
+            jobs += [scoring_of(study, row, seed, folder) for run, seed in runs for row in run.rows]
     return jobs
 
 
@@ -129,7 +134,8 @@ def recipe_of(study: Study, run: PlannedRun, seed: int, folder: Folder) -> dict[
     return {**tables, "run": {**tables["run"], "seed": seed, "out": str(folder.run(run.name, seed))}}
 
 
-def _training(study: Study, run: PlannedRun, seed: int, folder: Folder) -> Job:
+def training_of(study: Study, run: PlannedRun, seed: int, folder: Folder) -> Job:
+    """Training a run."""
     path, out = folder.recipe(run.name, seed), folder.run(run.name, seed)
     text = write_toml(recipe_of(study, run, seed, folder))
     after = tuple(f"{name}-{study.seed_of(name, seed)}" for name in run.after)
@@ -153,7 +159,9 @@ def _stamped(path: Path, digest: str) -> bool:
     return path.is_file() and read_json(path).get("digest") == digest
 
 
-def _scoring(study: Study, run: PlannedRun, row: Row, seed: int, folder: Folder) -> Job:
+def scoring_of(study: Study, row: Row, seed: int, folder: Folder) -> Job:
+    """Scoring a run in one way."""
+    run = study.runs[row.run]
     folders = folder.folders(study, seed)
     needed = dict.fromkeys([run.name, *placeholders([dict(row.parts), dict(study.protocol)])])
     trained = [(name, study.seed_of(name, seed)) for name in needed]
@@ -164,7 +172,7 @@ def _scoring(study: Study, run: PlannedRun, row: Row, seed: int, folder: Folder)
     task = {
         "kind": "score", "run": str(folders[run.name]), "protocol": protocol, "parts": parts,
         "split": study.split,
-        "device": run.tables["run"]["device"], "out": str(folder.path / "scores" / result.stem),
+        "device": run.tables["run"]["device"], "out": str(folder.samples(row, seed).parent),
         "result": str(result), "digest": digest,
     }  # fmt: skip
 

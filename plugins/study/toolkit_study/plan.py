@@ -52,12 +52,14 @@ class StudyOptions:
         seeds: every run is trained once for each.
         split: the real examples to compare with; None takes the held-out ones if there are any.
         most_steps: no run takes more steps than these; for a small scale.
+        ranked: tables stand in order of the first score, best first, and not in that of the file.
     """
 
     title: str
     seeds: list[Seed]
     split: Literal["held_out", "train"] | None = None
     most_steps: Positive | None = None
+    ranked: bool = False
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -114,7 +116,8 @@ SECTIONS = (
     Section("study", "toolkit_study.plan:StudyOptions", required=True),
     Section("runs", "toolkit_study.plan:RunOptions", per_role=True, required=True),
     Section("comparisons", "toolkit_study.plan:ComparisonOptions", per_role=True, default={}),
-    *(section for section in PROTOCOL if section.name != "data"),
+    # Without metrics nothing is scored, and held-out losses are compared.
+    *(replace(section, required=False) for section in PROTOCOL if section.name != "data"),
 )
 
 
@@ -199,6 +202,7 @@ class Study:
     protocol: Mapping[str, Any]
     comparisons: Mapping[str, ComparisonOptions]
     most_steps: int | None
+    ranked: bool
 
     @property
     def to_time(self) -> list[str]:
@@ -210,11 +214,11 @@ class Study:
         """The study with the lengths of all runs in steps.
 
         Args:
-            costs: seconds of a step, of each run `to_time`.
+            costs: seconds of a step, of the runs `to_time`; a run of which they are not known stays as it is.
         """
         most, runs = self.most_steps or 2**62, dict(self.runs)
         for name, run in self.runs.items():
-            if run.timed:
+            if run.timed and {name, run.as_long_as or name} <= costs.keys():
                 other = None if run.as_long_as is None else self.runs[run.as_long_as]
                 seconds = run.seconds or 0.0 if other is None else other.steps * costs[other.name]
                 runs[name] = run.of_steps(min(max(round(seconds / costs[name]), 1), most))
@@ -229,8 +233,8 @@ class Study:
         own = self.runs[name].seeds
         return seed if seed in own else own[0]
 
-    def narrowed(self, only: Sequence[str], seeds: Sequence[int]) -> "Study":
-        """The study with some of its runs and what they need, and with other seeds.
+    def narrowed(self, only: Sequence[str]) -> "Study":
+        """The study with some of its runs and what they need; with all if none is named.
 
         Raises:
             RecipeError: if there is no run of a name.
@@ -244,20 +248,23 @@ class Study:
         needed = list(kept) + [name for name in placeholders(self.protocol) if only]
         for name in needed:
             run = self.runs[name]
-            others = run.after if run.as_long_as is None else (*run.after, run.as_long_as)
+            ways = placeholders([dict(row.parts) for row in run.rows if name in kept])
+            others = [*run.after, *ways, *([run.as_long_as] if run.as_long_as else [])]
             needed += [other for other in others if other not in needed]
         runs = {
             name: replace(run, rows=run.rows if name in kept else ())
             for name, run in self.runs.items()
             if name in needed
         }
-        if seeds:
-            chosen = tuple(seeds)
-            runs = {
-                n: replace(r, seeds=chosen if r.seeds == self.seeds else r.seeds) for n, r in runs.items()
-            }
-            return replace(self, runs=runs, seeds=chosen)
         return replace(self, runs=runs)
+
+    def with_seeds(self, seeds: Sequence[int]) -> "Study":
+        """The study with other seeds, but for runs that have their own."""
+        runs = {
+            name: replace(run, seeds=tuple(seeds)) if run.seeds == self.seeds else run
+            for name, run in self.runs.items()
+        }
+        return replace(self, runs=runs, seeds=tuple(seeds))
 
 
 def read_study(source: str, scale: str | None = None, overrides: Sequence[str] = ()) -> Study:
@@ -271,7 +278,12 @@ def read_study(source: str, scale: str | None = None, overrides: Sequence[str] =
     Raises:
         RecipeError: with a line for each problem of the file, of a run's recipe or of the protocol.
     """
-    layers = _scaled(read_layers(source, kind="study"), scale)
+    return study_of(read_layers(source, kind="study"), scale, overrides)
+
+
+def study_of(layers: Layers, scale: str | None = None, overrides: Sequence[str] = ()) -> Study:
+    """The study that layers describe; see `read_study`."""
+    layers = _scaled(layers, scale)
     registry = load_plugins().registry
     values = {name: table for name, table in layers.values.items() if name not in ("set", "scale")}
     _fill_in_types(values)
@@ -292,7 +304,7 @@ def read_study(source: str, scale: str | None = None, overrides: Sequence[str] =
     comparisons = {name: described.common(("comparisons", name)) for name in described.tables["comparisons"]}
     study = Study(
         layers.name, options.title, about(layers.path), tuple(options.seeds), options.split, planned,
-        protocol, comparisons, options.most_steps,
+        protocol, comparisons, options.most_steps, options.ranked,
     )  # fmt: skip
     _check_rows(study, layers)
     return study
@@ -453,8 +465,8 @@ class _Runs:
         try:
             recipe = resolve(layers, load_plugins().registry)
         except RecipeError as error:
-            here, place = f"{self.layers.shown_as}:", self.where(("runs", name))
-            lines = (line if line.startswith(here) else f"{place} {line}" for line in str(error).splitlines())
+            said, place = (f"{self.layers.shown_as}:", "--set"), self.where(("runs", name))
+            lines = (line if line.startswith(said) else f"{place} {line}" for line in str(error).splitlines())
             raise RecipeError("\n".join(lines)) from None
         tables = dict(recipe.tables)
         for role, (_, table) in awaited.items():

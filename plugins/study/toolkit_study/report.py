@@ -9,7 +9,9 @@ from typing import Any
 from toolkit.commands import write_json, write_text
 from toolkit_study.jobs import Folder
 from toolkit_study.plan import Study
-from toolkit_study.results import Estimate, Results, collect, differences, estimate
+from toolkit_study.results import Estimate, Quantity, Results, collect, differences, estimate
+
+ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 
 
 def write_report(study: Study, folder: Folder) -> list[str]:
@@ -21,7 +23,7 @@ def write_report(study: Study, folder: Folder) -> list[str]:
     try:
         from toolkit_study.figures import draw
 
-        pictures = draw(study, results, folder.path)
+        pictures = draw(results, folder)
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
@@ -31,8 +33,9 @@ def write_report(study: Study, folder: Folder) -> list[str]:
     parts = [f"# {study.title}", *_about(study), "## Scores", *_intro(study, results), "\n".join(scores)]
     parts += _comparisons(study, results)
     parts += [f"![{title}]({name})" for title, name in pictures]
-    parts += ["## Cost", "\n".join(_costs(results)), *_speeds(results)]
-    parts += ["## Protocol", *_protocol(study, results)]
+    parts += ["## Cost", "\n".join(_costs(study, results)), *_speeds(results)]
+    if results.protocols:
+        parts += ["## Protocol", *_protocol(study, results)]
     parts += ["## By seed", "\n".join(_by_seed(results))]
     write_text(folder.path / "report.md", "\n\n".join(parts) + "\n")
     return scores
@@ -81,40 +84,58 @@ def _intro(study: Study, results: Results) -> Iterator[str]:
         if len(study.seeds) > 1
         else f"One seed, {seeds}: nothing says how much another would differ."
     )
+    if any(quantity.name == "held_out" for quantity in results.quantities):
+        yield "`held_out` is the last loss on held-out data, of the same objective, path and data for all."
+    if results.lines and not results.quantities:
+        yield "Nothing was measured by which runs could be compared: no metric, and no common held-out loss."
     if results.missing:
         yield f"Missing so far: {'; '.join(results.missing)}."
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A table in Markdown; numbers stand to the right."""
-    yield "| " + " | ".join(heads) + " |"
-    yield "|" + "|".join("---" if i == 0 else "---:" for i in range(len(heads))) + "|"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
+    """A table in Markdown whose columns stand below one another as text too; numbers stand to the right.
+
+    Columns in which nothing stands are left out.
+    """
+    used = [i for i in range(len(heads)) if i == 0 or any(row[i] for row in rows)]
+    heads, rows = [heads[i] for i in used], [[row[i] for i in used] for row in rows]
+    widths = [max(3, *(len(row[i]) for row in [heads, *rows])) for i in range(len(heads))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return f"| {' | '.join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])} |"
+
+    yield line(heads)
+    yield f"|{'-' * (widths[0] + 2)}|" + "".join(f"{'-' * (width + 1)}:|" for width in widths[1:])
+    yield from map(line, rows)
+
+
+def _heads(results: Results) -> list[str]:
+    return [quantity.name + ARROWS[quantity.better] for quantity in results.quantities]
 
 
 def _scores(results: Results) -> Iterator[str]:
-    arrows = {"higher": " ↑", "lower": " ↓", None: ""}
-    heads = ["", "calls", "samples/s", *(q.name + arrows[q.better] for q in results.quantities)]
-    best = {}
-    for quantity in results.quantities:
-        means = {
-            line.row.key: e.mean
-            for line in results.lines
-            if (e := estimate(line.numbers(quantity.name))) is not None
-        }
-        if quantity.better and len(means) > 1:
-            best[quantity.name] = (max if quantity.better == "higher" else min)(
-                means, key=lambda key: means[key]
-            )
     rows = []
+    best = {quantity.name: _best(results, quantity) for quantity in results.quantities}
     for line in results.lines:
         cells = [
-            plus_minus(estimate(line.numbers(q.name)), bold=best.get(q.name) == line.row.key)
+            plus_minus(estimate(line.numbers(q.name)), bold=best[q.name] == line.row.key)
             for q in results.quantities
         ]
-        rows.append([line.row.title, f"{line.calls:,}", rounded(line.rate.mean) if line.rate else "", *cells])
-    yield from table(heads, rows)
+        calls, rate = line.calls, line.rate
+        costs = ["" if calls is None else f"{calls:,}", "" if rate is None else rounded(rate.mean)]
+        rows.append([line.row.title, *costs, *cells])
+    yield from table(["", "calls", "samples/s", *_heads(results)], rows)
+
+
+def _best(results: Results, quantity: Quantity) -> str | None:
+    """The key of the only line with the best mean."""
+    means = {line.row.key: m for line in results.lines if (m := line.mean(quantity.name)) is not None}
+    if quantity.better is None or not means:
+        return None
+    value = (max if quantity.better == "higher" else min)(means.values())
+    first, *others = [key for key, mean in means.items() if mean == value]
+    return None if others else first
 
 
 def plus_minus(one: Estimate | None, *, bold: bool = False) -> str:
@@ -149,10 +170,9 @@ def _comparisons(study: Study, results: Results) -> Iterator[str]:
             "interval by Student's t. Bold: the interval leaves 0 out. Nothing corrects for the number of "
             "comparisons."
         )
-        names = [q.name for q in results.quantities]
-        rows = [[line.row.title, *(gap_text(gaps.get(n)) for n in names)] for line, gaps in found]
-        arrows = {"higher": " ↑", "lower": " ↓", None: ""}
-        yield "\n".join(table(["", *(q.name + arrows[q.better] for q in results.quantities)], rows))
+        names = [quantity.name for quantity in results.quantities]
+        rows = [[line.row.title, *(gap_text(gaps.get(name)) for name in names)] for line, gaps in found]
+        yield "\n".join(table(["", *_heads(results)], rows))
 
 
 def gap_text(gap: Estimate | None) -> str:
@@ -167,22 +187,22 @@ def gap_text(gap: Estimate | None) -> str:
     return f"{f'**{text}**' if gap.clear else text} [{low}, {high}]"
 
 
-def _costs(results: Results) -> Iterator[str]:
+def _costs(study: Study, results: Results) -> Iterator[str]:
     seen, rows = set(), []
     for line in results.lines:
         if line.row.run not in seen:
             seen.add(line.row.run)
             spent = rounded(line.train.mean) if line.train else ""
-            rows.append([line.row.title, f"{line.steps:,}" if line.steps else "", spent])
+            rows.append([study.runs[line.row.run].title, f"{line.steps:,}", spent])
     yield from table(["", "steps", "processor seconds of training"], rows)
 
 
 def _speeds(results: Results) -> Iterator[str]:
-    how = "; ".join(dict.fromkeys(line.speed for line in results.lines))
+    how = "; ".join(dict.fromkeys(line.speed for line in results.lines if line.speed))
     yield (
         "Training is the processor time of the main process in its steps, records and measures, without "
-        "start-up and last samples, and with that of the runs that a run was trained after. "
-        f"Samples a second: by {how}."
+        "start-up and last samples, and with that of the runs that a run was trained after."
+        + (f" Samples a second: by {how}." if how else "")
     )
 
 

@@ -4,12 +4,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from scipy import stats
 
-from toolkit.commands import ScoreFile, read_json, read_run
-from toolkit_study.jobs import Folder
+from toolkit.commands import RunSummary, ScoreFile, read_json, read_run
+from toolkit_study.jobs import Folder, scoring_of, training_of
 from toolkit_study.plan import ComparisonOptions, Row, Study
 
 
@@ -62,21 +63,26 @@ class Line:
     """What is known of a row: by seed, scores by the quantity's name, and what it costs.
 
     Attributes:
-        calls: of networks for a sample, those of its start included.
+        calls: of networks for a sample, those of its start included; None if it was not sampled.
         rate: samples a second.
+        speed: by which clock.
         train: processor seconds of training, those of the runs that it needs included.
     """
 
     row: Row
     scores: Mapping[int, Mapping[str, float]]
-    calls: int
+    calls: int | None
     rate: Estimate | None
+    speed: str | None
     train: Estimate | None
-    steps: int | None
-    speed: str
+    steps: int
 
     def numbers(self, name: str) -> dict[int, float]:
         return {seed: values[name] for seed, values in self.scores.items() if name in values}
+
+    def mean(self, name: str) -> float | None:
+        estimated = estimate(self.numbers(name))
+        return None if estimated is None else estimated.mean
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,8 @@ class Results:
     """All that a study has measured so far.
 
     Attributes:
-        lines: of the rows that have at least one score.
-        missing: keys and seeds without one.
+        lines: of the rows of which something is known.
+        missing: rows and seeds of which nothing is.
         notes: what the metrics said about their numbers.
         protocols: how each metric was measured.
     """
@@ -101,45 +107,75 @@ class Results:
 
 
 def collect(study: Study, folder: Folder) -> Results:
-    """Read what the jobs of a study have left."""
+    """Read what the jobs of a study have left, of what it asks for now."""
     quantities: dict[str, Quantity] = {}
-    lines, missing, notes = [], [], dict[str, None]()
+    notes: dict[str, None] = {}
     protocols: dict[str, Mapping[str, Any]] = {}
-    for run in study.runs.values():
-        for row in run.rows:
-            found: dict[int, Mapping[str, Any]] = {}
-            for seed in run.seeds:
-                path = folder.result(row, seed)
-                if path.is_file():
-                    found[seed] = read_json(path)
-                else:
-                    missing.append(f"{row.title}, seed {seed}")
-            scores: dict[int, dict[str, float]] = {}
-            for seed, result in found.items():
-                values = scores.setdefault(seed, {})
-                for score in map(ScoreFile.model_validate, result["scores"]):
+    lines, missing = [], []
+    scored, held_out = "metrics" in study.protocol, _one_measure(study)
+    for row in study.rows:
+        run = study.runs[row.run]
+        results: dict[int, Mapping[str, Any]] = {}
+        scores: dict[int, dict[str, float]] = {}
+        for seed in run.seeds:
+            job = scoring_of(study, row, seed, folder) if scored else training_of(study, run, seed, folder)
+            if not job.done():
+                missing.append(f"{row.title}, seed {seed}")
+                continue
+            values = scores[seed] = {}
+            if scored:
+                results[seed] = read_json(folder.result(row, seed))
+                for score in map(ScoreFile.model_validate, results[seed]["scores"]):
                     protocols.setdefault(score.metric, score.protocol)
-                    notes.update(dict.fromkeys(f"{score.metric}: {note}" for note in score.notes))
+                    notes |= dict.fromkeys(f"{score.metric}: {note}" for note in score.notes)
                     for name in score.better or list(score.values)[:1]:
                         plain = _plain(name, score)
                         quantities.setdefault(plain, Quantity(plain, score.better.get(name)))
                         values[plain] = score.values[name]
-            if not found:
-                continue
-            one = next(iter(found.values()))
-            spent = {seed: _spent(study, row.run, seed, folder) for seed in found}
-            lines.append(
-                Line(
-                    row,
-                    scores,
-                    one["network_calls"] + one["start_calls"],
-                    estimate({seed: result["samples_per_second"] for seed, result in found.items()}),
-                    estimate({seed: value for seed, value in spent.items() if value is not None}),
-                    read_run(folder.run(row.run, next(iter(found)))).step,
-                    one["speed"],
-                )  # fmt: skip
-            )
-    return Results(list(quantities.values()), lines, missing, list(notes), protocols)
+            if held_out and (loss := _held_out(read_run(folder.run(row.run, seed)))) is not None:
+                quantities.setdefault("held_out", Quantity("held_out", "lower"))
+                values["held_out"] = loss
+        if scores:
+            lines.append(_line(study, row, scores, results, folder))
+    listed = list(quantities.values())
+    if study.ranked and listed and listed[0].better:
+        lines.sort(key=partial(_place, listed[0]))
+    return Results(listed, lines, missing, list(notes), protocols)
+
+
+def _line(
+    study: Study, row: Row, scores: Mapping[int, Mapping[str, float]],
+    results: Mapping[int, Mapping[str, Any]], folder: Folder,
+) -> Line:  # fmt: skip
+    spent = {seed: _spent(study, row.run, seed, folder) for seed in scores}
+    one = next(iter(results.values()), None)
+    return Line(
+        row, scores,
+        None if one is None else one["network_calls"] + one["start_calls"],
+        estimate({seed: result["samples_per_second"] for seed, result in results.items()}),
+        None if one is None else one["speed"],
+        estimate({seed: value for seed, value in spent.items() if value is not None}),
+        read_run(folder.run(row.run, next(iter(scores)))).step,
+    )  # fmt: skip
+
+
+def _place(quantity: Quantity, line: Line) -> float:
+    """A number that is smaller for better lines."""
+    mean = line.mean(quantity.name)
+    return math.inf if mean is None else mean if quantity.better == "lower" else -mean
+
+
+def _one_measure(study: Study) -> bool:
+    """Whether the held-out losses of all scored runs measure the same: objective, path and data are equal."""
+    runs = [run.tables for run in study.runs.values() if run.rows]
+    names = ("objective", "schedule", "encoder", "data")
+    return all(tables.get(name) == runs[0].get(name) for tables in runs for name in names)
+
+
+def _held_out(run: RunSummary) -> float | None:
+    """The last held-out loss of the network that samples."""
+    role = (run.pipeline or {}).get("role") or "denoiser"
+    return run.last(f"held_out/{role}/loss")
 
 
 def _plain(name: str, score: ScoreFile) -> str:
