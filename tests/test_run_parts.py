@@ -1,8 +1,10 @@
 """What a run is put together from: roles, other people's weights, observers and trackers."""
 
+import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from small_runs import OBSERVERS, PLUGIN, content, finished, install, metrics, refused, resumed, train
 from tiny import TINY_DDGAN, TINY_DDPM
@@ -265,14 +268,88 @@ def test_an_observer_that_fails_is_named_and_stops_neither_the_run_nor_other_obs
     assert sys.modules[modules["watcher"]].seen[0] == "started"
 
 
-def test_tensorboard_writes_into_the_run_folder_which_stays_one(write: Write, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_tensorboard_has_losses_rates_samples_and_the_recipe_in_the_run_folder(
+    write: Write, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "runs" / "tiny"
+    said = finished(write(), "trackers.names=tensorboard", "samples.every=2").output
+    assert "tensorboard --logdir runs/tiny/trackers" in said
+    events = EventAccumulator(str(run / "trackers" / "toolkit")).Reload()
+    for name in ("denoiser/loss", "denoiser/lr"):
+        told = [(event.step, pytest.approx(event.value)) for event in events.Scalars(name)]
+        assert [(r["step"], r[name]) for r in metrics(run) if name in r] == told
+    for name, ending in (("samples", ""), ("samples-ema", "-ema")):
+        shown = events.Images(name)
+        assert [image.step for image in shown] == [2, 4]
+        with Image.open(run / "samples" / f"step-0000004{ending}.png") as drawn:
+            tracked = Image.open(io.BytesIO(shown[-1].encoded_image_string))
+            assert tracked.tobytes() == drawn.convert("RGB").tobytes()
+    (parameters,) = (run / "trackers").rglob("hparams.yml")
+    assert "optimizers.denoiser.lr: '0.001'" in parameters.read_text()
+
+
+def test_a_run_with_trackers_stays_one_after_a_kill_at_its_start(write: Write, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     names = 'trackers.names=["tensorboard"]'
     finished(write(), names)
     run = tmp_path / "runs" / "tiny"
-    assert list((run / "trackers").rglob("events.out.tfevents.*"))
-    (run / "recipe.toml").unlink()  # as after a kill at the start: only names tell that it is a run's
+    (run / "recipe.toml").unlink()  # only names tell that it is a run's
     finished(write(), names)
+
+
+WANDB = """
+import json, numpy
+def note(what, values, step=None):
+    with open("noted.jsonl", "a") as file:
+        file.write(json.dumps([what, values, step], default=str) + "\\n")
+class Image:
+    def __init__(self, picture):
+        self.shape = numpy.asarray(picture).shape
+    def __str__(self):
+        return str(self.shape)
+class config:
+    @staticmethod
+    def update(values, allow_val_change):
+        note("config", values)
+class Run:
+    def log(self, values, step=None):
+        note("log", values, step)
+    def finish(self):
+        note("finish", {})
+def init(project):
+    note("init", project)
+    return Run()
+"""
+
+
+@pytest.mark.slow
+def test_another_tracker_gets_the_same(write: Write, tmp_path: Path) -> None:
+    """By a package of W&B's name, in a process of its own: Accelerate looks once for what is installed."""
+    (tmp_path / "wandb.py").write_text(WANDB)
+    (tmp_path / "wandb-1.0.dist-info").mkdir()
+    (tmp_path / "wandb-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: wandb\nVersion: 1\n"
+    )
+    command = [sys.executable, "-m", "toolkit", "train", str(write()), "--set", "trackers.names=wandb"]
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    noted = [json.loads(line) for line in Path("noted.jsonl").read_text().splitlines()]
+    assert [what for what, *_ in noted if what != "log"] == ["init", "config", "finish"]
+    assert noted[1][1]["run.steps"] == "4"
+    logs = [(values, step) for what, values, step in noted if what == "log"]
+    assert [step for values, step in logs if "denoiser/lr" in values] == [2, 4]
+    shown = {name: (values[name], step) for values, step in logs for name in values if "samples" in name}
+    assert shown.keys() == {"samples", "samples-ema"}
+    assert all(step == 4 and pictures[0].endswith("3)") for pictures, step in shown.values())
+
+
+def test_the_names_of_trackers_are_listed_where_one_is_wrong(write: Write) -> None:
+    error = refused(train(write(), "trackers.names=tensorbord"))
+    assert 'one of "tensorboard", "wandb", "trackio", "mlflow", or a list of them' in error
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio", "mlflow"])
@@ -296,6 +373,7 @@ def test_a_sampler_that_refuses_its_options_does_so_before_training(write: Write
 
 FLOATS = '''
 import torch
+from PIL import Image
 from toolkit import DataSource, Start, hookimpl
 
 class Floats(DataSource):

@@ -3,14 +3,16 @@
 import copy
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path, PurePath
 from typing import Literal, Self, TypeVar
 
+import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from toolkit.devices.launch import refuse_missing_trackers, refuse_unsupported_launch, world_size
@@ -23,6 +25,7 @@ WAIT = timedelta(minutes=30)  # then, as one may have much to do alone, such as 
 
 AGREE = 2.0  # seconds between two exchanges of processes on whether to stop
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 Device = Literal["auto", "cpu"]  # "auto" takes the accelerator if there is one
 Precision = Literal["auto", "float32", "bf16"]  # "auto" takes bf16 where the hardware computes in it
 
@@ -32,16 +35,21 @@ class TrackerOptions:
     """Where metrics go besides metrics.jsonl, through Accelerate.
 
     Args:
-        names: any of tensorboard, wandb, trackio, mlflow; their packages must be installed.
+        names: one of tensorboard, wandb, trackio, mlflow, or a list; their packages must be installed.
         project: the project's name there; for TensorBoard a folder in the run's trackers/.
     """
 
-    names: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = field(default_factory=list)
+    names: Tracker | list[Tracker] = field(default_factory=list)
     project: str = "toolkit"
+
+    @property
+    def chosen(self) -> list[str]:
+        """The names as a list, each once."""
+        return list(dict.fromkeys([self.names] if isinstance(self.names, str) else self.names))
 
     def __post_init__(self) -> None:
         project = PurePath(self.project)
-        if "tensorboard" in self.names and (project.is_absolute() or ".." in project.parts):
+        if "tensorboard" in self.chosen and (project.is_absolute() or ".." in project.parts):
             raise ValueError(f"project {self.project!r} is a folder outside the run")
 
 
@@ -66,7 +74,7 @@ class Processes:
         here = None if on_cpu else torch.accelerator.current_accelerator()
         self.precision = settled_precision(precision, here or torch.device("cpu"))
         refuse_unsupported_launch(self.precision)
-        names = list(trackers.names) if trackers is not None else []
+        names = trackers.chosen if trackers is not None else []
         refuse_missing_trackers(names)
         # Whoever forms the process group ends it: a script of several runs forms one before the first.
         self._group_is_ours = not torch.distributed.is_initialized()
@@ -240,6 +248,16 @@ class Processes:
     def track(self, logs: dict[str, float], step: int) -> None:
         """Hand values to the trackers."""
         self._accelerator.log(logs, step=step)
+
+    def track_pictures(self, pictures: Mapping[str, Image], step: int) -> None:
+        """Hand pictures to the trackers that take some; by the main process alone."""
+        for tracker in self._accelerator.trackers:
+            if not callable(show := getattr(tracker, "log_images", None)):
+                continue  # Accelerate has it for TensorBoard and W&B
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            show(
+                {name: np.asarray(one.convert("RGB"))[None] for name, one in pictures.items()}, step, **layout
+            )
 
     def barrier(self) -> None:
         """Wait for all processes."""

@@ -168,6 +168,8 @@ def expected(annotation: Any) -> str:
     if origin is Annotated:
         limits = " and ".join(_limits(args[1:]))
         return f"{expected(args[0])} {limits}" if limits else expected(args[0])
+    if origin in (Union, types.UnionType) and get_origin(args[1]) is list and get_args(args[1]) == args[:1]:
+        return f"{expected(args[0])}, or a list of them"
     if origin in (Union, types.UnionType):
         return ", or ".join(expected(arg) for arg in args)
     if origin is dict:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
 from torch import nn
 
 from toolkit.console import TrainingDisplay, say, track, training_display
@@ -144,6 +145,7 @@ class Run:
         self.processes, self.built = ready.processes, ready.built
         self.batches, self.trainer, self.computes = ready.batches, ready.trainer, ready.computes()
         self.checkpoints: CheckpointOptions = recipe.common(("checkpoints",))
+        self.trackers: TrackerOptions = recipe.common(("trackers",))
         self.held_out = self._held_out()
         self._refuse_unknown_measure()
         averaged = {role: recipe.common(("ema", role)) for role in self.built.training.widths}
@@ -228,7 +230,9 @@ class Run:
         first, last = self.trainer.number, self.options.last_step
         self.processes.on_main(partial(self._prepare, begin))
         try:
-            self.processes.start_trackers(self.recipe.tables["trackers"]["project"], flat(self.recipe.tables))
+            self.processes.start_trackers(self.trackers.project, flat(self.recipe.tables))
+            if "tensorboard" in self.trackers.chosen and self.processes.is_main:
+                say(f"losses and samples in TensorBoard: tensorboard --logdir {self.folder.trackers}")
             self._tell("toolkit_run_started")
             self.batches.plan(self.trainer.requests(last))
             self._since = (time.monotonic(), first)
@@ -452,6 +456,11 @@ class Run:
         with display.during("sampling", self.previews.calls) as progress:
             made = self.previews.save(self.trainer.number, self.folder.samples, progress)
         self.grid = made or self.grid
+        if self.trackers.chosen and self.processes.is_main:
+            number = self.trainer.number
+            files = {f"samples{e}": self.folder.samples / f"{step_name(number)}{e}.png" for e in ("-ema", "")}
+            pictures = {name: Image.open(file) for name, file in files.items() if file.is_file()}
+            self.processes.track_pictures(pictures, number)
 
     def _keep(self, display: TrainingDisplay, *, stopped: bool) -> None:
         """Write the result; a run whose result is written is finished, even if a grid is still due."""
