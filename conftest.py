@@ -1,7 +1,4 @@
-"""For all tests: runs of small recipes, a folder for each test, and nothing asked of the network.
-
-A torchvision without its operators would take diffusers with it when that is imported: that is mended first.
-"""
+"""For all tests: runs of small recipes, a folder for each test, and nothing asked of the network."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,11 +9,8 @@ import torch
 from hypothesis import settings
 from tiny import TINY_DDGAN, TINY_DDPM
 
-from toolkit.hf.torchvision import define_missing_operators
-
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask the network for anything
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # bits are promised on a CPU; benchmarks/gpu.py is for GPUs
-define_missing_operators()
 settings.register_profile("gate", derandomize=True)  # --hypothesis-profile=default searches further
 settings.load_profile("gate")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: threads that wait for each other cost time

@@ -304,14 +304,24 @@ def test_a_damaged_foreign_folder_is_refused_by_the_name_of_the_file() -> None:
 
 @pytest.mark.slow
 def test_the_unet_comes_alone_and_is_diffusers_own() -> None:
-    """Its packages import all transformers, scipy and torchvision: a second of each command's start."""
+    """Its packages import all transformers and scipy: a second of each command's start."""
     script = (
         "import sys; from toolkit.hf.lean import unet_class; UNet = unet_class();"
         "assert 'diffusers.models.transformers.transformer_cosmos' not in sys.modules;"
-        "from toolkit.hf.torchvision import define_missing_operators; define_missing_operators();"
         "from diffusers import DDPMPipeline, UNet2DConditionModel, UNet2DModel; assert UNet2DModel is UNet"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.slow
+def test_diffusers_opens_a_pipeline_in_a_process_without_the_toolkit(runs: Path) -> None:
+    """It imports what is installed: a torchvision built for another torch than the one here breaks it."""
+    script = (
+        "import sys; from diffusers import DDPMPipeline;"
+        "assert DDPMPipeline.from_pretrained(sys.argv[1]).unet.config.sample_size == 8;"
+        "assert not any(name.partition('.')[0] == 'toolkit' for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(runs / "ddpm" / "pipeline")], check=True)
 
 
 def test_a_grid_is_not_spaced_as_the_one_before(runs: Path) -> None:

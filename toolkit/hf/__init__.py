@@ -6,7 +6,6 @@ from toolkit.diffusion.sampler import Sampler
 from toolkit.hf.autoencoder import DiffusersAutoencoder
 from toolkit.hf.folder import DiffusersLayout
 from toolkit.hf.schedulers import DiffusersSampler
-from toolkit.hf.torchvision import define_missing_operators
 from toolkit.hf.unet import UNet
 from toolkit.pipeline.folder import Layout
 from toolkit.registry.hookspecs import hookimpl
@@ -15,7 +14,6 @@ from toolkit.registry.registry import Registry
 
 @hookimpl
 def toolkit_components(registry: Registry) -> None:
-    define_missing_operators()  # before anything imports diffusers
     registry.add(Denoiser, "unet", UNet)
     registry.add(Sampler, "diffusers", DiffusersSampler)
     registry.add(Encoder, "diffusers_autoencoder", DiffusersAutoencoder)

@@ -13,9 +13,9 @@ PACKAGES = ("diffusers.models.unets", "diffusers.models.transformers")
 def unet_class() -> Any:
     """The class UNet2DModel, the very one that `diffusers.UNet2DModel` is.
 
-    The packages on the way import every UNet and every transformer, scipy and torchvision: a second at the
-    start of a command. While the class is imported, empty packages stand in for them; afterwards they are
-    gone, and whoever imports the real ones gets those, with the modules that are loaded already.
+    The packages on the way import every UNet, every transformer and scipy: a second at the start of a
+    command. While the class is imported, empty packages stand in for them; afterwards they are gone, and
+    whoever imports the real ones gets those, with the modules that are loaded already.
     """
     if MODULE not in sys.modules:
         import diffusers.models

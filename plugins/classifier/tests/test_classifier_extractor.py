@@ -181,7 +181,6 @@ def test_a_protocol_chooses_the_classifier_of_a_run(classifier_run):
 
 @pytest.mark.slow
 def test_toolkit_evaluate_names_its_scores_by_the_classifier(classifier_run, tmp_path):
-    pytest.importorskip("torch_fidelity")
     from PIL import Image
 
     (tmp_path / "digits").mkdir()

@@ -103,7 +103,6 @@ def test_scores_of_pictures_by_confidence_and_features(classifier_run: Path, tmp
 
     Of 5 seeds on 1, 2 and 4 threads it was 1.04 to 1.17, and 6.5 to 7.1; recall of sevens 0.10 to 0.25.
     """
-    pytest.importorskip("torch_fidelity")
     source = Digits(split="test")
     images, labels = source.read(torch.arange(200))
     path = f"features.path={classifier_run}"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from feature_sets import Projection
-from torch import Tensor
+from fidelity_reference import noise, vectors
 
 from toolkit import Metric, RecipeError, RunError, Score, Subject
 from toolkit.evaluation.comparison import Comparison
@@ -14,62 +14,17 @@ from toolkit_fidelity.kid import KID
 from toolkit_fidelity.memorisation import Memorisation
 from toolkit_fidelity.neighbours import Coverage, Density, Precision, Recall
 
-torch_fidelity = pytest.importorskip("torch_fidelity")
-
-
-def noise(n: int, seed: int, scale: float = 1.0) -> Tensor:
-    uniform = torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-    return (uniform * 255 * scale).to(torch.uint8)
-
 
 def value(metric: Metric, subject: Subject, name: str) -> float:
     score: Score = metric.measure(subject)
     return score.values[name]
 
 
-def test_scores_equal_torch_fidelity_called_on_the_same_images(subject) -> None:
-    class Registered(torch_fidelity.FeatureExtractorBase):
-        """The same projections, as torch-fidelity wants extractors."""
-
-        def __init__(self, name: str, features_list: list[str], **ignored: object) -> None:
-            super().__init__(name, features_list)
-
-        def forward(self, images: Tensor):
-            found = Projection().extract(images, images.device)
-            return tuple({"features": found.features, "logits": found.logits}[n] for n in self.features_list)
-
-        @staticmethod
-        def get_provided_features_list():
-            return "features", "logits"
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric):
-            return "logits" if metric == "isc" else "features"
-
-        @staticmethod
-        def can_be_compiled():
-            return False
-
-    class Set(torch.utils.data.Dataset):
-        def __init__(self, images: Tensor) -> None:
-            self.images = images
-
-        def __len__(self) -> int:
-            return len(self.images)
-
-        def __getitem__(self, i: int) -> Tensor:
-            return self.images[i]
-
-    torch_fidelity.register_feature_extractor("projection", Registered)
-    generated, real = noise(300, 0, 0.8), noise(400, 1)
-    theirs = torch_fidelity.calculate_metrics(
-        input1=Set(generated), input2=Set(real), isc=True, fid=True, kid=True, prc=True, cuda=False,
-        feature_extractor="projection", kid_subset_size=100, cache=False, verbose=False,
-        save_cpu_ram=True,
-    )  # fmt: skip
-    ours = subject(generated, real)
+def test_scores_equal_those_of_torch_fidelity(subject) -> None:
+    theirs = vectors()["scores"]
+    ours = subject(noise(303, 0, 0.8), noise(400, 1))
     assert value(FID(), ours, "fid_projection") == pytest.approx(
-        theirs["frechet_inception_distance"], rel=1e-4
+        theirs["frechet_inception_distance"], rel=1e-6
     )
     kid = KID(subset_size=100).measure(ours).values
     assert kid["kid_projection"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)

