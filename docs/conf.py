@@ -21,6 +21,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_show_copyright = False
 nitpicky = True
+smartquotes = False  # quotes are those of TOML
 suppress_warnings = ["misc.highlighting_failure"]  # a console session is not the code that it quotes
 
 write_reference(HERE / "reference")

@@ -249,7 +249,8 @@ def python_page(heading: str, intro: str, module: ModuleType, names: Iterable[st
 
 def class_parts(name: str, thing: type) -> list[str]:
     """A class with what it states itself, and nothing of what it inherits."""
-    parts = [signature(name, thing), described(thing), attributes(thing)]
+    shown = signature(name, thing)
+    parts = [shown if "()" not in shown else "", described(thing), attributes(thing)]
     for method, member in vars(thing).items():
         function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if not inspect.isfunction(function) or not function.__doc__:
@@ -257,5 +258,6 @@ def class_parts(name: str, thing: type) -> list[str]:
         if method.startswith("_") and method != "__call__":
             continue
         shown = "A property." if isinstance(member, property) else signature(method, function)
-        parts += [f"### {name}.{escaped(method)}", shown, described(function)]
+        abstract = "Has to be implemented." if getattr(member, "__isabstractmethod__", False) else ""
+        parts += [f"### {name}.{escaped(method)}", shown, abstract, described(function)]
     return parts
