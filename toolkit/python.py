@@ -63,7 +63,7 @@ def train(
     """Train by a recipe, as `toolkit train` does, in this process.
 
     Args:
-        recipe: a .toml file, or the name of a packaged recipe.
+        recipe: a .toml file or a run folder, or the name of a packaged recipe.
         values: of the recipe, by dotted key: {"run.steps": 200, "data.path": "my/images"}. Relative paths
             start at the working directory; None unsets a value, as "none" does in `--set`.
         resume: go on from the newest checkpoint in the run folder; "auto" also starts a run.

@@ -18,7 +18,14 @@ _OF_THE_FILE = ("extends", "unset")  # keys that say how a file is merged; not p
 
 @dataclass(frozen=True)
 class Layer:
-    """One file, or all flags together: its values, and where each key was set ("x.toml:14")."""
+    """One file, or all `--set` flags together.
+
+    Attributes:
+        shown_as: the file in messages.
+        values: as they are written, `extends` and `unset` included.
+        origins: where each key was set ("x.toml:14"); tables too, and elements of arrays by their index.
+        of_flags: whether it is the layer of the flags.
+    """
 
     shown_as: str
     values: dict[str, Any]
@@ -33,7 +40,7 @@ class Layers:
     Attributes:
         origins: where each key was set last.
         notes: options that were dropped because a `type` changed.
-        run: the run folder whose recipe it is, if it is one's.
+        run: the run folder that stores the recipe; None for a recipe file.
     """
 
     name: str

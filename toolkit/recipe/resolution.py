@@ -109,10 +109,10 @@ def _refusals(recipe: Recipe) -> Iterator[str]:
 
 
 def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file, or a packaged recipe by name, and validate it against what is installed.
+    """Read a recipe, and validate it against what is installed.
 
     Args:
-        source: the path of a .toml file, or the name of a packaged recipe.
+        source: the path of a .toml file or of a run folder, or the name of a packaged recipe.
         overrides: assignments such as "run.steps=100", as `--set` takes them.
 
     Raises:
@@ -130,7 +130,7 @@ def read_data(source: str | Path) -> Any:
     """Build the data source that the [data] of a recipe describes; its other sections are ignored.
 
     Args:
-        source: the path of a .toml file, or the name of a packaged recipe.
+        source: the path of a .toml file or of a run folder, or the name of a packaged recipe.
 
     Raises:
         RecipeError: if the recipe cannot be read, or its [data] is wrong.

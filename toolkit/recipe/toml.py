@@ -44,12 +44,14 @@ def read_toml(path: Path, shown_as: str) -> tuple[dict[str, Any], dict[KeyPath, 
 
 
 def _loads(text: str) -> dict[str, Any]:
+    """The values; ValueError if the text is not TOML, or has a number that could not be shown."""
     values = tomllib.loads(text)
     json.dumps(values, default=str)  # raises ValueError for hexadecimal numbers too long to print
     return values
 
 
 def _reason(error: OSError | ValueError) -> str:
+    """How a message goes on behind the file's name: with the line, where tomllib says it."""
     match error:
         case OSError():
             return f" cannot be read: {error.strerror or error}."
@@ -61,6 +63,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _rows(text: bytes) -> Iterator[tuple[KeyPath, int]]:
+    """Each key with its line, from 1, in the order of the text; RecursionError beyond `_MAX_DEPTH`."""
     tree = tree_sitter.Parser(tree_sitter.Language(tree_sitter_toml.language())).parse(text)
     elements: dict[KeyPath, int] = {}
     for node in tree.root_node.named_children:

@@ -16,6 +16,11 @@ TEXT = ("string", "large_string")
 
 
 def image_column(examples: "Dataset", named: str | None, path: str) -> str:
+    """The column of images: the one that is named, else the only one of type Image, or of files as bytes.
+
+    Raises:
+        DataError: if there is none, or several of which none is named, with the columns that there are.
+    """
     import datasets
 
     kinds = examples.features
@@ -35,6 +40,11 @@ def image_column(examples: "Dataset", named: str | None, path: str) -> str:
 
 
 def label_column(examples: "Dataset", named: str | None, path: str) -> str | None:
+    """The column of classes: the one that is named, else the only ClassLabel; None if there is none.
+
+    Raises:
+        DataError: if the column that is named is not there or cannot be classes, or if there are several.
+    """
     import datasets
 
     candidates = [name for name, kind in examples.features.items() if isinstance(kind, datasets.ClassLabel)]
@@ -79,7 +89,13 @@ def _columns(examples: "Dataset") -> str:
 
 
 def classes(examples: "Dataset", column: str | None, path: str) -> tuple[int | None, tuple[str, ...] | None]:
-    """The number of classes in a split, and their names, of text in alphabetical order, if they have any."""
+    """The number of classes in a split, and their names; None for each that there is not.
+
+    Text is numbered in alphabetical order, false and true are 0 and 1, and numbers have no names.
+
+    Raises:
+        DataError: if no row has a label, or a number is too large.
+    """
     import datasets
 
     if column is None:
@@ -98,7 +114,11 @@ def classes(examples: "Dataset", column: str | None, path: str) -> tuple[int | N
 
 
 def labels(examples: "Dataset", column: str | None, names: Sequence[str] | None, where: str) -> Tensor | None:
-    """int64 (n,); DataError if a row has none, as in the test splits of competitions."""
+    """The classes of all rows, int64 (n,); None without a column.
+
+    Raises:
+        DataError: if a row has none, as in the test splits of competitions, or one that is not among `names`.
+    """
     if column is None:
         return None
     if examples.features[column].dtype in TEXT:

@@ -26,7 +26,7 @@ class ImageFolder(DataSource):
     """The image files of a folder and all its sub-folders, in the order of their paths.
 
     If every image lies in one of several sub-folders, these are the classes, in alphabetical order. Hidden
-    files, those without the suffix of an image, and what lies in linked folders is left out, which is said.
+    files, those without the suffix of an image, and linked folders are left out, and a note says so.
 
     Args:
         path: the folder.
@@ -116,7 +116,11 @@ class Listing(NamedTuple):
 
 
 def find(folder: Path, suffixes: Collection[str]) -> Listing:
-    """Look for files; raise a DataError if a folder cannot be looked into."""
+    """Look for files with these suffixes in a folder and all below it.
+
+    Raises:
+        DataError: if a folder cannot be looked into.
+    """
     files: list[Path] = []
     links: list[str] = []
     hidden, others = 0, Counter[str]()

@@ -21,7 +21,7 @@ from toolkit.sources.pictures import SUFFIXES, Channels, Encoded, Fit, Remarks, 
 if TYPE_CHECKING:  # datasets takes half a second to import
     from datasets import Dataset, DatasetDict
 
-Rows = tuple[str, int, int]  # of a split, from the first up to the last, which is not in it
+Rows = tuple[str, int, int]  # a split, the first of its rows, and the one after the last
 
 SPLIT_WORD = re.compile(
     r"(^|[-._ 0-9])(train|valid|val|dev|test|eval|training|validation|testing|evaluation)([-._ 0-9]|$)"
@@ -123,6 +123,7 @@ class HubDataset(DataSource):
         return other
 
     def _use(self, split: str, examples: "Dataset") -> None:
+        """Read from these examples; DataError if their labels are not those of the classes."""
         import datasets
 
         self.split = split
@@ -151,7 +152,11 @@ class HubDataset(DataSource):
 
 
 def _load(path: str, config: str | None) -> tuple["DatasetDict", list[str]]:
-    """All splits, and what of a folder belongs to none; an existing folder takes precedence over a hub id."""
+    """All splits, and notes on files of a folder that are in none. A folder here is meant before a hub id.
+
+    Raises:
+        DataError: if there is neither, it cannot be fetched, or `datasets` cannot read it.
+    """
     import datasets
 
     folder = Path(path).expanduser()
@@ -212,7 +217,11 @@ def _left_out(folder: Path, splits: Mapping[str, Sequence[str]] | None, path: st
 
 
 def _split(splits: "DatasetDict", name: str, path: str) -> tuple["Dataset", list[Rows]]:
-    """A split, or a slice of one such as "train[:80%]", and which rows of which splits these are."""
+    """A split, or a slice of one such as "train[:80%]", and which rows of which splits these are.
+
+    Raises:
+        DataError: if there is no such split, or it has no rows.
+    """
     import datasets
 
     unsliced = re.sub(r"\[[^\]]*\]", "", name)
@@ -235,4 +244,5 @@ def _split(splits: "DatasetDict", name: str, path: str) -> tuple["Dataset", list
 
 
 def _overlap(one: Rows, other: Rows) -> bool:
+    """Whether a row is in both."""
     return one[0] == other[0] and one[1] < other[2] and other[1] < one[2]

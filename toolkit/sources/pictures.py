@@ -69,7 +69,7 @@ class Canvas:
             )
 
     def draw(self, image: "Image", name: str) -> Tensor:
-        """The picture as uint8 (C, H, W)."""
+        """The picture as uint8 (C, H, W); DataError if it does not fit, or memory does not suffice."""
         from PIL import Image, ImageOps
 
         self.check(image, name)
@@ -94,6 +94,7 @@ class Canvas:
 
 
 def _opaque(image: "Image") -> "Image":
+    """The picture with 8 bits a channel, on black where it is transparent."""
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255
@@ -111,11 +112,16 @@ def _borders(inner: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int, 
 
 
 def height_and_width(size: Size) -> tuple[int, int]:
+    """Both sides in pixels."""
     return size if isinstance(size, tuple) else (size, size)
 
 
 def canvas_for(pictures: Iterable[Encoded], size: Size | None, fit: Fit, channels: Channels | None) -> Canvas:
-    """The canvas that the options ask for; what they leave open, the first readable picture decides."""
+    """The canvas that the options ask for; what they leave open, the first readable picture decides.
+
+    Raises:
+        UnreadableImages: if none can be read.
+    """
     _, image = next(opened_pictures(pictures, decoded=False))
     detected: Channels = 1 if image.mode in GREYSCALE else 3
     height, width = (image.height, image.width) if size is None else height_and_width(size)
@@ -129,7 +135,12 @@ def canvas_for(pictures: Iterable[Encoded], size: Size | None, fit: Fit, channel
 
 
 def decode(pictures: Iterable[Encoded], canvas: Canvas, remarks: Remarks | None = None) -> Tensor:
-    """The pictures as uint8 (n, C, H, W); adds to `remarks` what of them is not used."""
+    """The pictures as uint8 (n, C, H, W); adds to `remarks` what of them is not used.
+
+    Raises:
+        UnreadableImages: with the names of all that cannot be read.
+        DataError: if one does not fit the canvas.
+    """
     drawn = [
         canvas.draw(image, name) for name, image in opened_pictures(pictures, decoded=True, remarks=remarks)
     ]

@@ -24,7 +24,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A plugin, with how many components it adds by kind, its commands, and all that is wrong with it."""
+    """What a plugin registers, and what is wrong with it.
+
+    Attributes:
+        counts: of its components, by kind.
+        commands: the keys of their entry points: `name`, or `group.name`.
+    """
 
     report: PluginReport
     counts: dict[str, int]

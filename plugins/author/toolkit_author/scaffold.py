@@ -7,9 +7,8 @@ from pathlib import Path
 
 from toolkit.commands import NONE, PluginError, compatible, discover
 
-TEMPLATE = (
-    Path(__file__).parent / "templates" / "plugin"
-)  # files end in .txt, so that no tool takes them for ours
+# Its files end in .txt, so that no tool takes them for ours.
+TEMPLATE = Path(__file__).parent / "templates" / "plugin"
 
 
 def write_plugin(name: str, parent: Path) -> Path:
