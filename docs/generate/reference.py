@@ -188,15 +188,14 @@ def commands_page() -> str:
 
 
 def help_of(command: click.Command, context: click.Context) -> list[str]:
-    """The help of a command, and of the commands of a group."""
-    context.terminal_width = context.max_content_width = 100
-    if not isinstance(command, click.Group):
-        return [f"## {context.command_path}", f"```text\n{command.get_help(context)}\n```"]
-    parts = []
-    for name in command.list_commands(context):
-        inner = command.get_command(context, name)
-        assert inner is not None
-        parts += help_of(inner, click.Context(inner, info_name=name, parent=context))
+    """The help of a command, and of the commands of a group, those of plugins too."""
+    context.terminal_width = context.max_content_width = 86
+    parts = [f"## {context.command_path}", f"```text\n{command.get_help(context)}\n```"]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            _, inner, _ = command.resolve_command(context, [name])  # imports a plugin's command
+            assert inner is not None
+            parts += help_of(inner, click.Context(inner, info_name=name, parent=context))
     return parts
 
 
