@@ -15,6 +15,7 @@ from generate.examples import accepted, example_of
 from generate.execute import execute
 
 import toolkit
+import toolkit.api
 from toolkit.cli import main
 from toolkit.recipe.writer import write_value
 from toolkit.registry import load as plugins

@@ -9,6 +9,7 @@ import click
 import torch
 
 import toolkit
+import toolkit.api
 import toolkit.commands
 import toolkit.testing
 from generate.examples import example_of
