@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from jsonschema import Draft7Validator
 
 from toolkit.cli import main
+from toolkit.recipe.packaged import Packaged
 from toolkit.registry import load as plugins
 
 
@@ -21,8 +22,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def toolkit(*arguments):
-    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+def toolkit(*arguments, env=None):
+    return CliRunner(env=env).invoke(main, arguments, catch_exceptions=False)
 
 
 def test_help_lists_every_verb_quickly_and_without_torch():
@@ -44,7 +45,7 @@ def test_an_unknown_verb_is_answered_with_the_nearest():
 
 def test_recipes_are_chosen_by_words_and_listed_with_their_cost():
     listed = toolkit("recipes", "DIGITS", "gan").output
-    assert "ddgan_digits" in listed and "quickstart" not in listed and "cost" in listed
+    assert "ddgan_digits" in listed and "  quickstart" not in listed and "Cost: " in listed
     assert "no packaged recipe has 'nothing'" in toolkit("recipes", "nothing").stderr
 
 
@@ -57,19 +58,47 @@ def test_a_verb_alone_is_answered_with_its_usage(verb):
 def test_a_value_without_its_flag_is_answered_with_the_flag():
     done = toolkit("train", "quickstart", "run.steps=5")
     assert done.exit_code == 2 and "To set a value: --set run.steps=5" in done.stderr
+    done = toolkit("train", "quickstart", "--steps", "5")
+    assert done.exit_code == 2 and "To set a value of the recipe: --set SECTION.steps=..." in done.stderr
 
 
 @pytest.mark.parametrize(("verb", "word", "offered"), [
     ("train", "ddgan_d", ["ddgan_digits"]), ("train", "./x", ["./x"]),
     ("sample", "ru", ["runs/one", "runs/two"]), ("evaluate", "runs/t", ["runs/two"]),
     ("clean", "elsewhere/", ["elsewhere/three"]), ("runs", "nothing", ["nothing"]),
+    ("train", "runs/t", ["runs/two"]), ("report", "runs/t", ["runs/two"]),
+    ("sample --sampler", "ddi", ["ddim"]), ("evaluate --metrics", "fid,prec", ["fid,precision"]),
 ])  # fmt: skip
-def test_a_shell_completes_recipes_and_runs(verb, word, offered):
+def test_a_shell_completes_recipes_runs_and_components(verb, word, offered):
     for run in ("runs/one", "runs/two", "elsewhere/three"):
         Path(run).mkdir(parents=True)
         Path(run, "run.json").touch()
     shell = ShellComplete(main, {}, "toolkit", "_TOOLKIT_COMPLETE")
-    assert [item.value for item in shell.get_completions([verb], word)] == offered
+    assert [item.value for item in shell.get_completions(verb.split(), word)] == offered
+
+
+def test_recipes_are_grouped_by_method_the_first_one_first_with_data_and_size():
+    lines = toolkit("recipes").output.splitlines()
+    heads = [line for line in lines if not line.startswith(" ")]
+    assert heads[0] == "DDPM" and {"DDGAN", "flow matching"} < set(heads)
+    (row,) = [line for line in lines if line.startswith("  ddpm_cifar ")]
+    assert "CIFAR-10, 3x32x32" in row and "35.7 M" in row
+
+
+def test_the_purpose_of_a_recipe_is_its_whole_first_sentence(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text("""\
+# What it is for (Ho et al. 2020), in
+# words. More of it.
+# Model:    A; B, 1x2x3; 4 k parameters
+# Cost:     a day,
+#           or two. Less on a GPU
+""")
+    recipe = Packaged("x", file, "toolkit")
+    assert recipe.purpose == "What it is for (Ho et al. 2020), in words."
+    assert recipe.model == ("A", "B, 1x2x3", "4 k") and recipe.said("Cost") == "a day, or two."
+    file.write_text("# Run: x\n")
+    assert recipe.purpose == "" and recipe.model == ("", "", "")
 
 
 def test_recipes_as_json_say_where_their_files_are():
@@ -82,7 +111,7 @@ def test_recipes_are_listed_with_their_purpose():
     done = toolkit("recipes")
     assert done.exit_code == 0
     assert "quickstart" in done.stdout
-    assert "DDPM on scikit-learn's" in done.stdout
+    assert "DDPM on scikit-learn's 8x8 digits" in done.stdout
 
 
 def test_show_prints_a_recipe_that_shows_as_itself():

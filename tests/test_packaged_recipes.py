@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from itertools import takewhile
@@ -38,6 +39,7 @@ SMALL = (
     "classifier_mnist", "classifier_mnist16",
     "autoencoder_mnist", "ddpm_mnist_latent", "ddgan_mnist_latent", "vae_mnist_small",
 )  # fmt: skip
+SAMPLED = ("denoiser", "generator", "student", "classifier", "autoencoder")  # the first of them is sampled
 DISTILLED = ("student", "teacher", "fake_score")
 # By role. Where a paper or its code says a number it is that one; the others were counted when the recipe
 # was written, so that no change of a default resizes a network unnoticed.
@@ -255,11 +257,17 @@ def test_every_packaged_recipe_says_its_sizes_here() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_begins_with_purpose_command_cost_expectation_and_plugins(name: str) -> None:
+def test_a_recipe_begins_with_purpose_model_command_cost_expectation_and_plugins(name: str) -> None:
     words = [line.split()[1] for line in comment(name) if line[2:3].strip()]
-    headed = [word for word in words if word in ("Run:", "Cost:", "Expect:", "Plugins:")]
+    headed = [word for word in words if word in ("Model:", "Run:", "Cost:", "Expect:", "Plugins:")]
     assert words[0] not in headed
-    assert headed == ["Run:", "Cost:", "Expect:", "Plugins:"]
+    assert headed == ["Model:", "Run:", "Cost:", "Expect:", "Plugins:"]
+    (recipe,) = [recipe for recipe in packaged() if recipe.name == name]
+    assert recipe.purpose.endswith((".", "?")) and not re.search("thesis|report |twin", recipe.purpose)
+    number, unit = recipe.model[2].split()
+    stated = float(number) * {"k": 1e3, "M": 1e6}[unit]
+    sampled = next(PARAMETERS[name][role] for role in SAMPLED if role in PARAMETERS[name])
+    assert stated == pytest.approx(sampled, rel=0.04)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -293,7 +301,11 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, data: Path, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_builds_with_the_sizes_that_are_stated_here(name: str, data: Path) -> None:
-    networks = build(on_meta(load(name, data)), torch.device("meta")).training.networks
+    built = build(on_meta(load(name, data)), torch.device("meta"))
+    (recipe,) = [recipe for recipe in packaged() if recipe.name == name]
+    shape = recipe.model[1].partition(", ")[2].partition(" ")[0]
+    assert shape == "x".join(map(str, built.source.image_shape))
+    networks = built.training.networks
     assert {role: sum(p.numel() for p in network.parameters()) for role, network in networks.items()} == (
         PARAMETERS[name]
     )

@@ -5,6 +5,7 @@ What a command does with models it imports from `toolkit`, when it runs.
 
 from typing import TYPE_CHECKING, Any
 
+from toolkit.cli.complete import run_folders
 from toolkit.cli.options import choose_device, choose_sampler, device_option, json_option, sampler_options
 from toolkit.errors import PluginError, RecipeError, RunError, ToolkitError, nearest, printable
 from toolkit.files import new_file, read_json, refuse_taken, write_json, write_text, writing
@@ -23,7 +24,7 @@ __all__ = [
     "RunSummary", "ScoreFile", "Section", "Snapshot", "Terminal", "ToolkitError", "choose_device",
     "choose_sampler", "compatible", "device_option", "discover", "echo", "echo_json", "flag_layer",
     "installed_commands", "json_option", "nearest", "new_file", "printable", "read_json", "read_layers",
-    "read_run", "read_snapshots", "refuse_taken", "resolve", "run_of", "sampler_options",
+    "read_run", "read_snapshots", "refuse_taken", "resolve", "run_folders", "run_of", "sampler_options",
     "sampling_display", "say", "scores_of", "write_json", "write_text", "write_toml", "writing",
 ]  # fmt: skip
 

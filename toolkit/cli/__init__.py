@@ -52,6 +52,9 @@ class _Toolkit(Group):
         except click.ClickException as error:
             value = re.search(r"unexpected extra argument\w* \(([\w.]+=\S*)", error.message)
             hint = f". To set a value: --set {value[1].rstrip(')')}" if value else ""
+            if isinstance(error, click.NoSuchOption) and "--set" in (error.possibilities or ()):
+                hint = f" To set a value of the recipe: --set SECTION.{error.option_name.lstrip('-')}=..."
+                vars(error)["possibilities"] = None  # they are none of these
             vars(error)["message"] = for_terminal(error.message + hint)  # it quotes file names as they are
             raise
         except KeyboardInterrupt:  # click would say "Aborted!" and exit with 1

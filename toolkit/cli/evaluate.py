@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from toolkit.cli.complete import run_folders
+from toolkit.cli.complete import component_names, run_folders
 from toolkit.cli.options import choose_sampler, device_option, json_option, sampler_options
 from toolkit.errors import RunError
 from toolkit.runs.layout import holds_images, run_of
@@ -14,7 +14,10 @@ from toolkit.runs.layout import holds_images, run_of
 
 @click.command(short_help="Score a trained model, or images.")
 @click.argument("source", metavar="RUN", shell_complete=run_folders)
-@click.option("--metrics", required=True, help="Metrics, separated by commas.")
+@click.option(
+    "--metrics", required=True, shell_complete=component_names("toolkit.evaluation.metric:Metric"),
+    help="Metrics, separated by commas.",
+)  # fmt: skip
 @click.option("--data", help="A recipe with the [data] to compare with; by default the run's own.")
 @click.option(
     "--split",
@@ -23,7 +26,9 @@ from toolkit.runs.layout import holds_images, run_of
 )
 @click.option("--num", type=click.IntRange(min=1), help="Number of generated images; 10,000 by default.")
 @click.option(
-    "--features", help="A feature extractor, e.g. classifier. Set its options by --set features.path=..."
+    "--features",
+    shell_complete=component_names("toolkit.evaluation.features:FeatureExtractor"),
+    help="A feature extractor, e.g. classifier. Set its options by --set features.path=...",
 )
 @sampler_options
 @click.option(

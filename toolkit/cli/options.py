@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from toolkit.cli.complete import component_names
 from toolkit.errors import ToolkitError, nearest
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def sampler_options(command: C) -> C:
             help="Steps, e.g. 50, or 10,10,20 in sections of the chain; by default the model's own.",
         ),
         click.option(
-            "--sampler", help="A registered sampler (ancestral, ddim, ...), or a diffusers scheduler's class."
+            "--sampler",
+            shell_complete=component_names("toolkit.diffusion.sampler:Sampler"),
+            help="A registered sampler (ancestral, ddim, ...), or a diffusers scheduler's class.",
         ),
     ):
         command = option(command)

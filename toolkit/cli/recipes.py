@@ -22,11 +22,12 @@ _overrides = click.option("--set", "overrides", multiple=True, metavar="A.B=C", 
 @click.argument("words", nargs=-1, metavar="[WORD]...")
 @json_option
 def recipes(words: tuple[str, ...], as_json: bool) -> None:
-    """List the recipes that come with the toolkit and its plugins, with what each is for and what it costs.
+    """List the recipes that come with the toolkit and its plugins, by method: what each is trained on, the
+    parameters of the network that samples, what it is for and what it costs.
 
-    WORDs choose those in whose name or purpose all of them are: `toolkit recipes mnist gan`.
+    WORDs choose those in whose name, method, data or purpose all of them are: `toolkit recipes mnist gan`.
     """
-    from rich.table import Column, Table
+    from rich.padding import Padding
     from rich.text import Text
 
     from toolkit.console import Terminal, echo_json
@@ -35,28 +36,32 @@ def recipes(words: tuple[str, ...], as_json: bool) -> None:
 
     chosen = [
         recipe for recipe in packaged()
-        if all(word.lower() in f"{recipe.name} {recipe.purpose}".lower() for word in words)
+        if all(word.lower() in f"{recipe.name} {recipe.model} {recipe.purpose}".lower() for word in words)
     ]  # fmt: skip
     if not chosen:
         raise RecipeError(f"no packaged recipe has {' and '.join(map(repr, words))} in its name or purpose")
     if as_json:
         said = ("Cost", "Expect", "Suits", "Plugins")
         echo_json([
-            {"recipe": one.name, "purpose": one.purpose, **{key.lower(): one.said(key) for key in said},
+            {"recipe": one.name, **dict(zip(("method", "data", "parameters"), one.model, strict=True)),
+             "purpose": one.purpose, **{key.lower(): one.said(key) for key in said},
              "from": one.plugin, "path": one.path}
             for one in chosen
         ])  # fmt: skip
         return
-    several = len({recipe.plugin for recipe in chosen}) > 1
-    table = Table(
-        Column("recipe", no_wrap=True), Column("purpose", ratio=3), Column("cost", ratio=2), box=None
+    terminal = Terminal()
+    names, data = (
+        max(map(len, column)) for column in zip(*((r.name, r.model[1]) for r in chosen), strict=True)
     )
-    if several:
-        table.add_column("from")
-    for recipe in chosen:
-        cells = [recipe.name, recipe.purpose, recipe.said("Cost") or "", *([recipe.plugin] * several)]
-        table.add_row(*map(Text, cells))
-    Terminal().print(table)
+    start = next((recipe.model[0] for recipe in chosen if recipe.name == "quickstart"), None)
+    methods = {recipe.model[0] for recipe in chosen}
+    for method in sorted(methods, key=lambda name: (name != start, not name, name.lower())):
+        terminal.print(Text(method or "others", style="bold"))
+        for recipe in (recipe for recipe in chosen if recipe.model[0] == method):
+            size = f"{recipe.model[2]:>8}" + (f"  of {recipe.plugin}" if recipe.plugin != "toolkit" else "")
+            terminal.print(Text(f"  {recipe.name:<{names}}  {recipe.model[1]:<{data}}{size}".rstrip()))
+            cost = f" Cost: {recipe.said('Cost') or 'not stated'}"
+            terminal.print(Padding(Text(recipe.purpose + cost, style="dim"), (0, 0, 0, 6)))
 
 
 @click.group(short_help="Write, show or check a recipe, or the schema of recipes.")

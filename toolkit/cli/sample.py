@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from toolkit.cli.complete import run_folders
+from toolkit.cli.complete import component_names, run_folders
 from toolkit.cli.flags import TakesStart, read_flags
 from toolkit.cli.options import choose_device, choose_sampler, device_option, override, sampler_options
 from toolkit.errors import RunError, ToolkitError
@@ -29,6 +29,7 @@ def _read_checkpoint(ctx: click.Context, param: click.Parameter, value: str | No
 @sampler_options
 @click.option(
     "--start",
+    shell_complete=component_names("toolkit.diffusion.start:Start"),
     help="A registered start, from which the walk begins. Its options are flags too: --start NAME --help.",
 )
 @click.option("--show-start", is_flag=True, help="Show left of each image what it started from.")

@@ -1,13 +1,18 @@
 """Recipes and studies that come with the toolkit or a plugin, found by name without importing anything."""
 
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Literal
 
 from toolkit.errors import RecipeError, nearest
 from toolkit.registry.discover import Discovered, switched
+
+KEYED = re.compile(r"[A-Z][a-z]+:(\s|$)")  # "Cost:     2 minutes"
+SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[A-Z\"])")
 
 Kind = Literal["recipe", "study"]
 FOLDERS = {"recipe": "recipes", "study": "studies"}  # in a package, and in the repository
@@ -23,13 +28,25 @@ class Packaged:
 
     @property
     def purpose(self) -> str:
-        """The first line of the comment that it starts with."""
-        return next(self._comment(), "")
+        """The first sentence of the comment that it starts with."""
+        paragraph = takewhile(lambda line: line.strip() and not KEYED.match(line), self._comment())
+        return _first_sentence(paragraph)
+
+    @property
+    def model(self) -> tuple[str, str, str]:
+        """Method, data and size: `Model: DDPM; MNIST, 1x28x28; 1.1 M parameters`; else blanks."""
+        method, data, size = (*(self.said("Model") or "").split("; "), "", "")[:3]
+        return method, data, size.removesuffix(" parameters")
 
     def said(self, key: str) -> str | None:
-        """What its comment says behind `key:`, such as Cost or Suits; None if it does not."""
-        lines = (line.partition(":") for line in self._comment())
-        return next((text.strip() for name, colon, text in lines if colon and name == key), None)
+        """The first sentence behind `key:`, such as Cost or Suits, in its comment; None if there is none."""
+        lines = dropwhile(lambda line: not line.startswith(f"{key}:"), self._comment())
+        first = next(lines, None)
+        if first is None:
+            return None
+        return _first_sentence(
+            [first.partition(":")[2], *takewhile(lambda line: line.startswith("  "), lines)]
+        )
 
     def _comment(self) -> Iterator[str]:
         try:
@@ -37,9 +54,13 @@ class Packaged:
                 for line in lines:
                     if not line.startswith("#"):
                         return
-                    yield line.lstrip("# ").rstrip()
+                    yield line.removeprefix("#").removeprefix(" ").rstrip()
         except OSError:  # the others are listed all the same
             return
+
+
+def _first_sentence(lines: Iterable[str]) -> str:
+    return SENTENCE_END.split(" ".join(line.strip() for line in lines), maxsplit=1)[0].strip()
 
 
 def packaged(kind: Kind = "recipe") -> tuple[Packaged, ...]:

@@ -97,7 +97,8 @@ def train(
     options: RunOptions = recipe.common(("run",))
     trackers: TrackerOptions = recipe.common(("trackers",))
     resumed = recipe.layers.run if resume else None  # a run that is named itself, wherever it lies
-    folder = RunFolder(options.out or resumed or Path("runs") / recipe.name)
+    out, here = options.out or resumed or Path("runs") / recipe.name, Path.cwd()
+    folder = RunFolder(out.relative_to(here) if out.is_relative_to(here) else out)  # as it is shown
     main = os.environ.get("RANK", "0") == "0"
     answer = "stopping after this step, and saving (Ctrl-C again: at once, without)" if main else ""
     run: Run | None = None

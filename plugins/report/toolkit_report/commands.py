@@ -4,12 +4,24 @@ from pathlib import Path
 
 import click
 
-from toolkit.commands import choose_device, choose_sampler, device_option, json_option, sampler_options
+from toolkit.commands import (
+    choose_device,
+    choose_sampler,
+    device_option,
+    json_option,
+    run_folders,
+    sampler_options,
+)
 
 RECIPES = ("run.out",)  # always differs, and says nothing
 
 runs_argument = click.argument(
-    "folders", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    "folders",
+    metavar="RUN...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    shell_complete=run_folders,
 )
 
 
@@ -148,7 +160,7 @@ def report(folders: tuple[Path, ...], out: Path, png: Path | None, samples: int,
 
 
 @click.command(short_help="Measure what a trained model costs.")
-@click.argument("source", metavar="RUN")
+@click.argument("source", metavar="RUN", shell_complete=run_folders)
 @click.option(
     "--batch-size", default=16, show_default=True, type=click.IntRange(1, 2**16), help="Images drawn at once."
 )
