@@ -10,19 +10,24 @@ and what is there is not computed again.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import BATCH, kept, scores, seconds
 
-from toolkit import load
+from toolkit import Pipeline, load
+from toolkit.evaluation.evaluate import Split, evaluate, read_protocol
+from toolkit.registry import load as plugins
 
+BATCH = 64
 IMAGES = 1437  # the digits that are trained on
 
 
@@ -118,6 +123,40 @@ def measured(name: str, out: Path, classifier: Path) -> dict[str, dict[str, floa
         path = out / "results" / f"{title.replace(', ', '-').replace(' ', '_')}.json"
         result[title] = kept(path, partial(compute, options))
     return result
+
+
+def seconds(pipeline: Pipeline, n: int = BATCH) -> float:
+    """Processor time of sampling once, in batches of 64."""
+    start = time.process_time()
+    list(pipeline.sample(n, batch_size=BATCH))
+    return time.process_time() - start
+
+
+def scores(
+    pipeline: Pipeline, recipe: str, stated: Mapping[str, Any], out: Path, split: Split | None = None
+) -> dict[str, float]:
+    """Frechet distance, precision and recall of a classifier's features.
+
+    Args:
+        pipeline: what is scored.
+        recipe: whose [data] its samples are compared with.
+        stated: keys of the protocol: `images.num`, `images.real`, `features.path`, the data's.
+        out: where samples are kept.
+        split: of the data; None takes the held-out one.
+    """
+    flags = ["features.type=classifier", *(f"{key}={value}" for key, value in stated.items())]
+    protocol = read_protocol(recipe, ["fid", "precision", "recall"], flags, plugins.load().registry)
+    values: dict[str, float] = {}
+    for scored in evaluate(pipeline, protocol, out, device=torch.device("cpu"), split=split):
+        values |= {name.split("_")[0]: value for name, value in scored.values.items()}
+    return values
+
+
+def kept(path: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What a file says, or what is computed and then written to it."""
+    if not path.exists():
+        path.write_text(json.dumps(compute(), indent=1))
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
 def main() -> None:

@@ -123,9 +123,10 @@ def _carry_out(
 ) -> None:  # fmt: skip
     """Do what is asked for, and report on all that there is."""
     from toolkit.commands import RunError, echo, read_json, say
-    from toolkit_study.jobs import Outcome, carry_out, jobs_of, timing_of
+    from toolkit_study.jobs import Outcome, carry_out, jobs_of, refuse_other_recipes, timing_of
     from toolkit_study.report import write_report
 
+    whole.check_features()
     again = shlex.join(["toolkit", *sys.argv[1:]])
     until = None if minutes is None else started + 60 * minutes
     say(f"{whole.title}: {folder.path}")
@@ -136,6 +137,7 @@ def _carry_out(
             if timing.done():
                 whole = whole.settled(read_json(folder.path / "costs.json")["seconds"])
         if not outcome.late and not outcome.failed:
+            refuse_other_recipes(whole.narrowed(only), folder)
             todo = jobs_of(whole.narrowed(only), folder)
             outcome = carry_out(todo, folder, at_once=jobs, threads=threads, until=until)
     except KeyboardInterrupt:

@@ -54,6 +54,9 @@ def _speed(lines: list[Line], ranking: list[Quantity], path: Path) -> None:
             panel.errorbar(x, value.mean, yerr=value.error, fmt="none", color=DOT, capsize=3)
             panel.plot(x, value.mean, "o", color=DOT, markersize=13, label=label)
             panel.annotate(str(number), (x, value.mean), ha="center", va="center", color="white", fontsize=7)
+        means = [mean for line in lines if (mean := line.mean(quantity.name)) is not None]
+        if min(means, default=0) > 0 and max(means) > 20 * min(means):
+            panel.set_yscale("log")
         panel.set(
             xscale="log", xlabel="time of a sample, ms", ylabel=f"{quantity.name}, {WORDS[quantity.better]}"
         )

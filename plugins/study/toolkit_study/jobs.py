@@ -17,12 +17,14 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolkit.commands import (
+    RunError,
     read_json,
     read_run,
     say,
@@ -34,6 +36,7 @@ from toolkit_study.plan import PlannedRun, Row, Study, filled, placeholders
 
 GRACE = 120.0  # seconds for a job to save what it has, once it is asked to stop
 POLL = 0.1
+MAY_DIFFER = ("run.out", "run.device", "run.log_every")
 
 
 @dataclass
@@ -107,6 +110,38 @@ def jobs_of(study: Study, folder: Folder) -> list[Job]:
         if "metrics" in study.protocol:
             jobs += [scoring_of(study, row, seed, folder) for run, seed in runs for row in run.rows]
     return jobs
+
+
+def refuse_other_recipes(study: Study, folder: Folder) -> None:
+    """Refuse a folder in which a run was begun by another recipe: it would go on as a mixture of the two.
+
+    Raises:
+        RunError: naming the runs, and what differs.
+    """
+    said = []
+    for run in study.runs.values():
+        for seed in run.seeds:
+            path, out = folder.recipe(run.name, seed), folder.run(run.name, seed)
+            if not (path.is_file() and (out / "run.json").is_file()):
+                continue
+            was = dict(_flat(tomllib.loads(path.read_text())))
+            now = dict(_flat(tomllib.loads(write_toml(recipe_of(study, run, seed, folder)))))
+            keys = [key for key in was.keys() & now.keys() if was[key] != now[key] and key not in MAY_DIFFER]
+            said += [
+                f"{out}: has {key} = {was[key]}, and the study says {now[key]}" for key in sorted(keys)[:3]
+            ]
+    if said:
+        advice = "give another --out, or remove these runs"
+        raise RunError("\n".join([*said, f"runs of other recipes are in the way: {advice}"]))
+
+
+def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested tables by dotted key."""
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def timing_of(study: Study, folder: Folder) -> Job | None:

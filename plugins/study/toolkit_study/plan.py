@@ -13,8 +13,9 @@ trained after it.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -203,6 +204,7 @@ class Study:
     comparisons: Mapping[str, ComparisonOptions]
     most_steps: int | None
     ranked: bool
+    extractor: Callable[[], object] | None = field(default=None, compare=False, repr=False)
 
     @property
     def to_time(self) -> list[str]:
@@ -223,6 +225,15 @@ class Study:
                 seconds = run.seconds or 0.0 if other is None else other.steps * costs[other.name]
                 runs[name] = run.of_steps(min(max(round(seconds / costs[name]), 1), most))
         return replace(self, runs=runs)
+
+    def check_features(self) -> None:
+        """Build the feature extractor, unless it waits for a run: what it lacks is told before anything else.
+
+        Raises:
+            ToolkitError: if it cannot be built.
+        """
+        if self.extractor is not None and not placeholders(self.protocol.get("features", {})):
+            self.extractor()
 
     @property
     def rows(self) -> list[Row]:
@@ -305,6 +316,7 @@ def study_of(layers: Layers, scale: str | None = None, overrides: Sequence[str] 
     study = Study(
         layers.name, options.title, about(layers.path), tuple(options.seeds), options.split, planned,
         protocol, comparisons, options.most_steps, options.ranked,
+        partial(described.create, ("features",), {}) if "features" in described.tables else None,
     )  # fmt: skip
     _check_rows(study, layers)
     return study
