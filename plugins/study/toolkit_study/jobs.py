@@ -181,7 +181,14 @@ def training_of(study: Study, run: PlannedRun, seed: int, folder: Folder) -> Job
         return f"{summary.step:,} steps" + (f", {spent:,.0f} s of processor time" if spent else "")
 
     stamp, digest = folder.path / "trained" / f"{out.name}.json", folder.digest(text)
-    task = {"kind": "train", "recipe": str(path), "text": text, "stamp": str(stamp), "digest": digest}
+    task = {
+        "kind": "train",
+        "recipe": str(path),
+        "run": str(out),
+        "text": text,
+        "stamp": str(stamp),
+        "digest": digest,
+    }
     return Job(f"{run.name}-{seed}", after, task, lambda: _finished(out) and _stamped(stamp, digest), says)
 
 

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from toolkit import Pipeline, evaluate, load, read_recipe, step_seconds, train
-from toolkit.commands import scores_of, write_json
+from toolkit.commands import read_run, scores_of, write_json
 
 BATCH = 64  # samples at once, when the speed is measured
+PATIENCE = 120  # seconds
 ENOUGH = 1.0  # seconds of a draw after which its speed is known
 
 
@@ -29,12 +30,20 @@ def main(path: Path) -> None:
     task = json.loads(path.read_text())
     threading.Thread(target=_stop_with_the_study, daemon=True).start()
     if task["kind"] == "train":
+        wait_for(Path(task["run"]))
         train(task["recipe"], resume="auto")
     elif task["kind"] == "time":
         recipes = {name: read_recipe(path) for name, path in task["recipes"].items()}
         write_json(Path(task["result"]), {"digest": task["digest"], "seconds": step_seconds(recipes)})
     else:
         score(task)
+
+
+def wait_for(run: Path) -> None:
+    """Wait while a worker of a study that was killed still saves the run."""
+    deadline = time.monotonic() + PATIENCE
+    while (run / "run.json").is_file() and read_run(run).status == "running" and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 def _stop_with_the_study() -> None:
