@@ -30,8 +30,9 @@ def main(path: Path) -> None:
     task = json.loads(path.read_text())
     threading.Thread(target=_stop_with_the_study, daemon=True).start()
     if task["kind"] == "train":
-        wait_for(Path(task["run"]))
-        train(task["recipe"], resume="auto")
+        recipe = Path(task["recipe"])
+        wait_for(recipe.parents[1] / recipe.stem)
+        train(recipe, resume="auto")
     elif task["kind"] == "time":
         recipes = {name: read_recipe(path) for name, path in task["recipes"].items()}
         write_json(Path(task["result"]), {"digest": task["digest"], "seconds": step_seconds(recipes)})
