@@ -1,5 +1,9 @@
 """Training, loading and evaluating from Python, as a notebook does."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,3 +82,28 @@ def test_a_device_that_is_not_there_is_refused(run: toolkit.Run, device: str) ->
     with pytest.raises(toolkit.ToolkitError, match=f"device '{device}'"):
         run.pipeline(device=device)
     assert toolkit.load(run, device="auto").device.type == "cpu"
+
+
+NOTEBOOK = """
+import builtins, sys
+class ZMQInteractiveShell:
+    config = {}
+builtins.get_ipython = ZMQInteractiveShell  # by which a notebook is known
+import toolkit
+run = toolkit.train("tiny.toml", {"run.steps": 3})
+toolkit.load(run)(2)
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_bars_of_training_and_sampling(tmp_path: Path) -> None:
+    """In a process of its own, which looks like a notebook's: bars that end where the work does."""
+    (tmp_path / "tiny.toml").write_text(TINY_DDPM)
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    bars = [line.split("[")[0] for line in re.split("[\\r\\n]+", done.stderr) if "|" in line]
+    ends = {"training": "3/3", "measuring": "360/360", "sampling": "40/40"}
+    for what, end in ends.items():
+        assert any(bar.startswith(what) and end in bar for bar in bars), (what, bars)

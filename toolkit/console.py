@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import click
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -97,14 +97,55 @@ def describe(logs: Mapping[str, float], limit: int = 5) -> str:
     return "  ".join(f"{name} {logs[name]:.4g}" for name in ordered[:limit])
 
 
+class NotebookBars:
+    """Bars in a notebook, by tqdm, which draws them with what is there; the part of `Progress` used here."""
+
+    def __init__(self) -> None:
+        self._bars: dict[TaskID, Any] = {}
+
+    def add_task(
+        self, description: str, total: float | None = None, completed: int = 0, **fields: object
+    ) -> TaskID:
+        from tqdm.auto import tqdm
+
+        task = TaskID(len(self._bars))
+        self._bars[task] = tqdm(desc=description, total=total, initial=completed)
+        return task
+
+    def update(self, task: TaskID, *, completed: float, total: float | None = None) -> None:
+        bar = self._bars[task]
+        bar.total = bar.total if total is None else total
+        bar.update(completed - bar.n)
+
+    def remove_task(self, task: TaskID) -> None:
+        self._bars[task].close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+
+def _bars(*columns: ProgressColumn, visible: bool = True) -> Progress | NotebookBars:
+    """Bars that are redrawn, where they can be, or else none."""
+    if visible and console.is_jupyter:
+        return NotebookBars()
+    hidden = not (visible and console.is_terminal)
+    return Progress(*columns, console=console, disable=hidden)
+
+
 class TrainingDisplay:
     """A progress bar of steps with ETA and images/s, and losses below it; only the main process shows it."""
 
-    def __init__(self, progress: Progress, task: int, losses: Text, console: Console) -> None:
+    def __init__(
+        self, progress: Progress | NotebookBars, task: TaskID, losses: Text, console: Console
+    ) -> None:
         self._progress, self._task, self._losses, self._console = progress, task, losses, console
 
     def step(self, done: int) -> None:
-        self._progress.update(self._task, completed=done)  # type: ignore[arg-type]
+        self._progress.update(self._task, completed=done)
 
     def logs(self, step: int, logs: Mapping[str, float]) -> None:
         self._losses.plain = describe(logs)
@@ -142,7 +183,13 @@ def training_display(
         TextColumn("ETA"), Remaining(), Rate(),
     )  # fmt: skip
     here = console if visible else Terminal(quiet=True)
-    progress, losses = Progress(*columns, console=here), Text(no_wrap=True, overflow="ellipsis")
+    losses = Text(no_wrap=True, overflow="ellipsis")
+    if visible and here.is_jupyter:
+        with NotebookBars() as bars:
+            task = bars.add_task("training", total=total, completed=first)
+            yield TrainingDisplay(bars, task, losses, here)
+        return
+    progress = Progress(*columns, console=here)
     task = progress.add_task("training", total=total, completed=first, images=images, until=until)
     live = Live(Group(progress, losses), console=here) if here.is_terminal else nullcontext()
     with live:
@@ -166,9 +213,9 @@ def sampling_display(num: int, calls: int) -> Iterator["SamplingDisplay"]:
         num: how many images are sampled.
         calls: network calls for each image.
     """
-    with Progress(
+    with _bars(
         TextColumn("sampling"), BarColumn(), TextColumn("{task.fields[images]} images"), TimeElapsedColumn(),
-        TextColumn("ETA"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        TextColumn("ETA"), TimeRemainingColumn(),
     ) as progress:  # fmt: skip
         task = progress.add_task("sampling", total=num * max(calls, 1), images=num)
         yield SamplingDisplay(progress, task, num, max(calls, 1))
@@ -177,21 +224,20 @@ def sampling_display(num: int, calls: int) -> Iterator["SamplingDisplay"]:
 class SamplingDisplay:
     """A callback by which `Pipeline.sample` reports its progress."""
 
-    def __init__(self, progress: Progress, task: int, num: int, calls: int) -> None:
+    def __init__(self, progress: Progress | NotebookBars, task: TaskID, num: int, calls: int) -> None:
         self._progress, self._task, self._num, self._calls = progress, task, num, calls
 
     def __call__(self, first: int, n: int, calls: int) -> None:
         """Show `calls` network calls as done for images first..first+n-1, and all calls for those before."""
-        self._progress.update(self._task, completed=first * self._calls + n * calls)  # type: ignore[arg-type]
+        self._progress.update(self._task, completed=first * self._calls + n * calls)
 
 
 @contextmanager
 def evaluating_display(*, visible: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for each metric, updated by (metric, parts done, parts in total)."""
-    with Progress(
+    with _bars(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("ETA"), TimeRemainingColumn(), console=console,
-        disable=not (visible and console.is_terminal),
+        TextColumn("ETA"), TimeRemainingColumn(), visible=visible,
     ) as progress:  # fmt: skip
         tasks: dict[str, TaskID] = {}
 

@@ -1,7 +1,7 @@
 """Pipelines, trained models that sample: `Pipeline.from_pretrained(folder)(batch_size=16).images`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Self, get_args
 import torch
 from torch import Tensor
 
+from toolkit.console import console, sampling_display
 from toolkit.diffusion.denoiser import Denoiser, device_of
 from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import Guidance
@@ -475,6 +476,7 @@ class Pipeline:
         guidance_scale: float | None = None,
         noise: Tensor | None = None,
         latents: Sequence[Tensor] | None = None,
+        progress: bool | None = None,
     ) -> PipelineOutput:
         """Sample a batch, as diffusers' unconditional pipelines do.
 
@@ -489,6 +491,7 @@ class Pipeline:
             guidance_scale: of classifier-free guidance; None keeps the pipeline's guidance, if any.
             noise: (batch_size, *sample_shape), replaces the x that the start draws.
             latents: replace what the denoiser would draw: one tensor per network call.
+            progress: whether a bar is shown; None shows one in a notebook.
 
         Raises:
             ValueError: if an argument has the wrong shape, length or value.
@@ -507,13 +510,12 @@ class Pipeline:
             seed = int(torch.randint(2**62, (), generator=generator, device=device))
             generator = generators_for(seed, 0, batch_size, self.device)
         label = self._turns(0, batch_size) if labels is None else self._each(labels, batch_size)
-        images = pipeline.draw(
-            generator,
-            batch_size,
-            label=label,
-            noise=noise,
-            latents=latents,
-        )
+        shown = console.is_jupyter if progress is None else progress
+        with sampling_display(batch_size, pipeline.calls) if shown else nullcontext() as bar:
+            images = pipeline.draw(
+                generator, batch_size, label=label, noise=noise, latents=latents,
+                progress=None if bar is None else partial(bar, 0, batch_size),
+            )  # fmt: skip
         return PipelineOutput(convert(images, output_type, self.pictures))
 
 
