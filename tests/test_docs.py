@@ -183,6 +183,16 @@ def test_every_link_within_the_documentation_leads_somewhere(page: Path) -> None
             assert heading in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], target
 
 
+def test_every_plugin_has_a_row_in_the_readme_and_every_method_a_place_in_the_gallery() -> None:
+    plugins_here = {readme.parent.name for readme in ROOT.glob("plugins/*/README.md")}
+    rows, shown = (
+        set(re.findall(r"plugins/(\w+)/README\.md\)", page.read_text(encoding="utf-8")))
+        for page in (ROOT / "README.md", DOCS / "gallery.md")
+    )
+    tools = {"report", "study", "hub", "author"}
+    assert rows == plugins_here and shown >= plugins_here - tools
+
+
 def test_every_component_has_a_page_with_every_option(tmp_path: Path) -> None:
     reference.write_reference(tmp_path / "reference")
     registry = plugins.load().registry
