@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from toolkit.cli import main
 
 STUDY = """
 [study]
@@ -86,3 +89,43 @@ def test_a_study_that_is_killed_again_and_again_ends_with_the_same_tables(study:
     assert one["scores"] == other["scores"] and one["comparisons"] == other["comparisons"]
     assert set(one["scores"]) == {"short", "short/DDIM, 2", "refined"}
     assert not other["missing"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "only", "rows"), [
+    ("trilemma_mnist", "flow,dcgan", {"flow/20 steps", "flow/4 steps", "dcgan"}),
+    ("ddgan_ablation_25gaussians", "t2,no_latent", {"t2", "no_latent"}),
+])  # fmt: skip
+def test_packaged_studies_run_at_their_tiny_scale(
+    name: str, only: str, rows: set[str], tmp_path: Path
+) -> None:
+    flags = ["--set", "data.type=digits"] if "mnist" in name else []
+    asked = ["study", name, "--scale", "tiny", "--only", only, "--jobs", "0", "--out", str(tmp_path), *flags]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 0, done.output
+    found = results(tmp_path)
+    assert set(found["scores"]) == rows and found["missing"]  # the other runs of the study
+    report = (tmp_path / "report.md").read_text()
+    assert report.count("| DCGAN ") == 4 * ("mnist" in name)  # scores, differences, cost, by seed
+    assert all((tmp_path / name).is_file() for name in ("speed.png", "seeds.png"))
+    again = CliRunner().invoke(main, asked)
+    assert again.exit_code == 0 and "are done already" in again.output
+    refused = CliRunner().invoke(main, [*asked, "--set", "run.batch_size=3"])
+    assert refused.exit_code == 2 and "run.batch_size" in refused.output and "another --out" in refused.output
+
+
+def test_a_failure_is_told_and_what_needs_it_is_left_out(study: Path) -> None:
+    (study.parent / "out" / "short-0").mkdir(parents=True)
+    (study.parent / "out" / "short-0" / "stranger.txt").touch()  # no run may be begun there
+    done = CliRunner().invoke(main, ["study", str(study), "--jobs", "0", "--out", str(study.parent / "out")])
+    assert done.exit_code == 2
+    assert "short-0: " in done.output and "stranger.txt" in done.output
+    left_out = done.output.split("left out because of that: ")[1].strip()
+    assert left_out == "refined-0, short-0-scores, short_DDIM_2-0-scores, refined-0-scores"
+
+
+def test_time_that_is_up_leaves_the_rest_and_says_how_to_go_on(study: Path) -> None:
+    out = study.parent / "out"
+    done = CliRunner().invoke(main, ["study", str(study), "--jobs", "0", "--minutes", "0", "--out", str(out)])
+    assert done.exit_code == 0 and "time is up; 5 jobs are left. Go on with" in done.output
+    assert len(results(out)["missing"]) == 3

@@ -27,7 +27,11 @@ def carrying_options(command: C) -> C:
             "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads of each."
         ),
         click.option(
-            "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes at once."
+            "--jobs",
+            default=1,
+            show_default=True,
+            type=click.IntRange(min=0),
+            help="Processes at once; 0 does all in this one, which is quick for small runs.",
         ),
         click.option(
             "--out", type=click.Path(path_type=Path), help="The folder; by default runs/<its name>."
@@ -133,7 +137,7 @@ def _carry_out(
     outcome = Outcome()
     try:
         if (timing := timing_of(whole, folder)) is not None:
-            outcome = carry_out([timing], folder, at_once=1, threads=threads, until=until)
+            outcome = carry_out([timing], folder, at_once=min(jobs, 1), threads=threads, until=until)
             if timing.done():
                 whole = whole.settled(read_json(folder.path / "costs.json")["seconds"])
         if not outcome.late and not outcome.failed:

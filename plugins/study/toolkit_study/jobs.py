@@ -25,6 +25,7 @@ from typing import Any
 
 from toolkit.commands import (
     RunError,
+    ToolkitError,
     read_json,
     read_run,
     say,
@@ -184,7 +185,6 @@ def training_of(study: Study, run: PlannedRun, seed: int, folder: Folder) -> Job
     task = {
         "kind": "train",
         "recipe": str(path),
-        "run": str(out),
         "text": text,
         "stamp": str(stamp),
         "digest": digest,
@@ -235,7 +235,7 @@ def carry_out(jobs: list[Job], folder: Folder, *, at_once: int, threads: int, un
     """Do all jobs that are not done.
 
     Args:
-        at_once: jobs that run at the same time.
+        at_once: jobs that run at the same time, each in a process of its own; 0 does all in this process.
         threads: of each.
         until: when to stop, by time.monotonic(); jobs that are not done then save what they have.
 
@@ -247,6 +247,11 @@ def carry_out(jobs: list[Job], folder: Folder, *, at_once: int, threads: int, un
     by_name, total, number = dict(waiting), len(jobs), len(jobs) - len(waiting)
     if number:
         say(f"{number} of {total} are done already")
+    if at_once == 0:
+        for job in waiting.values():
+            number += 1
+            _do_here(job, folder, outcome, f"[{number}/{total}]", until)
+        return outcome
     try:
         while waiting or running:
             late = until is not None and time.monotonic() > until
@@ -278,14 +283,39 @@ def _ready(waiting: dict[str, Job], running: Mapping[str, Any], outcome: Outcome
             yield job
 
 
-def _begin(job: Job, folder: Folder, threads: int) -> "subprocess.Popen[bytes]":
-    task, log = folder.path / "logs" / f"{job.name}.json", folder.path / "logs" / f"{job.name}.log"
+def _do_here(job: Job, folder: Folder, outcome: Outcome, count: str, until: float | None) -> None:
+    """Do a job in this process, unless it is late or something that it needs has failed."""
+    from toolkit_study.worker import work  # with torch, which other processes do without
+
+    if until is not None and time.monotonic() > until:
+        outcome.late.append(job.name)
+    elif any(name in outcome.failed or name in outcome.left_out for name in job.after):
+        outcome.left_out.append(job.name)
+    else:
+        _prepare(job, folder)
+        code = 0
+        try:
+            work(job.task)
+        except ToolkitError as error:
+            code = 1
+            write_text(folder.path / "logs" / f"{job.name}.log", f"error: {error}\n")
+        _settle(job, code, folder, outcome, count)
+
+
+def _prepare(job: Job, folder: Folder) -> Path:
+    """Write what a job needs; returns the file of its task."""
+    task = folder.path / "logs" / f"{job.name}.json"
     write_json(task, job.task)
     if job.task["kind"] == "train":
         write_text(Path(job.task["recipe"]), job.task["text"])
     if job.task["kind"] == "time":
         for name, path in job.task["recipes"].items():
             write_text(Path(path), job.task["texts"][name])
+    return task
+
+
+def _begin(job: Job, folder: Folder, threads: int) -> "subprocess.Popen[bytes]":
+    task, log = _prepare(job, folder), folder.path / "logs" / f"{job.name}.log"
     count = str(threads)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(names, count), "PYTHONUNBUFFERED": "1"}
@@ -303,7 +333,8 @@ def _settle(job: Job, code: int, folder: Folder, outcome: Outcome, count: str) -
         say(f"{count} {job.name}: {job.says()}")
         return
     log = folder.path / "logs" / f"{job.name}.log"
-    last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-3:]
+    said = log.read_text(errors="replace") if log.is_file() else ""
+    last = [line for line in said.splitlines() if line.strip()][-3:]
     outcome.failed[job.name] = "\n".join(last) or f"ended with {code}"
     say(f"{count} {job.name} failed: see {log}", "failed")
 

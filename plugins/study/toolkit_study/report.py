@@ -56,6 +56,7 @@ def as_json(study: Study, results: Results) -> dict[str, Any]:
             line.row.key: {
                 "network_calls": line.calls, "samples_per_second": of(line.rate),
                 "train_processor_seconds": of(line.train), "steps": line.steps,
+                "sampling": line.sampling,
             }
             for line in results.lines
         },

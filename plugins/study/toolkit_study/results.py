@@ -66,6 +66,7 @@ class Line:
         calls: of networks for a sample, those of its start included; None if it was not sampled.
         rate: samples a second.
         speed: by which clock.
+        sampling: how samples were made.
         train: processor seconds of training, those of the runs that it needs included.
     """
 
@@ -76,6 +77,7 @@ class Line:
     speed: str | None
     train: Estimate | None
     steps: int
+    sampling: Mapping[str, Any] | None
 
     def numbers(self, name: str) -> dict[int, float]:
         return {seed: values[name] for seed, values in self.scores.items() if name in values}
@@ -156,6 +158,7 @@ def _line(
         None if one is None else one["speed"],
         estimate({seed: value for seed, value in spent.items() if value is not None}),
         read_run(folder.run(row.run, next(iter(scores)))).step,
+        None if one is None or not one["scores"] else one["scores"][0]["sampling"],
     )  # fmt: skip
 
 

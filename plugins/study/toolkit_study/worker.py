@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,17 @@ ENOUGH = 1.0  # seconds of a draw after which its speed is known
 
 
 def main(path: Path) -> None:
-    task = json.loads(path.read_text())
     threading.Thread(target=_stop_with_the_study, daemon=True).start()
+    work(json.loads(path.read_text()))
+
+
+def work(task: Mapping[str, Any]) -> None:
+    """Do what a task says; its results are files.
+
+    Raises:
+        ToolkitError: if it cannot be done.
+        KeyboardInterrupt: if it was stopped; what it had is saved.
+    """
     if task["kind"] == "train":
         recipe = Path(task["recipe"])
         wait_for(recipe.parents[1] / recipe.stem)
@@ -53,7 +63,7 @@ def _stop_with_the_study() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def score(task: dict[str, Any]) -> None:
+def score(task: Mapping[str, Any]) -> None:
     """Score a run in one way, measure its speed, and write both to `task["result"]`."""
     run, out = Path(task["run"]), Path(task["out"])
     pipeline = load(run, device=task["device"])
