@@ -102,16 +102,18 @@ def train(
     layers = read_layers(recipe, overrides)  # before anything heavy is imported: a typo answers at once
 
     from toolkit.console import console, say
-    from toolkit.files import read_json
-    from toolkit.pipeline.images import drawable
-    from toolkit.registry import load as plugins
-    from toolkit.training.loop import train as run
 
-    loaded = plugins.load()
-    try:
-        resolved = resolve(layers, registry=loaded.registry)
-    except RecipeError as error:
-        raise RecipeError(f"{error}{_sweep(recipe, overrides, str(error))}") from None
+    with console.status("loading torch and the plugins ..."):  # some seconds, in which nothing else is said
+        from toolkit.files import read_json
+        from toolkit.pipeline.images import drawable
+        from toolkit.registry import load as plugins
+        from toolkit.training.loop import train as run
+
+        loaded = plugins.load()
+        try:
+            resolved = resolve(layers, registry=loaded.registry)
+        except RecipeError as error:
+            raise RecipeError(f"{error}{_sweep(recipe, overrides, str(error))}") from None
     for note in resolved.notes:
         say(note, "note")
     outcome = run(
