@@ -114,12 +114,14 @@ def _kinds_at(kind: type, key: str, registry: Registry) -> set[type]:
 
 
 def _tables_in(kind: type, registry: Registry) -> Iterator[tuple[str, type]]:
-    """Options of components of a kind that take one component of another: their names, and that kind."""
+    """Options of components of a kind that take one component: their names, and the kind of that one."""
     options = [option for component in registry.components(kind).values() for option in component.options]
     for section in SECTIONS:
         if section.interface is kind and section.common_options is not None:
             options += read_signature(section.common_options, supplied=()).options
-    return ((o.name, o.nested) for o in options if o.nested is not None and o.many is None)
+    for option in options:
+        if option.nested is not None and option.many is None:  # an interface is a kind, or narrows one
+            yield from ((option.name, k) for k in registry.kinds() if issubclass(option.nested, k))
 
 
 @cache
@@ -132,7 +134,7 @@ def _places(registry: Registry) -> dict[type, Path]:
     waiting = list(places)
     for kind in waiting:  # grows while it is walked through
         for name, nested in _tables_in(kind, registry):
-            if nested in registry.kinds() and nested not in places:
+            if nested not in places:
                 places[nested] = (*places[kind], name)
                 waiting.append(nested)
     return places

@@ -90,7 +90,8 @@ def parameters(found: inspect.Signature) -> Iterator[str]:
 
 
 def readable(text: str) -> str:
-    text = re.sub(r" at 0x[0-9a-f]+", "", text)
+    text = re.sub(r"<function (?:<lambda>|(\S+))(?: at 0x[0-9a-f]+)?>", lambda found: found[1] or "...", text)
+    text = text.replace("<factory>", "...")
     return re.sub(r"(?<![\w.'\"])(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
 
 
