@@ -101,7 +101,7 @@ class Transformer(nn.Module):
         shift, scale = self.proj_out_1(nn.functional.silu(condition)).chunk(2, dim=1)
         h = self.proj_out_2(self.norm_out(h) * (1 + scale[:, None]) + shift[:, None])
         side = self.patch_size
-        patches = h.view(len(x), self.rows, self.columns, side, side, -1)  # (B, rows, columns, y, x, C)
+        patches = h.view(x.shape[0], self.rows, self.columns, side, side, -1)  # (B, rows, columns, y, x, C)
         out: Tensor = patches.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
         return out
 

@@ -1,0 +1,1 @@
+"""Trained networks for programs without this toolkit, or without Python: `toolkit export`."""
