@@ -61,6 +61,7 @@ def test_an_unknown_device(write: Write) -> None:
 def test_a_folder_of_data_that_is_missing(write: Write) -> None:
     error = refused(train(write(), 'data={type="folder", path="nowhere"}'))
     assert "nowhere is missing: path must be a folder of images" in error
+    assert not Path("runs/tiny").exists()  # nothing has begun
 
 
 def test_a_folder_of_data_that_is_empty(write: Write, tmp_path: Path) -> None:

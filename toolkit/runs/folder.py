@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +50,7 @@ class RunFolder:
         self.samples, self.checkpoints = path / "samples", path / "checkpoints"
         self.pipeline, self.trackers = path / "pipeline", path / "trackers"
         self._lock: int | None = None
+        self._made = False
 
     def claim(self, *, resume: bool, overwrite: bool) -> None:
         """Take the folder for this process.
@@ -59,6 +61,7 @@ class RunFolder:
         """
         refuse_foreign(self.path, _foreign, "run", "run.out")
         self._refuse_what_stands_in_the_way(overwrite)
+        self._made = not self.path.exists()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = owned(self.path / LOCK)
@@ -101,8 +104,15 @@ class RunFolder:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Let other processes have the folder; the operating system does so when this process dies."""
+        """Let other processes have the folder; the operating system does so when this process dies.
+
+        A folder that was made for a run that did not begin is removed.
+        """
         if self._lock is not None:
+            if self._made and os.listdir(self.path) == [LOCK]:
+                with suppress(OSError):  # somebody has put something into it
+                    (self.path / LOCK).unlink()
+                    self.path.rmdir()
             os.close(self._lock)
             self._lock = None
 
