@@ -294,6 +294,7 @@ def read_study(source: str, scale: str | None = None, overrides: Sequence[str] =
 
 def study_of(layers: Layers, scale: str | None = None, overrides: Sequence[str] = ()) -> Study:
     """The study that layers describe; see `read_study`."""
+    _refuse_no_tables(layers)
     layers = _scaled(layers, scale)
     registry = load_plugins().registry
     values = {name: table for name, table in layers.values.items() if name not in ("set", "scale")}
@@ -509,6 +510,31 @@ class _Runs:
             )
 
 
+def _refuse_no_tables(layers: Layers) -> None:
+    """Refuse anything but a table where values of recipes stand: nobody else looks at its kind."""
+    values, wrong = layers.values, []
+
+    def look(value: Any, *path: str, inner: bool = False) -> None:
+        if value is None:
+            return
+        if not isinstance(value, dict):
+            place = layers.origins.get(path, layers.shown_as)
+            wrong.append(f"{place}: [{'.'.join(path[:-1])}] {path[-1]!r} must be a table, not {value!r}.")
+        elif inner:
+            for key, one in value.items():
+                look(one, *path, key)
+
+    look(values.get("set"), "set")
+    look(values.get("scale"), "scale", inner=True)
+    runs = values.get("runs")
+    for name, run in runs.items() if isinstance(runs, dict) else ():
+        if isinstance(run, dict):
+            look(run.get("set"), "runs", name, "set")
+            look(run.get("samplers"), "runs", name, "samplers", inner=True)
+    if wrong:
+        raise RecipeError("\n".join(line.replace(": [] ", ": ") for line in wrong))
+
+
 def _scaled(layers: Layers, scale: str | None) -> Layers:
     if scale is None:
         return layers
@@ -556,6 +582,14 @@ def _check_rows(study: Study, layers: Layers) -> None:
                 )
     if not known:
         raise RecipeError(f"{layers.shown_as}: [runs] no run is scored.")
+    slugs: dict[str, str] = {}
+    for row in study.rows:
+        if (other := slugs.setdefault(row.slug, row.key)) != row.key:
+            place = layers.origins.get(("runs", row.run), layers.shown_as)
+            raise RecipeError(
+                f"{place}: [runs.{row.run}] {row.key!r} and {other!r} would be kept in files of one name: "
+                f"{row.slug}. Call one of them otherwise."
+            )
 
 
 def _texts(value: Any) -> Iterator[str]:
