@@ -46,9 +46,9 @@ def main() -> None:
     trainer = Trainer(training, batches, processes, options)
     answers: dict[str, object] = {}
 
-    processes.must_agree({**networks, "average": averages["g"].network})
+    processes.must_agree(trainer.replicas())
     trainer.step()
-    processes.must_agree({**networks, "average": averages["g"].network})
+    processes.must_agree(trainer.replicas())
     buffers = {name: b for network in networks.values() for name, b in network.named_buffers()}
     answers["buffers"] = {name: buffer.tolist() for name, buffer in buffers.items()}
     answers["loss"] = trainer.take_logs()["both/loss"]
@@ -65,7 +65,7 @@ def main() -> None:
     with torch.no_grad():
         networks["g"][1].running_mean += processes.rank * 1e-7  # type: ignore[index]
     try:
-        processes.must_agree(networks)
+        processes.must_agree(trainer.replicas())
     except TrainingError as error:
         answers["drift"] = str(error)
     if processes.is_main:

@@ -43,8 +43,12 @@ def training(net: nn.Module | None = None, *, lr: float = 0.1, teacher: nn.Modul
     )
 
 
+def save(folder: Path, run: Training, step: int, facts: dict[str, int]) -> Path:
+    return checkpoint.save(folder, checkpoint.state_of(run, step), facts)
+
+
 def saved(folder: Path, *steps: int) -> list[Path]:
-    return [checkpoint.save(folder, training(), step, {}) for step in steps]
+    return [save(folder, training(), step, {}) for step in steps]
 
 
 def truncate(path: Path) -> None:
@@ -85,7 +89,7 @@ def replace_by_another_format(path: Path) -> None:
 
 
 def replace_by_a_foreign_one(path: Path) -> None:
-    checkpoint.save(path.parent, training(nn.Linear(2, 7)), 2, {})
+    save(path.parent, training(nn.Linear(2, 7)), 2, {})
 
 
 @pytest.mark.parametrize(("damage", "reason"), [
@@ -129,7 +133,7 @@ def test_a_refused_checkpoint_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_data_set_is_refused(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, training(), 1, {"examples": 10})
+    path = save(tmp_path, training(), 1, {"examples": 10})
     with pytest.raises(CheckpointError, match="made with examples = 10, not 20"):
         checkpoint.load(path, training(), {"examples": 20})
 
@@ -168,11 +172,11 @@ def test_loading_restores_everything_but_the_recipes_rates(tmp_path: Path) -> No
         nn.init.zeros_(parameter)
     after.optimizers["net"].state.clear()
     after.ema["net"].updates = 0
-    checkpoint.load(checkpoint.save(tmp_path, before, 3, {}), after, {})
+    checkpoint.load(save(tmp_path, before, 3, {}), after, {})
     group = after.optimizers["net"].param_groups[0]
     assert (group["lr"], group["betas"]) == (0.7, (0.1, 0.2))
     assert after.ema["net"].updates == 1
-    again = checkpoint.save(tmp_path / "again", after, 3, {})
+    again = save(tmp_path / "again", after, 3, {})
     assert content(again) == content(tmp_path / "step-0000003")
 
 
@@ -182,7 +186,7 @@ def test_tied_weights_are_saved_and_stay_tied(tmp_path: Path) -> None:
         net[1].weight = net[0].weight
         return net
 
-    path = checkpoint.save(tmp_path, training(tied()), 1, {})
+    path = save(tmp_path, training(tied()), 1, {})
     net = tied()
     checkpoint.load(path, training(net), {})
     assert net[1].weight is net[0].weight
@@ -193,13 +197,13 @@ def test_buffers_that_share_memory_are_saved(tmp_path: Path) -> None:
     table = torch.arange(6.0)
     net.register_buffer("first", table[:3])
     net.register_buffer("rest", table[3:])
-    assert checkpoint.load(checkpoint.save(tmp_path, training(net), 1, {}), training(net), {}) == 1
+    assert checkpoint.load(save(tmp_path, training(net), 1, {}), training(net), {}) == 1
 
 
 def test_a_teacher_with_counters_among_its_buffers_can_be_told_from_another(tmp_path: Path) -> None:
     teacher, other = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     other(torch.randn(4, 2))
-    path = checkpoint.save(tmp_path, training(teacher=teacher), 1, {})
+    path = save(tmp_path, training(teacher=teacher), 1, {})
     assert checkpoint.load(path, training(teacher=teacher), {}) == 1
     with pytest.raises(
         CheckpointError, match="network 'teacher', which is not trained, has other weights now"

@@ -164,14 +164,12 @@ def test_a_launch_that_starts_one_process_for_two_is_explained(runs: Path) -> No
     assert "toolkit/train.py" not in result.stderr  # no traceback of ours
 
 
-@pytest.mark.parametrize(
-    ("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")]
-)
-def test_sharded_launches_are_refused_until_they_are_supported(
-    monkeypatch: pytest.MonkeyPatch, variable: str, name: str
+@pytest.mark.parametrize("flag", ["fsdp", "deepspeed"])
+def test_a_launch_with_the_launchers_own_sharding_names_the_option(
+    monkeypatch: pytest.MonkeyPatch, flag: str
 ) -> None:
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(RunError, match=f"launched with {name}: only plain data parallelism is supported"):
+    monkeypatch.setenv(f"ACCELERATE_USE_{flag.upper()}", "true")
+    with pytest.raises(RunError, match=f'launched with --use_{flag}: .* set run.sharding = "fsdp"'):
         Processes()
 
 

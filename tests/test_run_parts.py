@@ -79,7 +79,7 @@ def test_what_suits_the_device_is_chosen_and_recorded(runs: Path) -> None:
     computes = json.loads((runs / "ddpm/environment.json").read_text())["computes"]
     assert computes == {
         "device": "cpu", "precision": "float32", "data": "in memory (cpu)", "channels_last": [],
-        "compiled": [], "checkpointed": [], "fused_optimizers": ["denoiser"],
+        "compiled": [], "checkpointed": [], "fused_optimizers": ["denoiser"], "sharding": None,
     }  # fmt: skip
 
 

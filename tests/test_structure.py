@@ -32,7 +32,7 @@ PUBLIC = ("toolkit", "toolkit.commands", "toolkit.testing")
 # Where in the toolkit a package may be imported at all: a room or a file; "function" inside functions only.
 ALLOWED = {
     "accelerate": {"devices/processes.py": "function"},
-    "torch.distributed": {"devices/processes.py": "module"},
+    "torch.distributed": {"devices/processes.py": "module", "devices/sharding.py": "module"},
     "rich": {"console.py": "module", "cli": "function"},
     "pluggy": {"registry/load.py": "module", "registry/hookspecs.py": "module"},
     "diffusers": {"hf": "function"},

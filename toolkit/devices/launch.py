@@ -19,10 +19,10 @@ ONE_PROCESS_FOR_CPU = (
     "For two CPU processes use: torchrun --nproc_per_node 2 -m toolkit train ..."
 )
 
-SHARDED = {
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+IN_PARTS = {
+    "ACCELERATE_USE_FSDP": "--use_fsdp",
+    "ACCELERATE_USE_DEEPSPEED": "--use_deepspeed",
+    "ACCELERATE_USE_MEGATRON_LM": "--use_megatron_lm",
 }
 
 
@@ -30,13 +30,17 @@ def refuse_unsupported_launch(precision: str) -> None:
     """Refuse launches that would not do what was asked for, before any process group is formed.
 
     Raises:
-        RunError: for FSDP, DeepSpeed and Megatron-LM; for another precision than the recipe's; for several
-            processes that cannot find each other; and for the one process of `accelerate launch --cpu`.
+        RunError: for the launcher's own FSDP, DeepSpeed and Megatron-LM; for another precision than the
+            recipe's; for several processes that cannot find each other; and for the one process of
+            `accelerate launch --cpu`.
     """
     yes = {name for name, value in os.environ.items() if value.lower() in ("1", "true", "yes")}
-    for name, what in SHARDED.items():
+    for name, flag in IN_PARTS.items():
         if name in yes:
-            raise RunError(f"launched with {what}: only plain data parallelism is supported so far")
+            raise RunError(
+                f"launched with {flag}: whether networks lie in parts is the recipe's to say. Launch without "
+                'it, and set run.sharding = "fsdp"'
+            )
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched not in ("", "no", precision):
         raise RunError(

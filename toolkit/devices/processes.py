@@ -13,7 +13,7 @@ from typing import Literal, Self, TypeVar
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from toolkit.devices.launch import refuse_missing_trackers, refuse_unsupported_launch, world_size
 from toolkit.errors import RunError, ToolkitError, TrainingError
@@ -28,6 +28,7 @@ AGREE = 2.0  # seconds between two exchanges of processes on whether to stop
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 Device = Literal["auto", "cpu"]  # "auto" takes the accelerator if there is one
 Precision = Literal["auto", "float32", "bf16"]  # "auto" takes bf16 where the hardware computes in it
+Sharding = Literal["fsdp"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Processes:
         self.rank: int = self._accelerator.process_index
         self.count: int = self._accelerator.num_processes
         self.is_main = self.rank == 0
+        self.grouped = torch.distributed.is_initialized()  # a launcher may form a group of one, too
         self._before = _cuda_switches()
         if self.device.type == "cuda":  # also ROCm; elsewhere the first would change what the CPU computes
             if tf32 is not None:
@@ -179,15 +181,14 @@ class Processes:
         values: list[T] = broadcast_object_list([value])
         return values[0]
 
-    def broadcast_state(self, networks: Sequence[nn.Module]) -> None:
-        """Copy the parameters and buffers of the main process to all."""
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Copy the main process's tensors to all, in place."""
         if self.count == 1:
             return
         from accelerate.utils import broadcast
 
-        for network in networks:
-            for tensor in (*network.parameters(), *network.buffers()):
-                tensor.data.copy_(broadcast(tensor.data))
+        for tensor in tensors:
+            tensor.data.copy_(broadcast(tensor.data))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any process."""
@@ -213,17 +214,17 @@ class Processes:
         """Do `work` on the main process only; all processes wait for it, and fail if it fails."""
         self.together(work if self.is_main else lambda: None)
 
-    def must_agree(self, networks: dict[str, nn.Module]) -> None:
-        """Check that parameters and buffers have the same bits on all processes.
+    def must_agree(self, states: Mapping[str, Sequence[Tensor]]) -> None:
+        """Check that tensors have the same bits on all processes.
 
         Raises:
-            TrainingError: naming the first network that differs.
+            TrainingError: naming the first state that differs.
         """
         if self.count == 1:
             return
-        sums = [_checksum(network) for network in networks.values()]
+        sums = [_checksum(tensors) for tensors in states.values()]
         gathered = self.gather(torch.stack([one.to(self.device) for one in sums]))
-        for i, role in enumerate(networks):
+        for i, role in enumerate(states):
             if bool((gathered[:, i] != gathered[0, i]).any()):
                 raise TrainingError(
                     f"the state of {role!r} differs between processes: something in its turn draws from a "
@@ -311,10 +312,10 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 @torch.no_grad()
-def _checksum(network: nn.Module) -> Tensor:
-    """A scalar int64 checksum of the bytes of all parameters and buffers, in order."""
+def _checksum(tensors: Sequence[Tensor]) -> Tensor:
+    """A scalar int64 checksum of the bytes of all tensors, in order."""
     total = torch.zeros((), dtype=torch.int64)
-    for tensor in (*network.parameters(), *network.buffers()):
+    for tensor in tensors:
         content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         total = total.to(content.device) * 31 + content.sum(dtype=torch.int64)
     return total

@@ -161,6 +161,11 @@ class Prediction:
         """
         return self._get("flow")
 
+    def tensors(self) -> list[Tensor]:
+        """What the network has computed, from which all else follows."""
+        fraction = [] if self.variance_fraction is None else [self.variance_fraction]
+        return [self._known[self.target], *fraction]
+
     def of(self, target: Target) -> Tensor:
         """The estimate named by `target`, (B, ...)."""
         return self._get(target)

@@ -227,7 +227,7 @@ def check_exact_resume(case: Case) -> None:
     half = STEPS // 2
     with foreign_seed(0), tempfile.TemporaryDirectory() as folder:
         with _run(case) as run:
-            path = checkpoint.save(Path(folder), _trained(run, half).training, half, {})
+            path = checkpoint.save(Path(folder), checkpoint.state_of(_trained(run, half).training, half), {})
         with _run(case) as run:
             trainer = run.trainer
             try:

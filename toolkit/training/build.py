@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.data.source import DataSource
 from toolkit.devices.networks import Compile, compile_network, recompute_activations
+from toolkit.devices.placement import Placement, Replicated
 from toolkit.devices.processes import settled_precision
 from toolkit.diffusion.encoder import Encoder
 from toolkit.diffusion.guidance import Guidance
@@ -100,16 +102,21 @@ class Built:
         return None if self.encoder is None else self.encoder.encode
 
 
-def build(recipe: Recipe, device: torch.device) -> Built:
+def build(recipe: Recipe, device: torch.device, placement: Placement | None = None) -> Built:
     """Build all components of a recipe, after checking that its roles fit its objective.
 
     A network's initial weights are a function of (seed, role).
+
+    Args:
+        recipe: resolved.
+        device: of this process.
+        placement: of the networks; by default each is whole, on the device.
 
     Raises:
         RecipeError: if a role is missing, unknown or of another interface, an option is refused, or the
             objective refuses how its network would be sampled.
     """
-    recipe = settled(recipe, device)
+    recipe, placement = settled(recipe, device), placement or Replicated(device)
     source: DataSource = recipe.create(("data",), {})
     encoder: Encoder | None = None
     sample_shape = tuple(source.image_shape)
@@ -138,17 +145,22 @@ def build(recipe: Recipe, device: torch.device) -> Built:
     networks: dict[str, nn.Module] = {}
     for role, interface in objective.roles.items():
         torch.manual_seed(position_seed(seed, "network", role))
-        network = create("networks", role)
+        network = placement.built(partial(create, "networks", role))
         if not isinstance(network, interface):
             where, kind = recipe.where(("networks", role)), type(network).__name__
             raise RecipeError(f"{where} is a {kind}, but the objective wants a {interface.__name__} here.")
-        networks[role] = network.to(device)
+        networks[role] = network
     refuse_shared_parameters(recipe, networks)
     options: dict[str, NetworkOptions] = {role: recipe.common(("networks", role)) for role in networks}
+    if placement.sharded:
+        objective.refuse_sharding()
     for role, network in networks.items():
-        start_from(recipe, role, network, options[role], supplied, encoder)
+        if placement.sharded:
+            refuse_sharding(recipe, role, options[role])
+        placement.loaded(partial(start_from, recipe, role, network, options[role], supplied, encoder))
         if options[role].channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        networks[role] = placement.placed(network)
 
     optimizers = {}
     for role in trained:
@@ -165,8 +177,9 @@ def build(recipe: Recipe, device: torch.device) -> Built:
     widths: dict[str, dict[float, EMA]] = {}
     for role in recipe.tables.get("ema", {}):
         ema: EMAOptions = create("ema", role)
-        widths[role] = {width: EMA(networks[role], PowerFunction(width)) for width in ema.widths}
-        averages[role] = widths[role][ema.widths[0]] if ema.decay is None else EMA(networks[role], ema)
+        average = partial(EMA, networks[role], placement=placement)
+        widths[role] = {width: average(PowerFunction(width)) for width in ema.widths}
+        averages[role] = widths[role][ema.widths[0]] if ema.decay is None else average(ema)
     for role, network in networks.items():
         if options[role].checkpoint_activations:  # after its averages: copies would compute with its blocks
             try:
@@ -178,7 +191,8 @@ def build(recipe: Recipe, device: torch.device) -> Built:
             refuse_compiling(recipe, objective, role)
             compile_network(network, options[role].compile)
     training = Training(
-        objective.to(device), networks, optimizers, optimizer_options, averages, widths=widths
+        objective.to(device), networks, optimizers, optimizer_options, averages, widths=widths,
+        placement=placement,
     )  # fmt: skip
 
     sampler = start = guidance = None
@@ -193,10 +207,11 @@ def settled(recipe: Recipe, device: torch.device) -> Recipe:
     """The recipe with what suits `device` in place of each "auto" that concerns it."""
     precision = recipe.tables["run"]["precision"]
     recipe = recipe.with_value(("run", "precision"), settled_precision(precision, device))
+    whole = recipe.tables["run"]["sharding"] is None
     for role, table in recipe.tables["networks"].items():
         if table["channels_last"] == "auto":
             # Uncompiled, normalisation goes back and forth between memory orders: 19 % slower on an H200.
-            wanted = device.type == "cuda" and table["compile"]
+            wanted = device.type == "cuda" and table["compile"] and whole
             recipe = recipe.with_value(("networks", role, "channels_last"), wanted)
     return recipe
 
@@ -243,6 +258,18 @@ def refuse_compiling(recipe: Recipe, objective: Objective, role: str) -> None:
             raise RecipeError(
                 f"{recipe.where(('networks', role))} compile is not possible: turn {turn.name!r} "
                 "differentiates twice (R1, gradient penalty), which torch.compile cannot do."
+            )
+
+
+def refuse_sharding(recipe: Recipe, role: str, options: NetworkOptions) -> None:
+    """Refuse what a network in parts cannot have."""
+    for option, why in (
+        ("channels_last", "FSDP cuts weights in their plain memory order"),
+        ("compile", "it has not been tried on networks in parts"),
+    ):
+        if getattr(options, option):
+            raise RecipeError(
+                f"{recipe.where(('networks', role))} {option} = true does not go with run.sharding: {why}."
             )
 
 

@@ -54,7 +54,7 @@ def check_recipe(recipe: Recipe, say: Callable[[str], None]) -> None:
         losses = {name: value for name, value in trainer.take_logs().items() if name.endswith("/loss")}
         say("one step: " + ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
         with tempfile.TemporaryDirectory() as temporary:
-            saved = checkpoint.save(Path(temporary), built.training, trainer.number, {})
+            saved = checkpoint.save(Path(temporary), checkpoint.state_of(built.training, trainer.number), {})
             checkpoint.load(saved, built.training, {})
             pipeline = previews.pipeline(1, average=True)
             if pipeline is not None:

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.data.identity import changed
+from toolkit.devices.placement import Placement
 from toolkit.errors import CheckpointError, printable
 from toolkit.files import (
-    digest,
     mismatch,
     new_folder,
     read_json,
@@ -67,42 +67,62 @@ class CheckpointOptions:
 FORMAT = 1
 
 
+@dataclass(frozen=True)
+class State:
+    """The state of a run after a step, as a checkpoint's files hold it: whole tensors.
+
+    Attributes:
+        tensors: by file, without its ending, and by name.
+        others: JSON by file, without its ending.
+        step: steps done.
+    """
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    others: Mapping[str, Mapping[str, Any]]
+    step: int
+
+
+def state_of(training: Training, step: int) -> State:
+    """The state of a run after `step`; where networks are in parts, only the main process gets it whole.
+
+    All processes call this. Tensors may be the run's own: they are to be written before it goes on.
+    """
+    tensors = {name: module.state_dict() for name, module in _modules(training).items()}
+    others: dict[str, Mapping[str, Any]] = {}
+    for role, optimizer in training.optimizers.items():
+        name = f"optimizers/{role}"
+        tensors[name], others[name] = _split(optimizer.state_dict()["state"])
+    others["state"] = {
+        "format": FORMAT,
+        "step": step,
+        "ema_updates": {name: ema.updates for name, ema in training.averages.items()},
+        "untrained": _untrained(training),
+        "sums": training.sums.state(),
+    }
+    return State({name: training.placement.gathered(held) for name, held in tensors.items()}, others, step)
+
+
 def save(
     folder: Path,
-    training: Training,
-    step: int,
+    state: State,
     facts: Mapping[str, Any],
     describe: Callable[[Path], None] = lambda path: None,
 ) -> Path:
-    """Write the checkpoint of `step` into `folder`, under a temporary name until it is complete.
+    """Write a checkpoint into `folder`, under a temporary name until it is complete.
 
     Args:
         folder: the run's checkpoints folder.
-        training: what is saved.
-        step: steps done.
+        state: what is saved.
         facts: values that must be the same when it is loaded, e.g. the size of the data set.
         describe: writes into it what it takes to sample its weights.
     """
-    target = folder / step_name(step)
+    target = folder / step_name(state.step)
     with new_folder(target, replace=True) as temporary:  # one that `load` refused may be there
-        write_tensors(temporary / "objective.safetensors", training.objective.state_dict())
-        for role, network in training.networks.items():
-            if role in training.optimizers:
-                write_tensors(temporary / "networks" / f"{role}.safetensors", network.state_dict())
-        for name, ema in training.averages.items():
-            write_tensors(temporary / "ema" / f"{name}.safetensors", ema.network.state_dict())
-        for role, optimizer in training.optimizers.items():
-            tensors, rest = _split(optimizer.state_dict()["state"])
-            write_tensors(temporary / "optimizers" / f"{role}.safetensors", tensors)
-            write_json(temporary / "optimizers" / f"{role}.json", rest)
-        write_json(temporary / "state.json", {
-            "format": FORMAT,
-            "step": step,
-            "facts": dict(facts),
-            "ema_updates": {name: ema.updates for name, ema in training.averages.items()},
-            "untrained": _untrained(training),
-            "sums": training.sums.state(),
-        })  # fmt: skip
+        for name, tensors in state.tensors.items():
+            write_tensors(temporary / f"{name}.safetensors", tensors)
+        others = {**state.others, "state": {**state.others["state"], "facts": dict(facts)}}
+        for name, values in others.items():
+            write_json(temporary / f"{name}.json", values)
         describe(temporary)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         write_json(temporary / "manifest.json", {
@@ -135,9 +155,7 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     for role, weights in _untrained(training).items():
         if state["untrained"].get(role) != weights:
             raise CheckpointError(f"{path}: network {role!r}, which is not trained, has other weights now")
-    objects: dict[str, nn.Module] = {"objective": training.objective}
-    objects |= {f"networks/{role}": training.networks[role] for role in training.optimizers}
-    objects |= {f"ema/{name}": ema.network for name, ema in averages.items()}
+    objects = _modules(training)
     tensors = {name: read_tensors(path / f"{name}.safetensors") for name in objects}
     for name, module in objects.items():
         if problem := mismatch(module.state_dict(), tensors[name], exact=True):
@@ -151,11 +169,11 @@ def load(path: Path, training: Training, facts: Mapping[str, Any]) -> int:
     except (AttributeError, TypeError, ValueError):
         raise CheckpointError(f"{path}: state.json does not state sums as pairs of numbers") from None
     for name, module in objects.items():
-        module.load_state_dict(tensors[name])
+        training.placement.load(module, tensors[name])
     for name, ema in averages.items():
         ema.updates = updates[name]
     for role, optimizer in training.optimizers.items():
-        _load_optimizer(optimizer, moments[role])
+        _load_optimizer(optimizer, moments[role], training.placement)
     return int(state["step"])
 
 
@@ -219,10 +237,17 @@ def prune(folder: Path, step: int, keep_last: int, keep_every: int | None, best:
             shutil.rmtree(path)
 
 
+def _modules(training: Training) -> dict[str, nn.Module]:
+    """What has a state dict of its own, by the file that holds it."""
+    networks = {f"networks/{role}": training.networks[role] for role in training.optimizers}
+    averages = {f"ema/{name}": ema.network for name, ema in training.averages.items()}
+    return {"objective": training.objective, **networks, **averages}
+
+
 def _untrained(training: Training) -> dict[str, str]:
     """A hash of each network that no turn trains (a teacher); it must be the same when the run is resumed."""
     untrained = sorted(set(training.networks) - set(training.optimizers))
-    return {role: digest(training.networks[role].state_dict()) for role in untrained}
+    return {role: training.placement.digest(training.networks[role]) for role in untrained}
 
 
 def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -270,8 +295,11 @@ def _read_optimizer(folder: Path, role: str, optimizer: torch.optim.Optimizer) -
 
 
 def _kept(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What an optimizer keeps for each parameter of a group, as a step of a copy on zeros shows."""
-    shapes = {(p.shape, p.dtype): torch.zeros_like(p).requires_grad_() for p in group["params"]}
+    """What an optimizer keeps for each parameter of a group, as a step of a copy on whole zeros shows."""
+    shapes = {
+        (p.shape, p.dtype): torch.zeros(p.shape, dtype=p.dtype, device=p.device, requires_grad=True)
+        for p in group["params"]
+    }
     for zeros in shapes.values():
         zeros.grad = torch.zeros_like(zeros)
     trial = object.__new__(type(optimizer))
@@ -282,7 +310,14 @@ def _kept(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> list[di
     return [trial.state[shapes[p.shape, p.dtype]] for p in group["params"]]
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[int, dict[str, Any]]) -> None:
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, state: Mapping[int, dict[str, Any]], placement: Placement
+) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, held in state.items():
+        for name, value in held.items():
+            if isinstance(value, Tensor) and value.shape == parameters[index].shape:
+                held[name] = placement.as_placed(value, parameters[index])
     # load_state_dict would also restore the saved learning rate, betas and decay; the recipe's count.
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

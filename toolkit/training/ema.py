@@ -1,6 +1,5 @@
 """Averages of a network's weights over its training, each kept as a network."""
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from toolkit.devices.placement import Placement, Replicated
 from toolkit.registry.signature import Positive
 
 # Below sqrt(1 / 12), the width of the mean of all steps; beyond, early steps would count more than late ones.
@@ -101,18 +101,21 @@ class EMA:
     Args:
         network: whose average; a copy of it is kept.
         profile: gives d after so many updates.
+        placement: of the network; by default it is whole.
     """
 
-    def __init__(self, network: nn.Module, profile: EMAOptions | PowerFunction) -> None:
+    def __init__(
+        self, network: nn.Module, profile: EMAOptions | PowerFunction, placement: Placement | None = None
+    ) -> None:
         self.updates = 0
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self._profile = profile
-        self._averaged, self._copied = _split(self.network)
+        self._profile, self._placement = profile, placement or Replicated()
+        self.network = self._placement.copied(network).requires_grad_(False).eval()
+        self._averaged, self._copied = self._split(self.network)
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Update the average with the network's weights after an optimizer step."""
-        live, counters = _split(network)
+        live, counters = self._split(network)
         decay = self._profile.decay_after(self.updates)
         if decay == 0:  # exact, whatever the rounding of lerp, and what was there may be infinite
             torch._foreach_copy_(self._averaged, live)
@@ -126,8 +129,8 @@ class EMA:
         """How much of the average is still the weights that it began with, in [0, 1]."""
         return self._profile.initial_share(self.updates)
 
-
-def _split(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """A network's floating-point tensors, and its other ones; each list in a fixed order."""
-    state = [*(p.detach() for p in network.parameters()), *network.buffers()]
-    return [t for t in state if t.is_floating_point()], [t for t in state if not t.is_floating_point()]
+    def _split(self, network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+        """A network's floating-point tensors, as they lie here, and its other ones; each in a fixed order."""
+        held = (*network.parameters(), *network.buffers())
+        state = [self._placement.local(tensor.detach()) for tensor in held]
+        return [t for t in state if t.is_floating_point()], [t for t in state if not t.is_floating_point()]

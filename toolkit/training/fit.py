@@ -24,8 +24,10 @@ def fitting_micro_batch(recipe: Recipe, options: RunOptions, processes: Processe
     a kill rather than in an error, it is the whole share, untried.
 
     Raises:
-        RunError: if not even one example fits.
+        RunError: if not even one example fits, or if networks are in parts: no process can try alone.
     """
+    if options.sharding is not None:
+        raise RunError('[run] micro_batch_size = "auto" does not go with run.sharding: state a number')
     whole = max(1, options.batch_size // processes.count)
     if processes.device.type == "cpu":
         return whole

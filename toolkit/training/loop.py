@@ -330,9 +330,10 @@ class Run:
 
     def _rescue(self) -> None:
         """Save the last complete step on the way out, by this process alone: others may never arrive."""
-        if self._whole and "checkpoint" not in self._done and self.trainer.finite_here():
+        alone = not self.built.training.placement.sharded
+        if alone and self._whole and "checkpoint" not in self._done and self.trainer.finite_here():
             with suppress(ToolkitError, OSError):  # the cause is already being reported
-                self._write_checkpoint()
+                self._write_checkpoint(checkpoint.state_of(self.built.training, self.trainer.number))
         go_on = "Go on with --resume" if self._saved else "Start again with --resume auto"
         say(f"step {self.trainer.number}: {self._last_checkpoint()} {go_on}", "failed")
 
@@ -398,20 +399,17 @@ class Run:
         """Check, before anything is kept, that losses and weights are finite and agree on all processes."""
         self.trainer.check_finite()
         self.trainer.check_weights()
-        training = self.built.training
-        averages = {f"average of {name}": ema.network for name, ema in training.averages.items()}
-        self.processes.must_agree({**training.networks, **averages, "objective": training.objective})
+        self.processes.must_agree(self.trainer.replicas())
 
     def _save(self) -> None:
         self._agree()
         self.built.training.sums.pool(self.processes)
-        self.processes.on_main(self._write_checkpoint)
+        state = checkpoint.state_of(self.built.training, self.trainer.number)
+        self.processes.on_main(partial(self._write_checkpoint, state))
 
-    def _write_checkpoint(self) -> None:
-        folder, number = self.folder.checkpoints, self.trainer.number
-        path = checkpoint.save(
-            folder, self.built.training, number, self.facts, partial(self.previews.describe, number)
-        )
+    def _write_checkpoint(self, state: checkpoint.State) -> None:
+        describe = partial(self.previews.describe, state.step)
+        path = checkpoint.save(self.folder.checkpoints, state, self.facts, describe)
         self._prune()
         self._tell("toolkit_checkpoint_saved", path=path)
 
@@ -434,7 +432,8 @@ class Run:
         self._agree()
         averages = self.built.training.widths[role]
         updates = next(iter(averages.values())).updates
-        states = {width: ema.network.state_dict() for width, ema in averages.items()}
+        whole = self.built.training.placement.gathered
+        states = {width: whole(ema.network.state_dict()) for width, ema in averages.items()}
         folder, number = self.folder.path, self.trainer.number
         self.processes.on_main(partial(write_snapshot, folder, role, number, updates, states))
 
@@ -475,7 +474,7 @@ class Run:
             self._once("log", partial(self._log, display, last=True))
             for role in self.snapshots:
                 self._once(f"snapshot of {role}", partial(self._snapshot, role))
-        self.processes.on_main(partial(self.previews.keep, self.trainer.number, self.folder.path))
+        self.previews.keep(self.trainer.number, self.folder.path)
         self._kept = True
         self.status = "stopped" if stopped else "finished"
         self.processes.on_main(

@@ -192,6 +192,13 @@ class Objective(nn.Module, ABC):
         """
         return None
 
+    def refuse_sharding(self) -> None:
+        """Raise a RecipeError if its networks cannot be in parts; called when such a run is built.
+
+        They can where turns call networks only as a whole, by `forward`, and as often on every process.
+        """
+        return None
+
     def observe(self, turn: str, records: Records) -> None:
         """Learn from the records of one turn over the global batch; called with the same on every process."""
         return None

@@ -1,15 +1,16 @@
 """A run as it stands: its samples, its measures on held-out data, and its result, a pipeline or networks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolkit.console import say
 from toolkit.data.batches import Batches
@@ -70,35 +71,47 @@ class Previews:
         if (result := self.pipeline(0, average=True)) is not None:
             result.refuse_outside()
 
-    def pipeline(self, step: int, *, average: bool) -> Pipeline | None:
+    def pipeline(
+        self, step: int, *, average: bool, instead: Mapping[str, nn.Module] | None = None
+    ) -> Pipeline | None:
         """The pipeline of the current weights, or with `average` of their averages if there are any.
 
         None if the objective samples nothing, or the recipe has no noise schedule.
+
+        Args:
+            step: the last one.
+            average: whether averages are sampled.
+            instead: networks by role that take the place of those of the run, whose weights they have.
         """
         built, role = self._built, self._built.training.objective.samples
         if role is None or built.schedule is None or built.sampler is None or built.start is None:
             return None
-        saved = self._network(role, step, average=average)
+        roles = built.training.networks
+        networks = {name: self._network(name, step, average=average, instead=instead) for name in roles}
+        saved = networks[role]
         names = [name for name in PARTS if name in self._recipe.tables]  # all but the network
         parts = {
             name: self._recipe.tables[name] if name in COMMON else self._recipe.component((name,))
             for name in names
         }
         whole = saved.saved.model_copy(update=parts)
-        networks = {name: self._network(name, step, average=average) for name in built.training.networks}
         start = built.start.with_networks(networks)
         return Pipeline(
             saved.network, built.schedule, built.sampler, start, whole, self._registry,  # type: ignore[arg-type]
             built.guidance, built.encoder,
         )  # fmt: skip
 
-    def networks(self, step: int) -> dict[str, SavedNetwork]:
+    def networks(
+        self, step: int, *, instead: Mapping[str, nn.Module] | None = None
+    ) -> dict[str, SavedNetwork]:
         """What a run without a pipeline keeps: the network that would sample, else all; averages if any."""
         training = self._built.training
         roles = [training.objective.samples] if training.objective.samples else training.optimizers
-        return {role: self._network(role, step, average=True) for role in roles}
+        return {role: self._network(role, step, average=True, instead=instead) for role in roles}
 
-    def _network(self, role: str, step: int, *, average: bool) -> SavedNetwork:
+    def _network(
+        self, role: str, step: int, *, average: bool, instead: Mapping[str, nn.Module] | None
+    ) -> SavedNetwork:
         built = self._built
         ema = built.training.ema.get(role) if average else None
         network = built.training.networks[role] if ema is None else ema.network
@@ -114,7 +127,7 @@ class Previews:
             pictures=self._pictures,
             network=self._recipe.component(("networks", role)),
         )
-        return SavedNetwork(network, saved)
+        return SavedNetwork(network if instead is None else instead[role], saved)
 
     def describe(self, step: int, checkpoint: Path) -> None:
         """Write into a checkpoint what it takes to sample it, if the objective samples."""
@@ -122,13 +135,23 @@ class Previews:
             pipeline.describe(checkpoint)
 
     def keep(self, step: int, run: Path) -> None:
-        """Write the run's result into its folder: pipeline/, or networks/ if there is no pipeline."""
-        pipeline = self.pipeline(step, average=True)
-        if pipeline is not None:
-            pipeline.save_pretrained(run / "pipeline", run=run)
-            return
-        for role, saved in self.networks(step).items():
-            save_network(saved, run / "networks" / role, self._registry)
+        """Write the run's result into its folder: pipeline/, or networks/ if there is no pipeline.
+
+        All processes call this; the main one writes.
+        """
+        training = self._built.training
+        averaged = {**training.networks, **{role: ema.network for role, ema in training.ema.items()}}
+        whole = {role: training.placement.whole(network) for role, network in averaged.items()}
+
+        def write() -> None:
+            pipeline = self.pipeline(step, average=True, instead=whole)
+            if pipeline is not None:
+                pipeline.save_pretrained(run / "pipeline", run=run)
+                return
+            for role, saved in self.networks(step, instead=whole).items():
+                save_network(saved, run / "networks" / role, self._registry)
+
+        self._processes.on_main(write)
 
     def refuse_to_replace(self, run: Path) -> None:
         """Refuse, before training, to write the result over anything but an earlier result.
@@ -204,18 +227,17 @@ class Previews:
     def _draw(self, pipeline: Pipeline, done: int, progress: Callable[[int], None]) -> Tensor:
         """All images of a grid; each process draws a share, and image i is the same whoever draws it."""
 
-        def drawn(offset: int, n: int, calls: int) -> None:
+        def drawn(offset: int, within: int, n: int, calls: int) -> None:
             progress(done + offset * _calls(pipeline) + n * calls)
 
-        share = self._share
-        first = self._processes.rank * share
-        batches = pipeline.sample(
-            share, seed=self.options.seed, first=first, batch_size=self.options.batch_size, progress=drawn
-        )
-        try:
-            images = torch.cat(list(batches))
-        except SamplingError:  # a young network's; the run goes on, and the other processes wait for this one
-            images = torch.full((share, *pipeline.image_shape), math.nan, device=pipeline.device)
+        share, size, seed = self._share, self.options.batch_size, self.options.seed
+        images = torch.full((share, *pipeline.image_shape), math.nan, device=pipeline.device)
+        for offset in range(0, share, size):  # each, as the other processes may need this one for theirs
+            n, first = min(size, share - offset), self._processes.rank * share + offset
+            with suppress(SamplingError):  # a young network's; the run goes on
+                (images[offset : offset + n],) = pipeline.sample(
+                    n, seed=seed, first=first, batch_size=n, progress=partial(drawn, offset)
+                )
         return self._processes.gather(images).flatten(0, 1)[: self.options.num]
 
 
@@ -238,16 +260,16 @@ def measure(
     means: dict[str, float] = {}
     for i, turn in enumerate(training.objective.measures()):
         totals: dict[str, Tensor] = {}
-        # A process without a shard computes the first one too, to learn the names, with weight 0.
-        for shard in range(processes.rank, shards, processes.count) or [-1]:
-            seed_default_generators(
-                position_seed(seed, "measure", turn.name, max(shard, 0)), processes.device
-            )
+        # All processes compute as many, since networks in parts need them all; the surplus weighs nothing.
+        for first in range(0, shards, processes.count):
+            mine = first + processes.rank
+            shard = mine if mine < shards else 0
+            seed_default_generators(position_seed(seed, "measure", turn.name, shard), processes.device)
             with torch.no_grad(), processes.autocast():
-                loss = turn.loss(batches.get(max(shard, 0) * size, size), step)
-            progress(i * rows + (max(shard, 0) + 1) * size)
+                loss = turn.loss(batches.get(shard * size, size), step)
+            progress(i * rows + (shard + 1) * size)
             for name, value in {"loss": loss.total, **loss.logs}.items():
-                here = value.detach().to(processes.device, widest(processes.device)) * float(shard >= 0)
+                here = value.detach().to(processes.device, widest(processes.device)) * float(mine < shards)
                 totals[f"{turn.name}/{name}"] = (
                     totals.get(f"{turn.name}/{name}", torch.zeros_like(here)) + here
                 )

@@ -14,7 +14,8 @@ from toolkit.training.trainer import RunOptions
 # checkpoint records its identity, with the micro-batch size, by which it is known again.
 FREE = {
     ("run", "steps"), ("run", "images"), ("run", "minutes"), ("run", "out"), ("run", "log_every"),
-    ("run", "measure_every"), ("run", "device"), ("run", "tf32"), ("run", "cudnn_benchmark"),
+    ("run", "measure_every"), ("run", "device"), ("run", "sharding"), ("run", "tf32"),
+    ("run", "cudnn_benchmark"),
     ("data", "in_memory_mb"), ("data", "workers"), ("data", "on_error"),
     ("samples",), ("checkpoints",), ("trackers",), ("sampler",), ("start",), ("guidance",),
 }  # fmt: skip

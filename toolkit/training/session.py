@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from toolkit.data.batches import Batches
 from toolkit.data.reading import Progress
 from toolkit.data.source import DataSource
+from toolkit.devices.placement import Placement, Replicated
 from toolkit.devices.processes import Processes
 from toolkit.recipe import Recipe
 from toolkit.training.build import Built, build
@@ -29,6 +30,7 @@ class Session:
         return {
             **self.processes.computes(),
             "data": self.batches.place,
+            "sharding": f"{self.processes.count} parts" if training.placement.sharded else None,
             "channels_last": [role for role, table in options.items() if table["channels_last"]],
             "compiled": [role for role, table in options.items() if table["compile"]],
             "checkpointed": [role for role, table in options.items() if table["checkpoint_activations"]],
@@ -59,7 +61,7 @@ def session(
     Raises:
         ToolkitError: for every mistake in the recipe or its data.
     """
-    built = build(recipe, processes.device)
+    built = build(recipe, processes.device, placement(options, processes))
     batches = Batches(
         narrowed(built.source), recipe.common(("data",)), seed=options.seed, device=processes.device,
         progress=progress, encode=built.encode, cache=built.cache,
@@ -68,3 +70,12 @@ def session(
         yield Session(built, batches, Trainer(built.training, batches, processes, options), processes)
     finally:
         batches.close()
+
+
+def placement(options: RunOptions, processes: Processes) -> Placement:
+    """How networks lie on the processes: in parts if the recipe says so and there are others to hold them."""
+    if options.sharding is None or not processes.grouped:
+        return Replicated(processes.device)
+    from toolkit.devices.sharding import Sharded  # which takes torch two seconds to import
+
+    return Sharded(processes)

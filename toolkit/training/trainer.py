@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from toolkit.data.batches import Batches
 from toolkit.data.reading import Rows
-from toolkit.devices.processes import Device, Precision, Processes, widest
+from toolkit.devices.placement import Placement, Replicated
+from toolkit.devices.processes import Device, Precision, Processes, Sharding, widest
 from toolkit.errors import RunError, TrainingError
 from toolkit.randomness import position_seed, seed_default_generators
 from toolkit.registry.signature import Positive
@@ -42,6 +43,8 @@ class RunOptions:
         tf32: on a GPU, multiply float32 matrices in TF32, with 10 bits of mantissa and up to 8 times as fast.
         cudnn_benchmark: on a GPU, time the kernels of each convolution once and take the fastest.
         device: "auto" takes the accelerator if there is one.
+        sharding: "fsdp" has each of several processes hold a part of every network, average and optimizer
+            instead of all; for networks that outgrow a device.
         out: the run folder; None takes runs/<name of the recipe>.
         log_every: steps between two records of metrics; only then do losses leave the device.
         measure_every: steps between two passes over the objective's measures on held-out data; None
@@ -58,6 +61,7 @@ class RunOptions:
     tf32: bool = True
     cudnn_benchmark: bool = True
     device: Device = "auto"
+    sharding: Sharding | None = None
     out: Path | None = None
     log_every: Positive = 50
     measure_every: Positive | None = None
@@ -84,6 +88,7 @@ class Training:
     Attributes:
         ema: the averages that are sampled and measured.
         widths: averages by role and relative width, of which snapshots are kept; one may be in `ema` too.
+        placement: of networks and averages.
     """
 
     objective: Objective
@@ -93,6 +98,7 @@ class Training:
     ema: dict[str, EMA] = field(default_factory=dict)
     sums: "Sums" = field(default_factory=lambda: Sums())
     widths: dict[str, dict[float, EMA]] = field(default_factory=dict)
+    placement: Placement = field(default_factory=Replicated)
 
     @property
     def averages(self) -> dict[str, EMA]:
@@ -174,17 +180,26 @@ class Trainer:
             role: [group["lr"] for group in optimizer.param_groups]
             for role, optimizer in training.optimizers.items()
         }
-        averaged = [ema.network for ema in training.averages.values()]
-        processes.broadcast_state([*training.networks.values(), *averaged, training.objective])
+        for tensors in self.replicas().values():
+            processes.broadcast(tensors)
         for role, network in training.networks.items():
             if role in training.optimizers:
                 network.train()  # here as after every preview, on which training must not depend
             else:
                 network.requires_grad_(False).eval()
         self._trained = [training.networks[role] for role in training.optimizers]
-        self._gradients = {role: Gradients(training.networks[role]) for role in training.optimizers}
+        self._gradients = {
+            role: Gradients(training.networks[role], training.placement) for role in training.optimizers
+        }
         self._rows: list[Rows] = []  # of the next step, in order
         self._first_bad = {turn.name: torch.tensor(NEVER, device=processes.device) for turn in self.turns}
+
+    def replicas(self) -> dict[str, list[Tensor]]:
+        """What has the same bits on every process, by what it is the state of."""
+        training, of = self.training, self.training.placement.replicas
+        averages = {f"average of {name}": of(ema.network) for name, ema in training.averages.items()}
+        networks = {role: of(network) for role, network in training.networks.items()}
+        return {**networks, **averages, "objective": [*training.objective.buffers()]}
 
     def read(self) -> None:
         """Read the data of the next step, before anything changes; `step` does so otherwise.
@@ -243,6 +258,16 @@ class Trainer:
             gradients.require(role in turn.trains)
         for role in turn.trains:
             self._gradients[role].zero()
+        twice = [self.training.networks[role] for role in turn.second_order]
+        with self.training.placement.second_order(twice):
+            losses = self._accumulate(turn, repetition, rows)
+        for role in turn.trains:
+            self._update(role)
+        if losses[0].records:
+            self.training.objective.observe(turn.name, self._gather_records(losses))
+
+    def _accumulate(self, turn: Turn, repetition: int, rows: Iterator[Rows]) -> list[Loss]:
+        """The losses of a turn's micro-batches, whose gradients are added up."""
         losses, buffers = [], Buffers(self._trained, self.processes, self.micro_batches)
         for micro in range(self.micro_batches):
             buffers.start()
@@ -258,10 +283,7 @@ class Trainer:
             losses.append(loss)
             buffers.end()
         buffers.join()
-        for role in turn.trains:
-            self._update(role)
-        if losses[0].records:
-            self.training.objective.observe(turn.name, self._gather_records(losses))
+        return losses
 
     def _step(self, repetition: int, micro: int) -> Step:
         networks = self.training.networks
@@ -281,8 +303,7 @@ class Trainer:
     def _update(self, role: str) -> None:
         """Sum the gradient over processes, clip it, and take one optimizer step."""
         gradients, options = self._gradients[role], self.training.optimizer_options[role]
-        gradients.collect()
-        self.processes.add_(gradients.flat)
+        gradients.collect(self.processes)
         norm = gradients.clip(options.clip_norm)  # the same on every process
         self._add_log(f"{role}/gradient_norm", norm, counts=self.processes.is_main)
         optimizer = self.training.optimizers[role]
@@ -363,18 +384,23 @@ class Trainer:
 
     def finite_here(self) -> bool:
         """Whether losses and weights of this process are finite; asks no other."""
-        try:
-            self.check_weights()
-        except TrainingError:
-            return False
-        return all(int(first) == NEVER for first in self._first_bad.values())
+        losses = all(int(first) == NEVER for first in self._first_bad.values())
+        return losses and bool(self._finite_weights().all())
 
     def check_weights(self) -> None:
         """Raise a TrainingError if a trained weight is not finite: the next loss would show it too late."""
-        for role in self.training.optimizers:
-            parameters = self.training.networks[role].parameters()
-            if not bool(torch.stack([p.isfinite().all() for p in parameters]).all()):
+        finite = self.processes.gather(self._finite_weights()).all(0).tolist()
+        for role, whether in zip(self.training.optimizers, finite, strict=True):
+            if not whether:
                 raise TrainingError(f"the weights of {role!r} are not finite after step {self.number - 1}")
+
+    def _finite_weights(self) -> Tensor:
+        """Whether the weights of each trained network that lie here are finite, (roles,)."""
+        local = self.training.placement.local
+        return torch.stack([
+            torch.stack([local(p).isfinite().all() for p in self.training.networks[role].parameters()]).all()
+            for role in self.training.optimizers
+        ])  # fmt: skip
 
 
 class Buffers:

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from toolkit import Batch, Loss, Objective, Rate, Records, ScalarSchedule, Step, Turn, at_step
+from toolkit import Batch, Loss, Objective, Rate, RecipeError, Records, ScalarSchedule, Step, Turn, at_step
 from toolkit_autoencoder.discriminator import Discriminator
 from toolkit_autoencoder.network import Autoencoder
 
@@ -62,6 +62,10 @@ class Autoencoding(Objective):
 
     def measures(self) -> tuple[Turn, ...]:
         return (Turn("autoencoder", (), self._measure),)
+
+    def refuse_sharding(self) -> None:
+        """Encoder and decoder are called apart, and the adversary is weighed at one layer's weights."""
+        raise RecipeError("[objective] autoencoder does not go with run.sharding: remove that")
 
     def observe(self, turn: str, records: Records) -> None:
         if turn != "autoencoder":

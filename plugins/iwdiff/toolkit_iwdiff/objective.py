@@ -19,6 +19,7 @@ from toolkit import (
     DenoisingLoss,
     Loss,
     Objective,
+    RecipeError,
     Records,
     Step,
     TimestepSampler,
@@ -120,6 +121,11 @@ class IWDiff(Objective):
 
     def measures(self) -> tuple[Turn, ...]:
         return (Turn("denoiser", trains=(), loss=self._measure),)
+
+    def refuse_sharding(self) -> None:
+        """With `selective` each process passes through the network as often as its own draws ask for."""
+        if self.selective:
+            raise RecipeError("[objective] selective = true does not go with run.sharding: set it to false")
 
     def observe(self, turn: str, records: Records) -> None:
         if "active" in records:

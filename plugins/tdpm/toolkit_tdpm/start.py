@@ -88,7 +88,9 @@ class Truncated(Start):
     ) -> Tensor:
         if self._generator is None:
             raise SamplingError("start.generator: a start of type tdpm outside its run needs a folder here")
-        x0 = self._generator.to(device).draw(generators, shape[0])
+        if self._generator.device != device:
+            self._generator.to(device)
+        x0 = self._generator.draw(generators, shape[0])
         if t < 0:
             return x0
         return self._schedule.diffuse(x0, t, randn(shape, generators, device))
