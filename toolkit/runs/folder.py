@@ -34,6 +34,8 @@ from toolkit.recipe import Recipe
 from toolkit.runs.layout import CHANGES, FILES, FOLDERS, LOCK, step_name
 from toolkit.runs.read import read_records
 
+SEEN = 60.0  # seconds until a network file system shows a new file to all machines; NFS caches for up to 60
+
 Status = Literal["running", "finished", "stopped", "failed"]
 
 
@@ -66,18 +68,41 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = owned(self.path / LOCK)
         if _taken(self._lock):
-            owner = os.pread(self._lock, 32, 0).decode(errors="replace") or "unknown"
+            owner = os.pread(self._lock, 256, 0).decode(errors="replace") or "unknown"
             os.close(self._lock)
             self._lock = None
             raise RunError(f"{self.path}: is in use by process {owner}")
         os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        os.pwrite(self._lock, f"{os.getpid()} on {platform.node()} since {time.ctime()}".encode(), 0)
+        os.fsync(self._lock)  # other machines shall see it
         if self.recipe.exists() and not (resume or overwrite):
             self.release()
             raise RunError(
                 f"{self.path}: already holds a run ({self.status()}). Go on with --resume, "
                 "replace it with --overwrite, or choose another folder with --set run.out=..."
             )
+
+    def owner(self) -> str:
+        """The process that has claimed the folder last, its machine and the time; "" if none is seen."""
+        try:
+            return read_text(self.path / LOCK, follow=False)
+        except (OSError, ValueError):
+            return ""
+
+    def refuse_unless_shared(self, owner: str) -> None:
+        """Refuse a folder that is not the one that `owner`, the main process of this run, has claimed.
+
+        Raises:
+            RunError: naming the folder and this machine.
+        """
+        last = time.monotonic() + SEEN
+        while self.owner() != owner:
+            if time.monotonic() > last:
+                raise RunError(
+                    f"{self.path.absolute()}: on {platform.node()} this is not the folder that process "
+                    f"{owner} has claimed. Set run.out to a folder that all machines share"
+                )
+            time.sleep(0.1)
 
     def _refuse_what_stands_in_the_way(self, overwrite: bool) -> None:
         """Find now, and not after hours of training, what could not be written or replaced."""

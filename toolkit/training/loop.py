@@ -42,7 +42,7 @@ from toolkit.training.checkpoint import CheckpointOptions
 from toolkit.training.ema import EMAOptions
 from toolkit.training.fit import fitting_micro_batch, relief
 from toolkit.training.result import Previews, measure
-from toolkit.training.resume import FINISHED, REPLACED, RESUMED, Beginning
+from toolkit.training.resume import FINISHED, REPLACED, RESUMED, Beginning, refuse_unlike
 from toolkit.training.session import Session, session
 from toolkit.training.trainer import RunOptions, share
 
@@ -110,6 +110,8 @@ def train(
             ) as processes:  # fmt: skip
                 recipe = settled(recipe, processes.device)
                 share(options, processes.count)
+                main_recipe = processes.of_main(recipe.tables)
+                processes.together(partial(refuse_unlike, "recipe", main_recipe, recipe.tables))
                 begin = Beginning(recipe, options, folder, resume, overwrite, changes)
                 processes.on_main(begin.claim)
                 begin.how, begin.changes, begin.micro_batch = processes.of_main(
@@ -119,6 +121,8 @@ def train(
                     step = folder.finished() or 0
                     saved = checkpoint.last(folder.checkpoints, step)
                     return Outcome(folder.path, step, None, None, main, "finished", saved)
+                owner = processes.of_main(folder.owner())
+                processes.together(partial(folder.refuse_unless_shared, owner))
                 if begin.micro_batch == "auto":
                     begin.micro_batch = fitting_micro_batch(recipe, options, processes)
                 recipe = recipe.with_value(("run", "micro_batch_size"), begin.micro_batch)
@@ -158,6 +162,8 @@ class Run:
         }  # fmt: skip
         if self.built.encoder is not None:  # its run may have been trained anew
             self.facts["encoder"] = digest(self.built.encoder.state_dict())
+        known = {name: value for name, value in self.facts.items() if name not in ("skips", "times")}
+        self.processes.together(partial(refuse_unlike, "data", self.processes.of_main(known), known))
         said = introduction(
             self.folder.path, self.options, self.built.training, self.trainer.micro_batch,
             len(self.built.source), self.computes, self.processes.count,

@@ -1,6 +1,7 @@
 """Resuming: which changes of the recipe are allowed, and which make it another run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -113,7 +114,7 @@ class Beginning:
         if self.micro_batch == "auto":  # found before the run; its results depend on it
             self.micro_batch = before["run"]["micro_batch_size"]
             recipe = recipe.with_value(("run", "micro_batch_size"), self.micro_batch)
-        changes = list(_compare(before, recipe.tables, ()))
+        changes = list(_compare(before, recipe.tables, _free))
         differing = [change for change in changes if not change.within(self._deliberate)]
         if differing:
             first = "; ".join(map(str, differing[:3]))
@@ -143,12 +144,39 @@ def _refuse_unknown(key: str, *recipes: Mapping[str, Any]) -> None:
         nodes = [node[part] for node in nodes if isinstance(node, Mapping) and part in node]
 
 
-def _compare(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[Change]:
-    moved = path[:1] == ("data",) and path[-1] == "path"
-    if path in FREE or moved or path[0::2] in FREE_OF_ROLES:
+def refuse_unlike(what: str, main: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse a process that would train something else than the main one, as on another machine it may.
+
+    Args:
+        what: "recipe" or "data".
+        main: the tables of its recipe, or facts about its data.
+        here: those of this process; only where its data lies may be another.
+
+    Raises:
+        RunError: naming the first difference.
+    """
+    for change in _compare(main, here, _moved):
+        raise RunError(
+            f"the {what} on {platform.node()} is not the main process's: {change.key} is {change.after!r} "
+            f"here and {change.before!r} there"
+        )
+
+
+def _moved(path: tuple[str, ...]) -> bool:
+    return path[:1] == ("data",) and path[-1] == "path"
+
+
+def _free(path: tuple[str, ...]) -> bool:
+    return path in FREE or path[0::2] in FREE_OF_ROLES or _moved(path)
+
+
+def _compare(
+    before: Any, after: Any, allowed: Callable[[tuple[str, ...]], bool], path: tuple[str, ...] = ()
+) -> Iterator[Change]:
+    if allowed(path):
         return
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in sorted(before.keys() | after.keys()):
-            yield from _compare(before.get(key), after.get(key), (*path, key))
+            yield from _compare(before.get(key), after.get(key), allowed, (*path, key))
     elif before != after:
         yield Change(".".join(path), before, after)
