@@ -195,7 +195,7 @@ def test_a_process_whose_others_never_come_says_so_in_time() -> None:
     source = """
 from datetime import timedelta
 from toolkit.errors import RunError
-from toolkit.training import processes
+from toolkit.devices import processes
 processes.MEET = timedelta(seconds=1)
 try:
     processes.Processes()
