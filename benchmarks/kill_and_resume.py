@@ -40,6 +40,7 @@ from toolkit.registry import load as plugins
 from toolkit.training.build import build
 
 UNFINISHED = (TEMPORARY, REPLACED)
+TIMES = ("images_per_second", "seconds", "processor_seconds")  # in records, another each time
 RECIPE = """
 [run]
 batch_size = 8
@@ -182,9 +183,7 @@ def result(run: Path) -> dict[str, object]:
     last = sorted((run / "checkpoints").glob("step-*"))[-1]
     files = [path for folder in (last, run / "pipeline") for path in folder.rglob("*") if path.is_file()]
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    losses = [
-        {k: v for k, v in record.items() if k not in ("images_per_second", "seconds")} for record in records
-    ]
+    losses = [{k: v for k, v in record.items() if k not in TIMES} for record in records]
     return {str(path.relative_to(run)): path.read_bytes() for path in files} | {"losses": losses}
 
 

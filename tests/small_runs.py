@@ -109,8 +109,8 @@ def checkpoints(run: Path) -> list[str]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Every file below a folder, but for the one that says who has last held it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
