@@ -20,7 +20,7 @@ def test_a_run_says_what_it_is_before_it_starts(write: Write) -> None:
     assert run.startswith(
         "run: 4 steps or 9 minutes without the final grid, whichever comes first, of 8 examples"
     )
-    assert run.endswith(f"in micro-batches of 4 (0.022 epochs), on cpu in float32; mine")
+    assert run.endswith("in micro-batches of 4 (0.022 epochs), on cpu in float32; mine")
     assert network.startswith("network 'denoiser': UNet, ") and network.endswith(" parameters")
     assert data.startswith("data: 1,437 examples of 1x8x8")
     assert "sampling the final grid: 4 samples by " in said

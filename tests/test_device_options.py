@@ -194,11 +194,12 @@ def test_a_compiled_network_learns_what_it_learns_uncompiled(write: Write) -> No
     assert "compiling: the first steps take a minute or more" in " ".join(said.split())
     resumed(recipe, "run.out=compiled", compiled, *short)
     assert weights("usual").keys() == weights("compiled").keys()
-    # The first update of Adam has the sign of each gradient, however small, so that the second step differs.
-    pairs = zip(metrics(Path("usual")), metrics(Path("compiled")), (1e-4, 0.05), strict=False)
-    for one, other, tolerance in pairs:
+    usual, compiled_too = metrics(Path("usual"))[:2], metrics(Path("compiled"))[:2]
+    assert usual[0]["discriminator/loss"] == pytest.approx(compiled_too[0]["discriminator/loss"], rel=1e-4)
+    # Adam's first update has the sign of each gradient, however small, so that all after it differs more.
+    for one, other in zip(usual, compiled_too, strict=True):
         for name in ("discriminator/loss", "denoiser/loss", "denoiser/gradient_norm"):
-            assert one[name] == pytest.approx(other[name], rel=tolerance), name
+            assert one[name] == pytest.approx(other[name], rel=0.05), name
 
 
 @pytest.mark.parametrize(
