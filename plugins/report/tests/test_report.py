@@ -156,6 +156,7 @@ def test_every_picture_says_what_it_shows_and_is_a_file_too(made: tuple[Path, Pa
         "samples-ddpm", "samples-ddgan", "samples-points",
         "noising-ddpm", "noising-ddgan", "noising-points", "denoising-ddpm", "denoising-ddgan",
         "denoising-points", "quality-time-fid_x", "quality-cost-fid_x",
+        "quality-cost-held_out-denoiser-loss",
     }  # fmt: skip
     for path in folder.iterdir():
         png = path.read_bytes()
@@ -395,7 +396,8 @@ def browser() -> str:
 
 def rows_in_browser(browser: str, page: Path, clicks: int, tmp_path: Path) -> list[str]:
     """The runs of the summary from top to bottom, after so many clicks on the heading of the score."""
-    click = 'document.querySelector("#summary thead th:nth-child(4) button").click();'
+    headings = '[...document.querySelectorAll("#summary thead button")]'
+    click = f'{headings}.find(one => one.textContent.includes("fid_x")).click();'
     clicked = tmp_path / "clicked.html"
     clicked.write_text(page.read_text().replace("</body>", f"<script>{click * clicks}</script></body>"))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
