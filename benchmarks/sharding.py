@@ -13,9 +13,9 @@ import ctypes
 import gc
 from pathlib import Path
 
+from toolkit.data.source import FirstRows
 from toolkit.devices.processes import Processes
 from toolkit.recipe import read_recipe
-from toolkit.training.check import FirstRows
 from toolkit.training.session import Session, session
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from tiny import TINY_DDGAN, TINY_DDPM
+from tiny import TINY_DDPM, X0_DDGAN
 from torch import Tensor
 
 from toolkit.devices.processes import Processes
@@ -28,20 +28,6 @@ ACCELERATE = [
     "2",
 ]
 DRIVER = Path(__file__).with_name("process_runs.py")
-# All that DDGAN can do at once: R1 in every other step, an average, a second discriminator.
-X0_DDGAN = (
-    TINY_DDGAN.replace("r1_every = 2", "r1_every = 2\nx0_weight = 0.5")
-    + """
-[networks.x0_discriminator]
-type = "ddgan_small_discriminator"
-channels = 4
-time_width = 8
-[optimizers.x0_discriminator]
-type = "adam"
-lr = 1e-3
-betas = [0.5, 0.9]
-"""
-)
 # What learns from the losses of all processes: timesteps, and which draws are worth a gradient.
 LEARNING = TINY_DDPM.replace("num_train_timesteps = 20", "num_train_timesteps = 6").replace(
     'type = "denoising"',

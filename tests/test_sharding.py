@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from sharding_runs import SIZES, interrupted
-from tiny import TINY_DDGAN, TINY_DDPM
+from tiny import TINY_DDPM, X0_DDGAN
 from torch import Tensor, nn
 
 from toolkit import Pipeline
@@ -29,20 +29,6 @@ DRIVER = Path(__file__).with_name("sharding_runs.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 # Two averages, of which snapshots are kept; grids in few calls.
 DDPM = TINY_DDPM.replace("= 20", "= 6").replace("decay = 0.9", "widths = [0.05, 0.1]\nsnapshot_every = 5")
-# Three networks; R1, which differentiates one of them twice, in every other step.
-DDGAN = (
-    TINY_DDGAN.replace("r1_every = 2", "r1_every = 2\nx0_weight = 0.5")
-    + """
-[networks.x0_discriminator]
-type = "ddgan_small_discriminator"
-channels = 4
-time_width = 8
-[optimizers.x0_discriminator]
-type = "adam"
-lr = 1e-3
-betas = [0.5, 0.9]
-"""
-)
 METHODS = pytest.mark.parametrize("method", ["ddpm", "ddgan"])
 
 
@@ -50,7 +36,7 @@ METHODS = pytest.mark.parametrize("method", ["ddpm", "ddgan"])
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     (folder / "ddpm.toml").write_text(DDPM)
-    (folder / "ddgan.toml").write_text(DDGAN)
+    (folder / "ddgan.toml").write_text(X0_DDGAN)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*TORCHRUN, str(DRIVER), str(folder)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)

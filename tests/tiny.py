@@ -88,3 +88,19 @@ start = "first_step"
 [samples]
 num = 4
 """
+
+# All that DDGAN can do at once: R1, which differentiates twice, in every other step, an average, a second
+# discriminator.
+X0_DDGAN = (
+    TINY_DDGAN.replace("r1_every = 2", "r1_every = 2\nx0_weight = 0.5")
+    + """
+[networks.x0_discriminator]
+type = "ddgan_small_discriminator"
+channels = 4
+time_width = 8
+[optimizers.x0_discriminator]
+type = "adam"
+lr = 1e-3
+betas = [0.5, 0.9]
+"""
+)

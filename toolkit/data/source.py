@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -63,6 +64,27 @@ class DataSource(ABC):
     def held_out(self) -> "DataSource | None":
         """The examples that are kept for measuring and never trained on; None if there are none."""
         return None
+
+
+@final
+class FirstRows(DataSource):
+    """The first few examples of another source.
+
+    Args:
+        source: the other one.
+        rows: how many.
+    """
+
+    def __init__(self, source: DataSource, rows: int = 64) -> None:
+        self.image_shape, self.num_classes = source.image_shape, source.num_classes
+        self.class_names = source.class_names
+        self._source, self._rows = source, rows
+
+    def __len__(self) -> int:
+        return min(len(self._source), self._rows)
+
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self._source.read(indices)
 
 
 def to_float(examples: Tensor) -> Tensor:

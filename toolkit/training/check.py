@@ -4,12 +4,11 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import final
 
 import torch
 
 from toolkit.data.identity import summary
-from toolkit.data.source import DataSource
+from toolkit.data.source import FirstRows
 from toolkit.devices.processes import Processes
 from toolkit.diffusion.sampler import count_calls, walk
 from toolkit.errors import CheckpointError, SamplingError
@@ -71,27 +70,6 @@ def in_words(computes: Mapping[str, object]) -> Iterator[str]:
         if value:
             text = ", ".join(value) if isinstance(value, list) else str(value)
             yield f"{name} {text}" if value is not True else name
-
-
-@final
-class FirstRows(DataSource):
-    """The first few examples of another source.
-
-    Args:
-        source: the other one.
-        rows: how many.
-    """
-
-    def __init__(self, source: DataSource, rows: int = 16 * ROWS) -> None:
-        self.image_shape, self.num_classes = source.image_shape, source.num_classes
-        self.class_names = source.class_names
-        self._source, self._rows = source, rows
-
-    def __len__(self) -> int:
-        return min(len(self._source), self._rows)
-
-    def read(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self._source.read(indices)
 
 
 def round_trip(pipeline: Pipeline, folder: Path, say: Callable[[str], None]) -> None:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
+from toolkit.data.source import FirstRows
 from toolkit.devices.processes import Processes
 from toolkit.errors import RunError, out_of_memory
 from toolkit.recipe import Recipe
-from toolkit.training.check import FirstRows
 from toolkit.training.session import session
 from toolkit.training.trainer import RunOptions
 
@@ -75,4 +75,6 @@ def relief(recipe: Recipe) -> str:
         ways.append(f"checkpoint_activations = true in {', '.join(f'[networks.{role}]' for role in roles)}")
     if run["precision"] == "float32":
         ways.append('[run] precision = "bf16"')
+    if run["sharding"] is None:
+        ways.append('[run] sharding = "fsdp" with several processes')
     return "Less memory take: " + "; ".join(ways) + "."

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import torch
 
+from toolkit.data.source import FirstRows
 from toolkit.devices.processes import Processes
 from toolkit.errors import RunError
 from toolkit.recipe import Recipe
-from toolkit.training.check import FirstRows
 from toolkit.training.session import session
 from toolkit.training.trainer import RunOptions, Trainer
 
