@@ -59,8 +59,10 @@ def test_an_unknown_device(write: Write) -> None:
 
 
 def test_a_folder_of_data_that_is_missing(write: Write) -> None:
-    error = refused(train(write(), 'data={type="folder", path="nowhere"}'))
-    assert "nowhere is missing: path must be a folder of images" in error
+    write()
+    own = write('extends = ["tiny.toml"]\n\n[data]\ntype = "folder"\npath = "nowhere"\n', "own.toml")
+    place = f"own.toml:5: [data] path: {Path('nowhere').absolute()}"
+    assert f"{place} does not exist: it must be a folder of images" in refused(train(own))
     assert not Path("runs/tiny").exists()  # nothing has begun
 
 
@@ -161,6 +163,26 @@ def test_a_data_set_without_the_image_column(write: Write, tmp_path: Path) -> No
     Dataset.from_dict({"text": ["one", "two"]}).to_parquet(str(tmp_path / "words" / "train.parquet"))
     error = refused(train(write(), 'data={type="datasets", path="words"}'))
     assert "text" in error and "column" in error
+
+
+@pytest.mark.parametrize(("wrong", "text"), [
+    ('path="nobody/nothing/here"', "does not exist: it must be a folder or a hub id"),
+    ('config="fancy"', "'fancy'"),
+    ('split="tran"', "has no split 'tran', but train."),
+    ('held_out_split="train[:1]"', "cannot be both trained on and held out"),
+    ('image_column="txt"', "has no image column 'txt'"),
+    ('label_column="txt"', "has no column 'txt' of classes"),
+])  # fmt: skip
+def test_an_option_of_a_data_set_that_fits_nothing_is_blamed(
+    write: Write, tmp_path: Path, pictures: Path, wrong: str, text: str
+) -> None:
+    from datasets import Dataset, Image
+
+    examples = Dataset.from_dict({"image": [str(pictures / "01.png")] * 2, "txt": [["a"], ["b"]]})
+    examples.cast_column("image", Image()).to_parquet(str(tmp_path / "set" / "train.parquet"))
+    flags = ['data.type="datasets"', "data.path=set", f"data.{wrong}"]
+    error = refused(train(write(), *flags))
+    assert f"--set data.{wrong}: [data] {wrong.partition('=')[0]}: " in error and text in error
 
 
 def test_resuming_what_is_not_there(write: Write, tmp_path: Path) -> None:

@@ -106,13 +106,13 @@ def test_a_fraction_of_a_folder_is_kept_and_always_the_same(tmp_path: Path):
 
 
 def test_a_missing_folder_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match="nowhere is missing: path must be a folder of images"):
+    with pytest.raises(DataError, match="nowhere does not exist: it must be a folder of images"):
         ImageFolder(tmp_path / "nowhere")
 
 
 def test_a_file_is_no_folder(tmp_path: Path):
     paint(tmp_path / "a.png")
-    with pytest.raises(DataError, match="a.png is a file: path must be a folder of images"):
+    with pytest.raises(DataError, match="a.png is a file: it must be a folder of images"):
         ImageFolder(tmp_path / "a.png")
 
 

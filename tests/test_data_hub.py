@@ -133,7 +133,7 @@ def test_nothing_is_printed_and_progress_bars_are_as_they_were(
 
 
 def test_a_missing_folder_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match="nowhere is missing: path must be a folder or a hub id"):
+    with pytest.raises(DataError, match="nowhere does not exist: it must be a folder or a hub id"):
         HubDataset(str(tmp_path / "nowhere"))
 
 

@@ -1,5 +1,6 @@
 """Components by kind and name, complete tables, and the objects that they describe."""
 
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,22 @@ def test_a_component_that_needs_what_the_recipe_lacks_says_so():
 def test_a_value_error_of_a_constructor_is_told_in_one_line_at_its_table():
     with pytest.raises(RecipeError, match=r"^\[\] a limit of 13 brings bad luck$"):
         create(Method, {"type": "rich", "draws": [], "named": {}, "limit": 13})
+
+
+def test_an_error_that_names_an_option_is_told_at_that_option_of_an_inner_table_too():
+    class Picky(Draw):
+        def __init__(self, low: int, high: int = 2) -> None:
+            raise RecipeError("must be odd", option="low" if high == 2 else "of another table")
+
+        def draw(self) -> float:
+            return 0
+
+    found = registry()
+    found.add(Draw, "picky", Picky)
+    for options, place in (({"low": 2}, "[draws.0.low] low:"), ({"low": 2, "high": 3}, "[draws.0]")):
+        table = {"type": "rich", "draws": [{"type": "picky", **options}], "named": {}}
+        with pytest.raises(RecipeError, match=rf"^{re.escape(place)} must be odd$"):
+            found.create(Method, table, supplied={}, where=bracketed)
 
 
 def test_another_error_of_a_constructor_is_told_with_its_place_in_the_code():

@@ -13,7 +13,16 @@ class ToolkitError(Exception):
     """A mistake in the user's input; the message says where, what, and what was expected.
 
     Any other exception is a bug, ours or a plugin's, and keeps its traceback.
+
+    Args:
+        message: one line for each problem.
+        option: the option of the component being built that is at fault, whose line of the recipe is then
+            named; else it is its table's.
     """
+
+    def __init__(self, message: object = "", *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class RecipeError(ToolkitError):

@@ -98,12 +98,15 @@ class Table:
             with limited():
                 return self.factory(**arguments)
         except Exception as error:
-            raise self._refusal(error, where(path)) from error
+            raise self._refusal(error, where, path) from error
 
-    def _refusal(self, error: Exception, place: str) -> ToolkitError:
-        """A constructor's exception as an error in the user's table."""
+    def _refusal(self, error: Exception, where: Where, path: Path) -> ToolkitError:
+        """A constructor's exception as an error in the user's table, or at the option that it names."""
+        place = where(path)
         reason = " ".join(str(error).split())
         given = ", ".join(f"{name} = {values.as_text(value)}" for name, value in self._non_defaults().items())
+        if isinstance(error, ToolkitError) and error.option in self.arguments:
+            place = f"{where((*path, error.option))} {error.option}:"
         match error:
             case DataError():  # also its subclasses, which may take more than a message
                 return DataError(f"{place} {error}")

@@ -29,13 +29,15 @@ def image_column(examples: "Dataset", named: str | None, path: str) -> str:
     candidates = [*images, *files] if named is not None else images or files
     if named is not None and named not in candidates:
         raise DataError(
-            f"{path} has no image column {named!r}; it has {_columns(examples)}.{nearest(named, candidates)}"
+            f"{path} has no image column {named!r}; it has {_columns(examples)}.{nearest(named, candidates)}",
+            option="image_column",
         )
     if named is None and not candidates:
-        raise DataError(f"{path} has no image column; it has {_columns(examples)}.")
+        raise DataError(f"{path} has no image column; it has {_columns(examples)}.", option="path")
     if named is None and len(candidates) > 1:
         names = ", ".join(candidates)
-        raise DataError(f"{path} has several image columns ({names}): set image_column to one.")
+        text = f"{path} has several image columns ({names}): set image_column to one."
+        raise DataError(text, option="image_column")
     return named or candidates[0]
 
 
@@ -50,20 +52,23 @@ def label_column(examples: "Dataset", named: str | None, path: str) -> str | Non
     candidates = [name for name, kind in examples.features.items() if isinstance(kind, datasets.ClassLabel)]
     if named is None and len(candidates) > 1:
         names = ", ".join(candidates)
-        raise DataError(f"{path} has several label columns ({names}): set label_column to one.")
+        text = f"{path} has several label columns ({names}): set label_column to one."
+        raise DataError(text, option="label_column")
     if named is None:
         return candidates[0] if candidates else None
     kind = examples.features.get(named)
     if kind is None or not _dtype(kind):
         raise DataError(
             f"{path} has no column {named!r} of classes (ClassLabel, integers from 0, text, or true and "
-            f"false); it has {_columns(examples)}.{nearest(named, examples.features)}"
+            f"false); it has {_columns(examples)}.{nearest(named, examples.features)}",
+            option="label_column",
         )
     if named not in candidates and "int" not in _dtype(kind) and _dtype(kind) not in (*TEXT, "bool"):
         raise DataError(
             f"{path}: column {named!r} holds {_dtype(kind)}, and classes are ClassLabel, integers from 0, "
             "text, or true and false: save it as one of these, or leave label_column out to train without "
-            "classes."
+            "classes.",
+            option="label_column",
         )
     return named
 

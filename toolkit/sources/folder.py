@@ -140,9 +140,8 @@ def find(folder: Path, suffixes: Collection[str]) -> Listing:
 def _image_files(folder: Path) -> tuple[list[Path], list[str]]:
     """Paths below the folder, sorted, and what was left out; DataError if it is missing or has none."""
     if not folder.is_dir():
-        raise DataError(
-            f"{folder} is {'a file' if folder.exists() else 'missing'}: path must be a folder of images."
-        )
+        state = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {state}: it must be a folder of images.", option="path")
     listing = find(folder, SUFFIXES)
     notes = listing.linked()
     if listing.others:
@@ -154,7 +153,8 @@ def _image_files(folder: Path) -> tuple[list[Path], list[str]]:
         notes.append(f"{hidden} left out")
     if not listing.files:
         kinds = ", ".join(SUFFIXES) + (f" ({'; '.join(notes)})" if notes else "")
-        raise DataError(f"{folder} has no images: neither it nor a sub-folder holds a file in {kinds}.")
+        text = f"{folder} has no images: neither it nor a sub-folder holds a file in {kinds}."
+        raise DataError(text, option="path")
     return listing.files, notes
 
 
@@ -177,7 +177,8 @@ def _classes(folder: Path, files: list[Path], notes: list[str]) -> list[str]:
     if SPLITS.issuperset(name.lower() for name in names) and len(names) > 1:
         raise DataError(
             f"{folder} has the sub-folders {' and '.join(names)}, which are splits and not classes: "
-            'set path to one of them, or type = "datasets", which knows splits.'
+            'set path to one of them, or type = "datasets", which knows splits.',
+            option="path",
         )
     if len(names) < 2:
         return []

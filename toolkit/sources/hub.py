@@ -62,7 +62,7 @@ class HubDataset(DataSource):
         limit: Positive | None = None,
     ) -> None:
         splits, self._notes = _load(path, config)
-        examples, rows = _split(splits, split, path)
+        examples, rows = _split(splits, split, path, "split")
         self._remarks: Remarks = defaultdict(set)
         self.path = path
         self.image_column = columns.image_column(examples, image_column, path)
@@ -75,10 +75,11 @@ class HubDataset(DataSource):
             held_out_split = "test"
         self._held_out: tuple[str, Dataset] | None = None
         if held_out_split is not None:
-            kept, kept_rows = _split(splits, held_out_split, path)
+            kept, kept_rows = _split(splits, held_out_split, path, "held_out_split")
             if any(_overlap(one, other) for one in rows for other in kept_rows):
                 both = sorted({repr(split), repr(held_out_split)})
-                raise DataError(f"{path}: split {' and '.join(both)} cannot be both trained on and held out.")
+                text = f"{path}: split {' and '.join(both)} cannot be both trained on and held out."
+                raise DataError(text, option="held_out_split")
             self._held_out = (held_out_split, kept)
 
     def __len__(self) -> int:
@@ -162,9 +163,8 @@ def _load(path: str, config: str | None) -> tuple["DatasetDict", list[str]]:
     folder = Path(path).expanduser()
     local = folder.is_dir()
     if not local and (folder.exists() or not HUB_ID.fullmatch(path)):
-        raise DataError(
-            f"{path} is {'a file' if folder.exists() else 'missing'}: path must be a folder or a hub id."
-        )
+        state = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{path} {state}: it must be a folder or a hub id.", option="path")
     bars_enabled = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -179,10 +179,12 @@ def _load(path: str, config: str | None) -> tuple["DatasetDict", list[str]]:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         if local or not isinstance(error, OSError):
-            raise DataError(f"{path} cannot be loaded by datasets: {reason}") from error
+            option = "config" if config is not None and repr(config) in reason else "path"
+            raise DataError(f"{path} cannot be loaded by datasets: {reason}", option=option) from error
         raise DataError(
             f"{path} is not a folder here (in {Path.cwd()}), and cannot be fetched from the hub ({reason}). "
-            "Without a connection, set path to a local folder that holds the data set."
+            "Without a connection, set path to a local folder that holds the data set.",
+            option="path",
         ) from error
     finally:
         if bars_enabled:
@@ -208,7 +210,8 @@ def _left_out(folder: Path, splits: Mapping[str, Sequence[str]] | None, path: st
         taken = ", ".join(f"{split} with {len(files)}" for split, files in (splits or {}).items())
         raise DataError(
             f"{path}: datasets takes words in the names of images for splits ({taken}), and {len(rest)} "
-            f'others are in none ({names}): set type = "folder", or put each split into a folder of its name.'
+            f'others are in none ({names}): set type = "folder", or give each split a folder of its name.',
+            option="path",
         )
     return [
         *listing.linked(),
@@ -216,8 +219,10 @@ def _left_out(folder: Path, splits: Mapping[str, Sequence[str]] | None, path: st
     ]
 
 
-def _split(splits: "DatasetDict", name: str, path: str) -> tuple["Dataset", list[Rows]]:
+def _split(splits: "DatasetDict", name: str, path: str, option: str) -> tuple["Dataset", list[Rows]]:
     """A split, or a slice of one such as "train[:80%]", and which rows of which splits these are.
+
+    The `option` is what names it.
 
     Raises:
         DataError: if there is no such split, or it has no rows.
@@ -227,18 +232,19 @@ def _split(splits: "DatasetDict", name: str, path: str) -> tuple["Dataset", list
     unsliced = re.sub(r"\[[^\]]*\]", "", name)
     if name not in splits and unsliced not in splits and "+" not in name:
         listing = ", ".join(splits)
-        raise DataError(f"{path} has no split {unsliced!r}, but {listing}.{nearest(unsliced, splits)}")
+        text = f"{path} has no split {unsliced!r}, but {listing}.{nearest(unsliced, splits)}"
+        raise DataError(text, option=option)
     lengths = {split: len(examples) for split, examples in splits.items()}
     try:
         parts = datasets.ReadInstruction.from_spec(name).to_absolute(lengths)
     except (ValueError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f'{path}: split {name!r} is not one, as "train" or "train[:80%]" are: {reason}'
+            f'{path}: split {name!r} is not one, as "train" or "train[:80%]" are: {reason}', option=option
         ) from None
     rows = [(part.splitname, part.from_, part.to) for part in parts if part.from_ < part.to]
     if not rows:
-        raise DataError(f"{path}: split {name!r} is empty.")
+        raise DataError(f"{path}: split {name!r} is empty.", option=option)
     chosen = [splits[split].select(range(first, end)) for split, first, end in rows]
     return chosen[0] if len(chosen) == 1 else datasets.concatenate_datasets(chosen), rows
 
