@@ -306,7 +306,8 @@ def test_a_wrong_value_is_told_with_what_was_expected(option, value, said):
         ("channels", 3, "not 3 (write [3])"),
         ("title", 3, 'must be text, not 3 (write "3", in quotes)'),
         ("extra", {"a": "b"}, 'where ["a"] is "b"'),
-        ("mode", "fats", 'must be one of "fast", "slow", not "fats"'),
+        ("mode", "fats", 'must be one of "fast", "slow", not "fats". Did you mean \'fast\'?'),
+        ("mode", "quick", 'must be one of "fast", "slow", not "quick"'),
         ("title", "a\x1b[31m", None),
     ],
 )

@@ -350,6 +350,8 @@ def test_another_tracker_gets_the_same(write: Write, tmp_path: Path) -> None:
 def test_the_names_of_trackers_are_listed_where_one_is_wrong(write: Write) -> None:
     error = refused(train(write(), "trackers.names=tensorbord"))
     assert 'one of "tensorboard", "wandb", "trackio", "mlflow", or a list of them' in error
+    assert error.endswith("Did you mean 'tensorboard'?")
+    assert "Did you mean 'wandb'?" in refused(train(write(), 'trackers.names=["mlflow", "wandbb"]'))
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio", "mlflow"])

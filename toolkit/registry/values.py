@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from toolkit.errors import printable
+from toolkit.errors import nearest, printable
 from toolkit.registry.flag import FlagValue
 
 NAME_MAX, PATH_MAX = 255, 4095  # bytes, on the systems that this runs on
@@ -60,7 +60,8 @@ def parse(annotation: Any, value: Any, home: Path | None = None) -> Any:
     except _OutsideError:
         raise Mismatch(f"not {as_text(value)}, which is not inside the saved folder") from None
     except ValidationError as error:
-        hint = next((hint for other, hint in _meant(value) if _fits(annotation, other)), "")
+        meant = (hint for other, hint in _meant(value) if _fits(annotation, other))
+        hint = next(meant, "") or _nearest_choice(annotation, value)
         raise Mismatch(f"not {as_text(value)}{_place(value, error)}{hint}") from error
     except TypeError as error:  # dates and times, which no option takes
         raise Mismatch(f"not {as_text(value)}") from error
@@ -190,6 +191,20 @@ def _choices(annotation: Any) -> list[Any]:
     if inspect.isclass(annotation) and issubclass(annotation, enum.Enum):
         return [member.value for member in annotation]
     return []
+
+
+def _nearest_choice(annotation: Any, value: Any) -> str:
+    """`. Did you mean 'x'?` for the first text in the value that is like a choice without being one."""
+    choices = [choice for choice in _choices_within(annotation) if isinstance(choice, str)]
+    texts = (leaf for leaf in _leaves(value) if isinstance(leaf, str) and leaf not in choices)
+    return next((f".{hint}" for text in texts if (hint := nearest(text, choices))), "")
+
+
+def _choices_within(annotation: Any) -> Iterator[Any]:
+    yield from _choices(annotation)
+    if get_origin(annotation) is not Literal:
+        for inner in get_args(annotation):
+            yield from _choices_within(inner)
 
 
 def _limits(metadata: tuple[Any, ...]) -> Iterator[str]:
