@@ -30,15 +30,17 @@ def doctor():
 def test_all_first_party_plugins_are_well():
     result = CliRunner().invoke(main, ["plugins", "doctor"])
     assert result.exit_code == 0, result.output
-    assert "ok ddpm (diffusion-toolkit 0.1.0) registers 2 Module, 1 Sampler\n" in result.output
+    ddpm = "     Module: ddpm_mlp, dilated_conv\n     Sampler: clamped_ancestral\n"
+    assert f"ok ddpm (diffusion-toolkit 0.1.0)\n{ddpm}" in result.output
+    assert "ok author (diffusion-toolkit 0.1.0)\n     commands: plugin, plugins doctor\n" in result.output
     assert result.output.endswith("\nall is well\n")
 
 
-def test_a_whole_plugin_is_well_and_its_components_and_observers_are_counted(install, doctor):
+def test_a_whole_plugin_is_well_and_its_components_and_observers_are_named(install, doctor):
     watching = "    @toolkit.hookimpl\n    def toolkit_step_done(step): ...\n"
     install("whole", WHOLE + watching, requires=(OURS,))
     said, code = doctor("whole")
-    assert "ok whole (whole 1.0) registers 1 Trick, toolkit_step_done switched off:" in said
+    assert "ok whole (whole 1.0) Trick: whole observes: toolkit_step_done switched off:" in said
     assert code == 0
 
 

@@ -105,13 +105,13 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
 
     report = diagnosis.report
     source = report.owner.source or "the core"
-    counts = [f"{number} {kind}" for kind, number in diagnosis.counts.items()]
-    registers = (
-        ", ".join([*counts, *report.observers, *(f"command {name}" for name in diagnosis.commands)])
-        or "nothing"
-    )
     mark, colour = ("!!", "red") if diagnosis.faults else ("ok", "green")
     click.secho(f"{mark} ", fg=colour, nl=False)
-    echo(f"{report.owner.name} ({source}) registers {registers}")
+    echo(f"{report.owner.name} ({source})")
+    commands = [name.replace(".", " ") for name in diagnosis.commands]  # as they are typed
+    registered = {**diagnosis.names, "observes": report.observers, "commands": commands}
+    for what, names in registered.items():
+        if names:
+            echo(f"     {what}: {', '.join(names)}")
     for fault in diagnosis.faults:
-        echo(f"     {fault.text}\n       try: {fault.remedy}")
+        echo(f"  !! {fault.text}\n     try: {fault.remedy}")

@@ -1,7 +1,6 @@
 """Diagnosis of the installed plugins: what is wrong with them, and what to try."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,12 +26,12 @@ class Diagnosis:
     """What a plugin registers, and what is wrong with it.
 
     Attributes:
-        counts: of its components, by kind.
+        names: of its components, by kind.
         commands: the keys of their entry points: `name`, or `group.name`.
     """
 
     report: PluginReport
-    counts: dict[str, int]
+    names: dict[str, list[str]]
     commands: tuple[str, ...]
     faults: tuple[Fault, ...]
 
@@ -55,8 +54,10 @@ def examine(plugins: Plugins) -> tuple[Diagnosis, ...]:
                 text = f"the metadata of {report.owner.distribution} cannot be read: {error!r}"
                 faults.append(Fault(text, _remedy(report, text)))
         seen.add(report.owner.distribution)
-        counts = Counter(component.kind.__qualname__ for component in report.components)
-        examined.append(Diagnosis(report, dict(counts), commands, tuple(faults)))
+        names: dict[str, list[str]] = {}
+        for component in report.components:
+            names.setdefault(component.kind.__qualname__, []).append(component.name)
+        examined.append(Diagnosis(report, names, commands, tuple(faults)))
     return tuple(examined)
 
 
