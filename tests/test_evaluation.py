@@ -1,6 +1,7 @@
 """`toolkit evaluate`: a stranger's metric, real examples, and scores that are kept with their protocol."""
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
+from torch import Tensor
 
 from toolkit.cli import main
 from toolkit.sources.digits import Digits
@@ -31,9 +34,16 @@ class Brightness(toolkit.Metric):
             subject.progress(len(seen), self.images)
         return toolkit.Score({"mean": sum(seen) / len(seen), "calls": subject.pipeline.calls}, {"each": seen})
 
+class Shades(toolkit.Metric):
+    """Mean level of both sides."""
+    def measure(self, subject: toolkit.Subject) -> toolkit.Score:
+        generated, real = (images.double().mean().item() for images in subject.samples())
+        return toolkit.Score({"generated": generated, "real": real})
+
 @toolkit.hookimpl
 def toolkit_components(registry):
     registry.add(toolkit.Metric, "brightness", Brightness)
+    registry.add(toolkit.Metric, "shades", Shades)
 '''
 
 
@@ -54,6 +64,12 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def run(runs: Path, tmp_path: Path) -> Path:
     shutil.copytree(runs / "ddpm", tmp_path / "run")
     return tmp_path / "run"
+
+
+def save_digits(folder: Path, images: Tensor) -> None:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(folder / f"{number:03}.png")
 
 
 def evaluate(*arguments: object) -> Result:
@@ -93,11 +109,36 @@ def test_a_score_is_kept_with_its_protocol_and_another_protocol_replaces_none(ru
 
 def test_a_pipeline_that_left_its_run_needs_data_and_a_folder_for_scores(run: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(run / "pipeline", tmp_path / "elsewhere" / "model")
-    assert "state --data RECIPE" in refusal(moved, "--metrics", "brightness")
-    assert "state --out FOLDER" in refusal(moved, "--metrics", "brightness", "--data", "quickstart")
-    stated = ("--data", "quickstart", "--out", tmp_path / "scores")
-    assert evaluate(moved, "--metrics", "brightness", *stated).exit_code == 0
+    needed, _, command = refusal(moved, "--metrics", "brightness").rpartition(": ")
+    assert "needs --data, a folder of real images or a recipe that names them, and --out, a folder" in needed
+    assert "not in a run folder, and needs --out" in refusal(moved, *BRIGHTNESS, "--data", "a/b")
+    assert evaluate(*shlex.split(command.removeprefix("toolkit evaluate "))).exit_code == 0
     assert len(scores(tmp_path / "scores")) == 1
+
+
+def test_a_folder_of_images_is_scored_by_the_command_that_its_refusal_shows(tmp_path: Path) -> None:
+    save_digits(tmp_path / "my images", Digits(split="train").images[:30])
+    needed, _, command = refusal("my images", "--metrics", "shades").rpartition(": ")
+    assert "my images: is a folder of images, and needs --data" in needed
+    assert evaluate(*shlex.split(command.removeprefix("toolkit evaluate "))).exit_code == 0
+    (score,) = scores(tmp_path / "scores")
+    assert score["values"]["generated"] == pytest.approx(Digits(split="train").images[:30].double().mean())
+    assert score["values"]["real"] == pytest.approx(Digits(split="test").images.double().mean())
+
+
+def test_two_folders_of_images_are_compared(tmp_path: Path) -> None:
+    digits = Digits().images
+    for name, few in (("ours", digits[:20]), ("real", digits[20:60])):
+        save_digits(tmp_path / name, few)
+    stated = ("--metrics", "shades", "--out", "scores", "--split", "train")
+    assert evaluate("ours", *stated, "--data", "./real").exit_code == 0
+    (score,) = scores(tmp_path / "scores")
+    assert score["values"]["real"] == pytest.approx(digits[20:60].double().mean())
+    assert score["protocol"]["real"]["data"]["path"] == str(tmp_path / "real")
+    wrong = refusal("ours", *stated, "--data", "./real", "--set", "data.size=16")
+    assert "has examples of (1, 16, 16), but those to score are (1, 8, 8)" in wrong
+    (tmp_path / "empty").mkdir()
+    assert "--data ./empty: [data] path: " in refusal("ours", *stated, "--data", "./empty")
 
 
 BRIGHTNESS = ("--metrics", "brightness")

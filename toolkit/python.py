@@ -128,7 +128,8 @@ def evaluate(
         values: of the protocol, by dotted key: {"features.path": "runs/classifier", "images.real": 2000}.
         features: what images are compared by.
         num: of generated images, 10,000 by default.
-        data: a recipe with the data to compare with; needed where the subject is not a run.
+        data: a recipe with the data to compare with, or a folder of images, whose path has a slash; needed
+            where the subject is not a run.
         split: of the data; by default the held-out examples, or those of training if there are none.
         device: where samples and features are computed.
         out: the folder for scores and samples; needed where the subject is not a run.

@@ -1,6 +1,7 @@
 """`toolkit evaluate`: scores of a trained model, or of a folder of images."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from toolkit.runs.layout import holds_images, run_of
     "--metrics", required=True, shell_complete=component_names("toolkit.evaluation.metric:Metric"),
     help="Metrics, separated by commas.",
 )  # fmt: skip
-@click.option("--data", help="A recipe with the [data] to compare with; by default the run's own.")
+@click.option(
+    "--data", help="A recipe with the [data] to compare with, or a folder of images; by default the run's."
+)
 @click.option(
     "--split",
     type=click.Choice(["held_out", "train"]),
@@ -61,7 +64,8 @@ def evaluate(
         raise RunError(
             f"{source}: is a folder of images, which --sampler, --steps and --spacing cannot change"
         )
-    folder, recipe = places(source, data, out)
+    asked = ["--metrics", metrics, *(["--features", features] if features else [])]
+    folder, recipe = places(source, data, out, asked)
     shorthands = {"images.num": num, "features.type": features}
     flags = [f"{key}={value}" for key, value in shorthands.items() if value is not None]
 
@@ -124,15 +128,26 @@ def lines(values: Mapping[str, float]) -> list[str]:
     return result
 
 
-def places(source: str, data: str | None, out: str | None) -> tuple[Path, str]:
+def places(source: str, data: str | None, out: str | None, asked: Sequence[str]) -> tuple[Path, str]:
     """The folder for scores, and the recipe with the data to compare with.
+
+    Args:
+        source: RUN.
+        data: of --data.
+        out: of --out.
+        asked: other flags, for a command that a message shows.
 
     Raises:
         RunError: if RUN is not in a run folder and a flag has to name one of them.
     """
     run = run_of(source)
-    if run is None and data is None:
-        raise RunError(f"{source}: is no run, which would know its data: state --data RECIPE")
-    if run is None and out is None:
-        raise RunError(f"{source}: is no run, which would keep its scores: state --out FOLDER")
+    if run is None and (data is None or out is None):
+        what = "a folder of images" if holds_images(Path(source)) else "not in a run folder"
+        needed = [
+            *(["--data, a folder of real images or a recipe that names them"] if data is None else []),
+            *(["--out, a folder for the scores"] if out is None else []),
+        ]
+        given = ["--data", data or "quickstart", "--out", out or "scores"]
+        command = shlex.join(["toolkit", "evaluate", source, *asked, *given])
+        raise RunError(f"{source}: is {what}, and needs {', and '.join(needed)}: {command}")
     return (Path(out) if out else Path(str(run)) / "scores"), data or str(Path(str(run)) / "recipe.toml")

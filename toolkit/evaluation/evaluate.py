@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from toolkit.data.source import DataSource
-from toolkit.errors import RecipeError
+from toolkit.errors import RecipeError, printable
 from toolkit.evaluation.comparison import (
     Comparison,
     EvaluationOptions,
@@ -22,9 +22,10 @@ from toolkit.evaluation.comparison import (
 from toolkit.evaluation.features import FeatureExtractor
 from toolkit.evaluation.metric import Metric, Subject
 from toolkit.pipeline.pipeline import Pipeline
-from toolkit.recipe import PROTOCOL, Recipe, read_layers, resolve
+from toolkit.recipe import PROTOCOL, Layers, Recipe, flag_layer, read_layers, resolve
 from toolkit.registry.discover import OWN
 from toolkit.registry.registry import Registry
+from toolkit.runs.layout import holds_images
 from toolkit.runs.read import ScoreFile
 
 Split = Literal["held_out", "train"]
@@ -35,18 +36,24 @@ def read_protocol(
 ) -> Recipe:
     """The [data] of a recipe, and a [metrics.<name>] for each metric, under `--set` overrides.
 
-    The overrides may also set [images] (`EvaluationOptions`) and [features].
+    Instead of a recipe, `data` may be a folder of images, whose path has a slash. The overrides may also set
+    [images] (`EvaluationOptions`) and [features].
 
     Raises:
         RecipeError: if an override is wrong, or sets anything else.
     """
-    types = [f"metrics.{name}.type={name}" for name in metrics]
-    layers = read_layers(data, [*types, *overrides])
+    flags = [*(f"metrics.{name}.type={name}" for name in metrics), *overrides]
+    if "/" in str(data) and holds_images(Path(data).expanduser()):
+        table, origin = {"type": "folder", "path": str(data)}, f"--data {printable(str(data))}"
+        origins = {("data",): origin, ("data", "type"): origin, ("data", "path"): origin}
+        layers = Layers("images", None, origin, {"data": table}, origins).over(flag_layer(flags))
+    else:
+        layers = read_layers(data, flags)
     for name in metrics:
         layers.origins["metrics", name] = layers.origins["metrics", name, "type"] = f"--metrics {name}"
-    flags = {path[0] for path, origin in layers.origins.items() if origin.startswith("--set")}
+    by_flags = {path[0] for path, origin in layers.origins.items() if origin.startswith("--set")}
     # The recipe's other sections are ignored; any other that a flag sets is kept, and refused as a mistake.
-    wanted = {section.name for section in PROTOCOL} | flags
+    wanted = {section.name for section in PROTOCOL} | by_flags
     values = {name: table for name, table in layers.values.items() if name in wanted}
     return resolve(dataclasses.replace(layers, values=values), registry, PROTOCOL)
 
