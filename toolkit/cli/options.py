@@ -67,10 +67,7 @@ def choose_sampler(
         return pipeline
     own = (pipeline.saved.sampler or {}).get("num_inference_steps")
     if steps is not None and own not in (None, steps):
-        say(
-            f"--steps {steps}: this model is saved with {own}, and is made for no others if it was distilled",
-            "note",
-        )
+        say(f"--steps {steps}: this model is saved with {own}", "note")
     if sampler is not None and sampler.endswith("Scheduler"):
         if steps is None:
             raise ToolkitError(f"--sampler {sampler} needs --steps, the number of the scheduler's steps")
