@@ -77,14 +77,18 @@ class ScoreFile(BaseModel):
         """Whether it was measured on the weights that a pipeline.json describes, at the same step."""
         return all(self.model.get(name) == pipeline.get(name) for name in ("steps", "weights"))
 
-    def write(self, folder: Path) -> Path:
-        """Write one JSON file per protocol, model and way to sample it; returns its path.
+    def path_in(self, folder: Path) -> Path:
+        """Its JSON file in a folder of scores: one per protocol, model and way to sample it.
 
         The picture of a score that has one lies beside it, as a PNG of the same name.
         """
-        of = json.dumps([self.model["identity"], self.sampling], sort_keys=True)
+        of = json.dumps([self.model.get("identity"), self.sampling], sort_keys=True)
         measured = hashlib.sha256(of.encode()).hexdigest()[:8]
-        path = folder / f"{self.metric}-{self.fingerprint}-{measured}.json"
+        return folder / f"{self.metric}-{self.fingerprint}-{measured}.json"
+
+    def write(self, folder: Path) -> Path:
+        """Write the file and the picture, if there is one; returns the file's path."""
+        path = self.path_in(folder)
         if self._picture is not None:
             with new_file(path.with_suffix(".png")) as temporary:
                 self._picture.save(temporary, format="PNG")

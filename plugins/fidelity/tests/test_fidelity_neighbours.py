@@ -1,10 +1,15 @@
 """Density and coverage by hand and by their expectation; copies, which are memorised."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
 from toolkit import RunError, Subject
+from toolkit.cli import main
 from toolkit_fidelity.memorisation import Memorisation
 from toolkit_fidelity.neighbours import Coverage, Density, Precision, Recall, distances
 
@@ -92,9 +97,19 @@ def test_the_picture_begins_with_the_sample_most_like_a_copy_and_its_original(su
     assert sample.tobytes() == original.tobytes() == bytes(expected.flatten().tolist())
 
 
+def test_without_an_extractor_features_are_refused_before_anything_is_sampled(
+    runs: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(runs / "ddpm", tmp_path / "run")
+    done = CliRunner().invoke(main, ["evaluate", str(run), "--metrics", "memorisation", "--split", "train"])
+    assert done.exit_code == 2 and "state --features" in done.stderr
+    assert not (run / "scores").exists()
+
+
 def test_memorisation_of_examples_that_were_not_trained_on_is_refused(subject) -> None:
     known = subject(line(0, 1), line(0, 1, 2))
-    assert Memorisation().measure(known).picture is None  # they are no pictures
+    score = Memorisation().measure(known)
+    assert score.picture is None and not score.notes  # they are no pictures
     other = Subject(None, known.source, known.progress, known.comparison, "held_out")
     with pytest.raises(RunError, match="by --split train"):
         Memorisation().measure(other)

@@ -36,11 +36,10 @@ class Memorisation(Metric):
     def measure(self, subject: Subject) -> Score:
         if subject.split != "train":
             raise RunError("memorisation is of training images: compare with them by --split train")
+        # First: without an extractor they are refused, before anything is sampled.
+        features = None if self.space == "pixels" else [one.features for one in subject.features()]
         samples, training = subject.samples()
-        if self.space == "features":
-            generated, real = (features.features for features in subject.features())
-        else:
-            generated, real = samples.flatten(1).float(), training.flatten(1).float()
+        generated, real = features or (samples.flatten(1).float(), training.flatten(1).float())
         if len(real) < 2:
             raise RunError("memorisation compares the nearest of at least two training images")
         count = min(self.nearest, len(real))
@@ -53,10 +52,13 @@ class Memorisation(Metric):
         if (among_real := radii(real, 1).mean()) > 0:  # else all training images are the same
             values[f"nearest_{name}"] = float(near[:, 0].mean() / among_real)
         worst = ratio.argsort()[:ROWS]
+        picture = beside(samples[worst], training[which[worst].flatten()].unflatten(0, (-1, count)))
+        shows = "a row of the picture is a sample, the most suspicious first, and its nearest training images"
         return Score(
             values,
+            notes=[] if picture is None else [shows],
             better={f"memorised_{name}": "lower"},
-            picture=beside(samples[worst], training[which[worst].flatten()].unflatten(0, (-1, count))),
+            picture=picture,
         )
 
 

@@ -105,6 +105,10 @@ def kinds(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ScoreFile.measured("fid", {"fid_x": value}, {"fid_x": "lower"}, protocol, sampling, model).write(
             folder / name / "scores"
         )
+        drawn = Image.linear_gradient("L") if name == "ddpm" else None
+        ScoreFile.measured(
+            "memory", {"copied": 0.25}, {}, protocol, sampling, model, None, ["rows are samples"], drawn
+        ).write(folder / name / "scores")
         Cost(
             parameters={"denoiser": 10**6}, samples_per_second=value, batch_size=8, network_calls=7,
             flops_per_image=10**9, peak_memory_bytes=10**8, peak_memory="allocated on the device",
@@ -129,7 +133,7 @@ def test_a_page_has_every_part_and_is_closed_in_order(made: tuple[Path, Path]) -
     assert text.startswith("<!DOCTYPE html>\n<html lang=")
     assert re.findall(r"<h2>([^<]*)", text) == [
         "Summary", "Recipe differences", "Losses", "Samples", "From data to noise", "From noise to samples",
-        "Quality against sampling time", "Quality against cost",
+        "Quality against sampling time", "Quality against cost", "Pictures of scores",
     ]  # fmt: skip
     for said in ("12.5", "4.25", "ddpm: 20 network calls", "ddgan: 4 network calls", "points: 3 steps",
                  "other: has no pipeline", "schedule.num_train_timesteps", "lower is better"):  # fmt: skip
@@ -156,7 +160,7 @@ def test_every_picture_says_what_it_shows_and_is_a_file_too(made: tuple[Path, Pa
         "samples-ddpm", "samples-ddgan", "samples-points",
         "noising-ddpm", "noising-ddgan", "noising-points", "denoising-ddpm", "denoising-ddgan",
         "denoising-points", "quality-time-fid_x", "quality-cost-fid_x",
-        "quality-cost-held_out-denoiser-loss",
+        "quality-cost-held_out-denoiser-loss", "memory-ddpm",
     }  # fmt: skip
     for path in folder.iterdir():
         png = path.read_bytes()
@@ -173,9 +177,22 @@ def test_the_samples_are_those_of_the_command_line_for_the_same_seeds(
         assert own.size == theirs.size and own.tobytes() == theirs.tobytes()
 
 
+def test_the_picture_of_a_score_is_shown_as_its_metric_drew_it_with_what_the_metric_says(
+    made: tuple[Path, Path], kinds: Path, tmp_path: Path
+) -> None:
+    with Image.open(made[1] / "memory-ddpm.png") as shown:
+        assert shown.tobytes() == Image.linear_gradient("L").tobytes()
+    assert "ddpm: copied 0.25, ancestral, rows are samples" in Page(made[0].read_text()).text
+    run = shutil.copytree(kinds / "ddpm", tmp_path / "ddpm")
+    (picture,) = (run / "scores").glob("*.png")
+    picture.write_bytes(b"no picture")
+    assert report(run, "--out", tmp_path / "r.html", "--samples", "0").exit_code == 0
+    assert f"ddpm: {picture.name} cannot be read" in Page((tmp_path / "r.html").read_text()).text
+
+
 def test_scores_by_other_protocols_are_shown_marked_with_what_differs(kinds: Path, tmp_path: Path) -> None:
     folders = [shutil.copytree(kinds / name, tmp_path / "runs" / name) for name in ("ddpm", "ddgan")]
-    (file,) = (folders[1] / "scores").iterdir()
+    (file,) = (folders[1] / "scores").glob("fid-*")
     stated = json.loads(file.read_text())
     stated |= {"fingerprint": "other", "protocol": {**stated["protocol"], "real": {"split": "train"}}}
     file.write_text(json.dumps(stated))

@@ -163,10 +163,7 @@ def legend(drawn: Figure, axes: Axes, narrow: bool) -> None:
 def grid(samples: Tensor, form: Form, name: str, shows: str, look: Style, real: Tensor | None) -> Picture:
     """Samples (n, ...) side by side; points and numbers together, over those of the data."""
     if form.pixels:
-        sheet, buffer, signed = _sheet(samples, form), io.BytesIO(), PngInfo()
-        signed.add_text("Software", GENERATOR)
-        sheet.save(buffer, format="PNG", pnginfo=signed)
-        return Picture(name, buffer.getvalue(), sheet.width, shows, Kind.PIXELS)
+        return as_it_is(_sheet(samples, form), name, shows)
 
     def drawn(narrow: bool) -> Figure:
         drawing = figure(NARROW if narrow else 3.6, NARROW if narrow else 3.4)
@@ -174,6 +171,14 @@ def grid(samples: Tensor, form: Form, name: str, shows: str, look: Style, real: 
         return drawing
 
     return picture(drawn, name, shows)
+
+
+def as_it_is(image: Image, name: str, shows: str) -> Picture:
+    """An image, pixel by pixel."""
+    buffer, signed = io.BytesIO(), PngInfo()
+    signed.add_text("Software", GENERATOR)
+    image.save(buffer, format="PNG", pnginfo=signed)
+    return Picture(name, buffer.getvalue(), image.width, shows, Kind.PIXELS)
 
 
 def _sheet(samples: Tensor, form: Form) -> Image:

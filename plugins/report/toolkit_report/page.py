@@ -14,7 +14,7 @@ from toolkit_report import facts, figures
 from toolkit_report.differences import differences
 from toolkit_report.ranking import columns, footnotes, labels, notes_on
 from toolkit_report.samples import Samples
-from toolkit_report.sections import losses, quality
+from toolkit_report.sections import losses, of_scores, quality
 from toolkit_report.table import summary_table
 
 META = f'<meta name="generator" content="{figures.GENERATOR} '
@@ -60,6 +60,7 @@ def write_report(
         losses(runs, looks),
         *([] if sampled is None else [sampled.grids, sampled.forward, sampled.denoising]),
         *quality(runs, looks, score_columns, parameters),
+        of_scores(runs, looks),
     ]
     sections = [section for section in drawn if section.pictures]
     between = list(differences([run.recipe for run in runs], ignored=("run.out",)))

@@ -1,12 +1,14 @@
-"""The parts of a report that need only the runs' files: losses, and quality against cost."""
+"""The parts of a report that need only the runs' files: losses, quality and cost, pictures of scores."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from PIL import Image
+
 from toolkit.commands import RunSummary
 from toolkit_report import facts, plots
-from toolkit_report.figures import Picture, Style
+from toolkit_report.figures import Picture, Style, as_it_is
 from toolkit_report.ranking import Column
 
 
@@ -37,6 +39,26 @@ def losses(runs: Sequence[RunSummary], looks: Sequence[Style]) -> Section:
             section.pictures.append((title, plots.losses(*members, name, file)))
     if not section.pictures:
         section.notes.append("No run has recorded a loss.")
+    return section
+
+
+def of_scores(runs: Sequence[RunSummary], looks: Sequence[Style]) -> Section:
+    """What metrics have drawn beside their scores, such as samples beside their nearest training images."""
+    section = Section("Pictures of scores", "Drawn by metrics when they were measured.")
+    for run, look in zip(runs, looks, strict=True):
+        for score in run.scores:
+            file = score.path_in(run.path / "scores").with_suffix(".png")
+            if not file.exists() or file.is_symlink():
+                continue
+            value = next((f"{name} {number:.4g}" for name, number in score.values.items()), score.metric)
+            title = ", ".join(filter(None, (f"{look.name}: {value}", facts.sampled(score), *score.notes)))
+            try:
+                with Image.open(file, formats=["PNG"]) as image:
+                    drawn = as_it_is(image, slug(f"{score.metric}-{look.name}"), title)
+            except Exception as error:  # of damaged files Pillow raises a dozen kinds
+                section.notes.append(f"{look.name}: {file.name} cannot be read: {error}")
+            else:
+                section.pictures.append((title, drawn))
     return section
 
 
