@@ -1,6 +1,7 @@
 """`toolkit sample`, as a user types it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -109,6 +110,14 @@ def test_another_number_of_steps_than_the_model_was_saved_with_is_said(run: Path
     assert "note" not in sample("student", "--num", 1, "--steps", 2, "--out", "b.png").stderr
     said = sample("student", "--num", 1, "--steps", 4, "--out", "c.png").stderr
     assert said.splitlines()[0] == "note --steps 4: this model is saved with 2"
+
+
+def test_a_log_gets_lines_of_progress_in_place_of_a_bar(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = (run, "--num", 4, "--batch-size", 2, "--steps", 2)
+    assert "%" not in sample(*asked, "--out", "a.png").stderr  # done within a minute
+    monkeypatch.setattr("toolkit.console.EVERY", 0)
+    said = sample(*asked, "--out", "b.png").stderr
+    assert re.findall(r"^sampling: (\d+)%$", said, re.MULTILINE) == ["25", "50", "75", "100"]
 
 
 def test_a_member_of_a_table_is_set_and_the_others_stay(run: Path) -> None:

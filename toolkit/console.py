@@ -38,6 +38,7 @@ class Terminal(Console):
             yield segment if segment.control else Segment(for_terminal(segment.text), segment.style)
 
 
+EVERY = 60.0  # seconds between two lines of progress in a log
 console = Terminal(stderr=True, highlight=False)
 
 
@@ -128,12 +129,40 @@ class NotebookBars:
             bar.close()
 
 
-def _bars(*columns: ProgressColumn, visible: bool = True) -> Progress | NotebookBars:
-    """Bars that are redrawn, where they can be, or else none."""
+class LogLines:
+    """Lines in a log, at most one in `EVERY` seconds, in place of bars; the part of `Progress` used here."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[TaskID, tuple[str, float | None]] = {}
+        self._last = time.monotonic()
+
+    def add_task(
+        self, description: str, total: float | None = None, completed: int = 0, **fields: object
+    ) -> TaskID:
+        task = TaskID(len(self._tasks))
+        self._tasks[task] = description, total
+        return task
+
+    def update(self, task: TaskID, *, completed: float, total: float | None = None) -> None:
+        description, known = self._tasks[task]
+        whole = known if total is None else total
+        if whole and time.monotonic() - self._last >= EVERY:
+            self._last = time.monotonic()
+            say(f"{description}: {completed / whole:.0%}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _bars(*columns: ProgressColumn, visible: bool = True) -> Progress | NotebookBars | LogLines:
+    """Bars that are redrawn, where they can be, or else lines."""
     if visible and console.is_jupyter:
         return NotebookBars()
-    hidden = not (visible and console.is_terminal)
-    return Progress(*columns, console=console, disable=hidden)
+    if visible and not console.is_terminal:
+        return LogLines()
+    return Progress(*columns, console=console, disable=not visible)
 
 
 class TrainingDisplay:
@@ -224,7 +253,9 @@ def sampling_display(num: int, calls: int) -> Iterator["SamplingDisplay"]:
 class SamplingDisplay:
     """A callback by which `Pipeline.sample` reports its progress."""
 
-    def __init__(self, progress: Progress | NotebookBars, task: TaskID, num: int, calls: int) -> None:
+    def __init__(
+        self, progress: Progress | NotebookBars | LogLines, task: TaskID, num: int, calls: int
+    ) -> None:
         self._progress, self._task, self._num, self._calls = progress, task, num, calls
 
     def __call__(self, first: int, n: int, calls: int) -> None:
