@@ -3,7 +3,9 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,7 +15,7 @@ import toolkit
 from toolkit.cli import main
 from toolkit.pipeline.folder import Saved
 from toolkit_export.network import part_of
-from toolkit_export.writing import compare, most_at_once, read_torch, traced, write_torch
+from toolkit_export.writing import FORMATS, compare, most_at_once, traced
 
 CPU = torch.device("cpu")
 CHAIN = {"type": "linear", "num_train_timesteps": 4, "beta_start": 0.1, "beta_end": 0.9}
@@ -36,11 +38,22 @@ def refusal(*arguments: object) -> str:
     return " ".join(result.output.split())
 
 
+def format_of(kind: str) -> tuple[Any, Any]:
+    """How a format is written and read; the test is left out where packages for ONNX are missing."""
+    for package in ("onnxruntime", "onnxscript") if kind == "onnx" else ():
+        pytest.importorskip(package)
+    return FORMATS[kind]
+
+
 def pipeline_of(
-    network: dict[str, object], schedule: dict[str, object], classes: int | None
-) -> toolkit.Pipeline:
-    tables = {"sampler": {"type": "ancestral"}, "start": {"type": "noise"}}
-    saved = Saved(sample_shape=(1, 8, 8), num_classes=classes, network=network, schedule=schedule, **tables)
+    network: dict[str, object], schedule: dict[str, object], classes: int | None,
+    sample_shape: tuple[int, ...] = (1, 8, 8), encoder: dict[str, object] | None = None,
+) -> toolkit.Pipeline:  # fmt: skip
+    tables = {"sampler": {"type": "ancestral"}, "start": {"type": "noise"}, "encoder": encoder}
+    saved = Saved(
+        sample_shape=sample_shape, image_shape=(1, 8, 8) if encoder else None, num_classes=classes,
+        network=network, schedule=schedule, **tables,
+    )  # fmt: skip
     torch.manual_seed(0)
     return toolkit.Pipeline.from_saved(saved, toolkit.load_plugins().registry, "here")
 
@@ -85,26 +98,84 @@ def test_onnx_gives_the_estimates_of_a_generator_with_its_latents(runs: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
 @pytest.mark.parametrize(
     ("network", "schedule", "any_size"),
     [
         ({"type": "unet", **UNET}, CHAIN, True),
         ({"type": "unet", **UNET, "conditional": True}, CHAIN, False),
         ({"type": "dit", "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}, CHAIN, False),
-        ({"type": "mbconv_unet", **UNET}, CHAIN, False),
+        ({"type": "mbconv_unet", **UNET}, CHAIN, True),
         ({"type": "sngan_generator", "width": 8, "latent_width": 4}, GAN, False),
     ],
     ids=["unet", "conditional unet", "dit", "mbconv", "sngan"],
 )
 def test_networks_are_the_same_after_a_round_through_a_file(
-    tmp_path: Path, network: dict[str, object], schedule: dict[str, object], any_size: bool
+    tmp_path: Path, network: dict[str, object], schedule: dict[str, object], any_size: bool, kind: str
 ) -> None:
+    write, read = format_of(kind)
     exportable = part_of(pipeline_of(network, schedule, classes=3), "denoiser")
     program = traced(exportable, any_size)
-    write_torch(program, exportable, tmp_path / "network.pt2")
-    difference, tolerance = compare(exportable, read_torch(tmp_path / "network.pt2"), any_size)
+    write(program, exportable, tmp_path / "network")
+    difference, tolerance = compare(exportable, read(tmp_path / "network"), any_size)
     assert difference < 0.1 * tolerance
     assert most_at_once(program) in (None, 63)
+
+
+@pytest.mark.slow
+def test_a_network_of_one_size_is_refused_by_name_where_sizes_are_to_be_open(tmp_path: Path) -> None:
+    network = {"type": "dit", "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
+    exportable = part_of(pipeline_of(network, CHAIN, None), "denoiser")
+    with pytest.raises(toolkit.RunError, match="^DiT cannot be exported without --any-size"):
+        traced(exportable, any_size=True)
+
+
+def tiny_autoencoder(kind: str) -> dict[str, object]:
+    """The table of an encoder that makes 2x4x4 of an 8x8 picture, with weights as drawn, in "coder"."""
+    torch.manual_seed(0)
+    match kind:
+        case "AutoencoderKL":
+            diffusers.AutoencoderKL(
+                in_channels=1, out_channels=1, latent_channels=2, norm_num_groups=4,
+                block_out_channels=(8, 8), down_block_types=["DownEncoderBlock2D"] * 2,
+                up_block_types=["UpDecoderBlock2D"] * 2,
+            ).save_pretrained("coder")  # fmt: skip
+        case "AutoencoderTiny":
+            diffusers.AutoencoderTiny(
+                in_channels=1, out_channels=1, latent_channels=2, encoder_block_out_channels=(8, 8),
+                decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1),
+            ).save_pretrained("coder")  # fmt: skip
+        case "trained":
+            registry = toolkit.load_plugins().registry
+            options = {"block_out_channels": [8, 8], "latent_channels": 2, "norm_num_groups": 4}
+            table = registry.resolve(toolkit.Denoiser, {"type": "autoencoder_kl", **options})
+            saved = Saved(network=table, sample_shape=(1, 8, 8), num_classes=None)
+            network = saved.build("network", registry, saved.supplied(), "coder")
+            toolkit.SavedNetwork(network, saved).save_pretrained("coder")
+            return {"type": "trained", "from_run": "coder"}
+    return {"type": "diffusers_autoencoder", "path": "coder"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("coder", "kind"),
+    [("AutoencoderKL", "torch"), ("AutoencoderKL", "onnx"), ("AutoencoderTiny", "onnx"), ("trained", "onnx")],
+)
+def test_a_decoder_in_a_file_makes_the_images_of_a_latent_model(coder: str, kind: str) -> None:
+    _, read = format_of(kind)
+    encoder = tiny_autoencoder(coder)
+    model = pipeline_of({"type": "unet", **UNET}, CHAIN, None, sample_shape=(2, 4, 4), encoder=encoder)
+    model.save_pretrained("latent")
+    said = command("latent", "--part", "decoder", "--format", kind, "--out", "decoder", "--any-size")
+    description = json.loads(Path("decoder.json").read_text())
+    assert description["inputs"]["latents"]["shape"] == ["n", 2, "height", "width"]
+    assert description["output"] == "images" and "walk" not in description and "in decoder" in said
+    decode = toolkit.load("latent").encoder.decode
+    z = torch.randn(3, 2, 6, 4)
+    with torch.inference_mode():
+        assert torch.allclose(read(Path("decoder"))({"latents": z}), decode(z), rtol=1e-4, atol=1e-5)
+    (note,) = part_of(model, "denoiser").notes
+    assert "it makes latents: --part decoder" in note
 
 
 def test_a_network_that_computes_something_else_is_not_kept() -> None:
