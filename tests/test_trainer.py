@@ -452,6 +452,7 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("schedule", "rates"), [
+    (Cosine(100, warmup=50), {0: 0.0, 25: 8.5355339059e-5, 50: 1e-4, 100: 0.0}),
     (Constant(warmup=5000), {0: 0.0, 1: 4e-8, 2500: 1e-4, 5000: 2e-4, 6000: 2e-4}),
     (Linear(100, floor=1e-5), {0: 2e-4, 50: 1.05e-4, 100: 1e-5, 200: 1e-5}),
     (Cosine(1800, floor=1e-5), {0: 2e-4, 900: 1.05e-4, 1800: 1e-5, 9999: 1e-5}),

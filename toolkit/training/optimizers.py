@@ -12,6 +12,8 @@ from torch import nn
 from toolkit.registry.signature import Default, Positive, Rate
 from toolkit.training.objective import CosineScalar, Length, LinearScalar, in_steps
 
+Count = Annotated[int, Field(ge=0)]
+
 
 class LRSchedule(ABC):
     """A learning rate as a function of the base rate and the step: no state, nothing to save.
@@ -34,7 +36,7 @@ class Constant(LRSchedule):
         warmup: steps over which the rate rises from 0 (at step 0) to the base (Ho et al. 2020 take 5000).
     """
 
-    def __init__(self, warmup: Annotated[int, Field(ge=0)] = 0) -> None:
+    def __init__(self, warmup: Count = 0) -> None:
         self.warmup = warmup
 
     def __call__(self, base: float, step: int) -> float:
@@ -48,16 +50,23 @@ class Cosine(LRSchedule):
         steps: how long the descent takes; "run" ends with the run.
         floor: the last rate, in absolute terms.
         every: steps for which the rate is held (a published schedule may change it once an epoch).
+        warmup: steps over which the rate, which is 0 at step 0, rises to the cosine.
     """
 
     def __init__(
-        self, steps: Length = "run", floor: Rate = 0.0, every: Positive = 1, run_steps: int | None = None
+        self,
+        steps: Length = "run",
+        floor: Rate = 0.0,
+        every: Positive = 1,
+        warmup: Count = 0,
+        run_steps: int | None = None,
     ) -> None:
         self.end = self.steps = in_steps(steps, run_steps)
-        self.floor, self.every = floor, every
+        self.floor, self.every, self.rise = floor, every, Constant(warmup)
 
     def __call__(self, base: float, step: int) -> float:
-        return CosineScalar(base, self.floor, self.steps)(step // self.every * self.every)
+        descended = CosineScalar(base, self.floor, self.steps)(step // self.every * self.every)
+        return self.rise(descended, step)
 
 
 class Linear(LRSchedule):
