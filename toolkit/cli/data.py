@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SIZES = (8, 16, 28, 32, 48, 64)  # more is a matter of patience and memory
 WIDTHS = {"cpu": (16, 32, 48, 64), "gpu": (128, 256, 256, 256)}  # of a UNet's levels
 LOWEST = 4  # side of the picture at the last of them
+MINUTES = 5  # of training on a CPU
 
 
 @click.command(short_help="Look at pictures before training on them.")
@@ -65,13 +66,11 @@ class Proposal:
         size: side of the pictures.
         widths: channels of the UNet's levels.
         batch_size: of a step.
-        minutes: of training.
     """
 
     size: int
     widths: list[int]
     batch_size: int
-    minutes: float | None
 
 
 def proposed(side: int, accelerated: bool) -> Proposal:
@@ -80,8 +79,8 @@ def proposed(side: int, accelerated: bool) -> Proposal:
     known = WIDTHS["gpu" if accelerated else "cpu"]
     widths = [w for level, w in enumerate(known) if size % 2**level == 0 and size >> level >= LOWEST]
     if accelerated:
-        return Proposal(size, widths, 128, None)
-    return Proposal(size, widths, 32 if size <= 32 else 16, 5.0)
+        return Proposal(size, widths, 128)
+    return Proposal(size, widths, 32 if size <= 32 else 16)
 
 
 def new(out: Path, path: str, parent: str | None) -> None:
@@ -111,15 +110,38 @@ def new(out: Path, path: str, parent: str | None) -> None:
     if parent is not None and (parent.endswith(".toml") or "/" in parent):
         parent = os.path.relpath(os.path.expanduser(parent), out.parent)  # `extends` starts at the file
         parent = parent if parent.endswith(".toml") or "/" in parent else f"./{parent}"
-    text = recipe_for(found, str(out), parent, torch.accelerator.is_available())
+    accelerated = torch.accelerator.is_available()
+    text = recipe_for(found, str(out), parent, accelerated)
+    if parent is None and not accelerated:
+        text = recipe_for(found, str(out), parent, accelerated, clock_seconds(text))
     write_text(out, text)
     say(f"written to {out}")
     say(f"  toolkit recipe check {out}")
     say(f"  toolkit train {out}")
 
 
-def recipe_for(found: "Survey", name: str, parent: str | None, accelerated: bool) -> str:
-    """The text of a recipe for what a survey found."""
+def clock_seconds(text: str) -> float:
+    """What a step of a recipe takes on this machine's processors, if nothing else keeps them busy."""
+    import tempfile
+
+    import torch
+
+    from toolkit.console import say
+    from toolkit.recipe import read_recipe
+    from toolkit.training.pace import step_seconds
+
+    say("timing a few steps ...")
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder, "draft.toml")
+        recipe.write_text(text)
+        (seconds,) = step_seconds({"draft": read_recipe(recipe)}, turns=5).values()
+    return seconds / torch.get_num_threads()
+
+
+def recipe_for(
+    found: "Survey", name: str, parent: str | None, accelerated: bool, seconds: float | None = None
+) -> str:
+    """The text of a recipe for what a survey found; as many steps of so many seconds as take `MINUTES`."""
     from toolkit.data.source import counted
 
     plan = proposed(found.short_side, accelerated)
@@ -134,13 +156,12 @@ def recipe_for(found: "Survey", name: str, parent: str | None, accelerated: bool
         "",
         "[run]",
         line("batch_size", plan.batch_size),
-        *([line("minutes", plan.minutes, "of training")] if plan.minutes else []),
-        line("steps", 20_000 if plan.minutes else 100_000, "at most" if plan.minutes else ""),
+        line("steps", *length(seconds)),
         "",
         "[data]",
         *(line(key, value) for key, value in found.table.items()),
         line("size", plan.size),
-        *([line("fit", "crop", 'or "resize", "pad"')] if set(found.sizes) != {(plan.size,) * 2} else []),
+        line("fit", "crop", 'or "resize", "pad"'),
         *([line("channels", 3, f"{found.grey:,} are greyscale")] if several else []),
         *([line("on_error", "skip", f"{counted(broken, 'picture')} cannot be read")] if broken else []),
         *([line("held_out_fraction", 0.1, "kept for measuring")] if found.table["type"] == "folder" else []),
@@ -159,6 +180,11 @@ def recipe_for(found: "Survey", name: str, parent: str | None, accelerated: bool
                 else []
             ),
             "",
+            "[optimizers.denoiser.lr_schedule]",
+            line("type", "cosine"),
+            line("warmup", 100),
+            line("steps", "run"),
+            "",
             "[sampler]",
             line("type", "ddim"),
             line("clip", True),
@@ -168,6 +194,14 @@ def recipe_for(found: "Survey", name: str, parent: str | None, accelerated: bool
             line("num", 16, "in a grid"),
         ]
     return "\n".join(lines) + "\n"
+
+
+def length(seconds: float | None) -> tuple[int, str]:
+    """A number of steps, and why so many."""
+    if seconds is None:
+        return 100_000, ""
+    steps = max(300, round(60 * MINUTES / seconds, -1))
+    return int(steps), f"about {steps * seconds / 60:.0f} minutes here, at {seconds:.2g} s each"
 
 
 def suited(accelerated: bool) -> str:
