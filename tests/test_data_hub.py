@@ -1,6 +1,8 @@
 """Data sets in the layout of Hugging Face datasets."""
 
 import os
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,22 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path):
 def test_without_the_hub_the_way_to_a_local_folder_is_told():
     with pytest.raises(DataError, match="ylecun/mnist is not a folder here .* set path to a local folder"):
         HubDataset("ylecun/mnist")
+
+
+@pytest.mark.slow
+def test_a_hub_that_cannot_be_reached_is_said_once_however_often_it_is_asked(tmp_path: Path):
+    code = "from toolkit.sources.hub import HubDataset; HubDataset('ylecun/mnist')"
+    closed = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    asked = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **closed},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said, _, _ = asked.stderr.partition("Traceback")
+    assert said.count("\n") == 1 and "thrown while requesting HEAD http://127.0.0.1:1" in said
+    assert "DataError: ylecun/mnist is not a folder here" in asked.stderr
 
 
 def test_a_configuration_must_be_one_there_is(folder: str):

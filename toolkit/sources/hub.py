@@ -1,10 +1,13 @@
 """Data sets in the layout of Hugging Face `datasets`, on the hub or in a local folder."""
 
 import copy
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -165,17 +168,9 @@ def _load(path: str, config: str | None) -> tuple["DatasetDict", list[str]]:
     if not local and (folder.exists() or not HUB_ID.fullmatch(path)):
         state = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{path} {state}: it must be a folder or a hub id.", option="path")
-    bars_enabled = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
     try:
-        if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            saved = datasets.load_from_disk(str(folder.resolve()))
-            one = isinstance(saved, datasets.Dataset)
-            return datasets.DatasetDict({"train": saved}) if one else saved, []
-        builder = datasets.load_dataset_builder(str(folder.resolve()) if local else path, config)
-        notes = _left_out(folder.resolve(), builder.config.data_files, path) if local else []
-        builder.download_and_prepare()
-        return builder.as_dataset(), notes
+        with _quiet():
+            return _loaded(folder, path, config)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         if local or not isinstance(error, OSError):
@@ -186,7 +181,40 @@ def _load(path: str, config: str | None) -> tuple["DatasetDict", list[str]]:
             "Without a connection, set path to a local folder that holds the data set.",
             option="path",
         ) from error
+
+
+def _loaded(folder: Path, path: str, config: str | None) -> tuple["DatasetDict", list[str]]:
+    """As `datasets` reads it, with notes on what it leaves out of a folder."""
+    import datasets
+
+    if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        saved = datasets.load_from_disk(str(folder.resolve()))
+        one = isinstance(saved, datasets.Dataset)
+        return datasets.DatasetDict({"train": saved}) if one else saved, []
+    local = folder.is_dir()
+    builder = datasets.load_dataset_builder(str(folder.resolve()) if local else path, config)
+    notes = _left_out(folder.resolve(), builder.config.data_files, path) if local else []
+    builder.download_and_prepare()
+    return builder.as_dataset(), notes
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars, and with one line, the first, on attempts to reach the hub that fail."""
+    import datasets
+
+    bars_enabled, lines = not datasets.are_progress_bars_disabled(), count()
+    attempts = logging.getLogger("huggingface_hub.utils._http")
+
+    def first(line: logging.LogRecord) -> bool:
+        return next(lines) == 0
+
+    datasets.disable_progress_bars()
+    attempts.addFilter(first)
+    try:
+        yield
     finally:
+        attempts.removeFilter(first)
         if bars_enabled:
             datasets.enable_progress_bars()
 
