@@ -225,6 +225,13 @@ def test_the_schema_accepts_what_a_child_may_state(schema, recipe):
     assert list(schema.iter_errors(recipe)) == []
 
 
+def test_the_schema_says_what_each_section_is_about(schema):
+    said = {name: table["description"] for name, table in schema.schema["properties"].items()}
+    assert said["data"] == "A fixed, indexable collection of examples."  # as its interface does
+    assert said["networks"] == "The network of each role of the objective."  # as torch's does not
+    assert all(re.fullmatch(r"[A-Z].{20,}", text) for text in said.values())
+
+
 def test_the_schema_is_written_to_a_file():
     done = toolkit("recipe", "schema", "--out", "schema.json")
     assert done.exit_code == 0

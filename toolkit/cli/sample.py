@@ -46,7 +46,7 @@ def _read_checkpoint(ctx: click.Context, param: click.Parameter, value: str | No
 @click.option(
     "--label",
     metavar="A[,B...]",
-    help="Classes, by number or name, which the images take in turn. For a conditional model.",
+    help="Classes of a conditional model, by number or name, which images take in turn; all by default.",
 )
 @click.option(
     "--guidance", type=click.FloatRange(min=0), help="Scale of classifier-free guidance; 1 is none."

@@ -33,7 +33,8 @@ def recipe_schema(registry: Registry, sections: Sequence[Section] = SECTIONS) ->
         table = writer.section(section)
         if section.per_role:
             table = {"type": "object", "additionalProperties": table}
-        properties[section.name] = _or_none(table) if section.optional else table
+        table = _or_none(table) if section.optional else table
+        properties[section.name] = {**table, "description": section.description}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Recipe",

@@ -1,6 +1,7 @@
 """The sections of a recipe, as data."""
 
 import importlib
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ class Section:
         default: the table that stands in for an absent one; None leaves the section out.
         source: the option of its tables that names where a table comes from, and the function that makes such
             a table whole, as "module:function".
+        summary: what the section says, where the class that it describes is torch's.
     """
 
     name: str
@@ -27,6 +29,12 @@ class Section:
     required: bool = False
     default: dict[str, Any] | None = None
     source: tuple[str, str] | None = None
+    summary: str | None = None
+
+    @property
+    def description(self) -> str:
+        """What the section says, in a sentence."""
+        return self.summary or (inspect.getdoc(self.interface) or "").partition("\n")[0]
 
     @property
     def interface(self) -> type:
@@ -88,6 +96,7 @@ SECTIONS = (
         common="toolkit.training.build:NetworkOptions",
         required=True,
         source=("from_run", "toolkit.pipeline.from_run:expand"),
+        summary="The network of each role of the objective.",
     ),
     Section("objective", "toolkit.training.objective:Objective", required=True),
     Section(
@@ -96,6 +105,7 @@ SECTIONS = (
         per_role=True,
         common="toolkit.training.optimizers:OptimizerOptions",
         required=True,
+        summary="How each network that is trained learns.",
     ),
     Section("ema", "toolkit.training.ema:EMAOptions", per_role=True),
     Section("start", "toolkit.diffusion.start:Start", default={"type": "noise"}),
