@@ -4,6 +4,8 @@ torchrun --nproc_per_node 2 process_checks.py
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from test_trainer import Points, Recorded, noisy
@@ -13,8 +15,10 @@ from toolkit import Batch, Batches, Loss, Step, Turn
 from toolkit.__main__ import leave
 from toolkit.data.batches import DataOptions
 from toolkit.devices.processes import Processes
-from toolkit.errors import RunError, TrainingError
+from toolkit.errors import RunError, ToolkitError
+from toolkit.recipe import read_recipe
 from toolkit.training.ema import EMA, EMAOptions
+from toolkit.training.fit import fits_on_all
 from toolkit.training.optimizers import Constant, OptimizerOptions, sgd
 from toolkit.training.result import measure
 from toolkit.training.trainer import RunOptions, Trainer, Training
@@ -27,6 +31,15 @@ class Measured(Recorded):
 
 def both(batch: Batch, step: Step) -> Loss:
     return noisy(batch, step)
+
+
+def complaint(work: Callable[[], object]) -> str:
+    """The error in this process's way."""
+    try:
+        work()
+    except (ToolkitError, ZeroDivisionError) as error:
+        return str(error)
+    return ""
 
 
 def main() -> None:
@@ -56,18 +69,18 @@ def main() -> None:
     answers["measures"] = measure(training, batches, 16, 2, 0, 1, processes)
 
     def refuse() -> None:
-        raise RunError("here")
+        if processes.rank == 1:
+            raise RunError("here")
 
-    try:
-        processes.together(refuse if processes.rank == 1 else lambda: None)
-    except RunError as error:
-        answers["refusal"] = str(error)
+    elsewhere = ["data.type=folder", "data.path=nowhere"] if processes.rank == 1 else []
+    recipe = read_recipe("quickstart", elsewhere)
+    trial = partial(fits_on_all, recipe, recipe.common(("run",)), processes, 2)
+    answers["refusal"] = complaint(lambda: processes.together(refuse))
+    answers["bug"] = complaint(lambda: processes.together(lambda: 1 / (1 - processes.rank)))
+    answers["trial"] = complaint(trial)
     with torch.no_grad():
         networks["g"][1].running_mean += processes.rank * 1e-7  # type: ignore[index]
-    try:
-        processes.must_agree(trainer.replicas())
-    except TrainingError as error:
-        answers["drift"] = str(error)
+    answers["drift"] = complaint(lambda: processes.must_agree(trainer.replicas()))
     if processes.is_main:
         print(json.dumps(answers))
     processes.__exit__(None)

@@ -44,6 +44,13 @@ def test_a_batch_that_micro_batches_do_not_divide(write: Write) -> None:
     assert "batch_size 9 is not a multiple of micro_batch_size 4" in error
 
 
+def test_a_micro_batch_to_be_found_for_networks_in_parts(write: Write) -> None:
+    """Refused with the options, before there is a run folder."""
+    error = refused(train(write(), "run.micro_batch_size=auto", "run.sharding=fsdp", "run.out=out"))
+    assert 'micro_batch_size = "auto" does not go with sharding' in error
+    assert not Path("out").exists()
+
+
 def test_a_run_of_no_steps(write: Write) -> None:
     assert "'steps' must be a whole number of at least 1" in refused(train(write(), "run.steps=0"))
 

@@ -15,7 +15,7 @@ from toolkit.devices.networks import Compile, blocks, compile_network
 from toolkit.devices.processes import Processes
 from toolkit.recipe import read_recipe
 from toolkit.training.build import build
-from toolkit.training.fit import fits, largest
+from toolkit.training.fit import fits, largest, relief
 from toolkit.training.session import session
 
 Write = Callable[..., Path]
@@ -172,6 +172,11 @@ def test_a_step_that_does_not_fit_into_memory_says_what_takes_less(greedy: Path)
     assert "step 3 does not fit into memory" in said and "The last checkpoint is" in said
     assert '[run] micro_batch_size below 4, or "auto"' in said
     assert "checkpoint_activations = true in [networks.denoiser]" in said
+
+
+def test_networks_in_parts_are_not_told_to_try_micro_batches(write: Write) -> None:
+    recipe = read_recipe(write(), ["run.sharding=fsdp"])
+    assert "[run] micro_batch_size below 4;" in relief(recipe)
 
 
 def test_a_micro_batch_that_was_found_is_recorded_and_kept(write: Write) -> None:

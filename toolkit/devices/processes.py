@@ -16,7 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from toolkit.devices.launch import refuse_missing_trackers, refuse_unsupported_launch, world_size
-from toolkit.errors import RunError, ToolkitError, TrainingError
+from toolkit.errors import RunError, TrainingError
 
 T = TypeVar("T")
 
@@ -196,19 +196,21 @@ class Processes:
             return flag
         return bool(self.gather(torch.tensor(float(flag), device=self.device)).any())
 
-    def together(self, work: Callable[[], None]) -> None:
-        """Do `work` on every process; a failure on one stops all, instead of leaving the others waiting.
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` gives, done on every process; a failure on one stops all, and leaves none waiting.
 
         Raises:
-            ToolkitError: the one that `work` raised here; a RunError if it failed on another process only.
+            Exception: the one that `work` raised here; a RunError if it failed on another process only.
         """
-        failure: ToolkitError | None = None
+        done: list[T] = []
+        failure: Exception | None = None
         try:
-            work()
-        except ToolkitError as error:
+            done.append(work())
+        except Exception as error:  # a bug, too, must not leave the others waiting
             failure = error
         if self.any(failure is not None):
             raise failure or RunError("another process has given up, and says why")
+        return done[0]
 
     def on_main(self, work: Callable[[], None]) -> None:
         """Do `work` on the main process only; all processes wait for it, and fail if it fails."""

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -24,14 +25,12 @@ def fitting_micro_batch(recipe: Recipe, options: RunOptions, processes: Processe
     a kill rather than in an error, it is the whole share, untried.
 
     Raises:
-        RunError: if not even one example fits, or if networks are in parts: no process can try alone.
+        RunError: if not even one example fits, or if a trial failed otherwise on another process.
     """
-    if options.sharding is not None:
-        raise RunError('[run] micro_batch_size = "auto" does not go with run.sharding: state a number')
     whole = max(1, options.batch_size // processes.count)
     if processes.device.type == "cpu":
         return whole
-    found = largest(whole, lambda size: not processes.any(not fits(recipe, options, processes, size)))
+    found = largest(whole, partial(fits_on_all, recipe, options, processes))
     if found is None:
         raise RunError(f"[run] not even one example at a time fits into memory. {relief(recipe)}")
     return found
@@ -45,6 +44,12 @@ def largest(whole: int, fits: Callable[[int], bool]) -> int | None:
             return None
         size = next(smaller for smaller in range(size // 2, 0, -1) if whole % smaller == 0)
     return size
+
+
+def fits_on_all(recipe: Recipe, options: RunOptions, processes: Processes, size: int) -> bool:
+    """Whether every process can take two steps with micro-batches of that size; a failure on one ends all."""
+    here = processes.together(partial(fits, recipe, options, processes, size))
+    return not processes.any(not here)
 
 
 def fits(recipe: Recipe, options: RunOptions, processes: Processes, size: int) -> bool:
@@ -69,7 +74,8 @@ def relief(recipe: Recipe) -> str:
     """What of a recipe would take less memory, as a sentence."""
     run, ways = recipe.tables["run"], []
     if (micro := run["micro_batch_size"] or run["batch_size"]) not in (1, "auto"):
-        ways.append(f'[run] micro_batch_size below {micro}, or "auto", which tries')
+        tried = ', or "auto", which tries' if run["sharding"] is None else ""
+        ways.append(f"[run] micro_batch_size below {micro}{tried}")
     roles = [r for r, table in recipe.tables["networks"].items() if not table["checkpoint_activations"]]
     if roles:
         ways.append(f"checkpoint_activations = true in {', '.join(f'[networks.{role}]' for role in roles)}")

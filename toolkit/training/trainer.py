@@ -32,8 +32,9 @@ class RunOptions:
     Args:
         batch_size: images in one optimizer step, over all processes together (the global batch).
         micro_batch_size: images in one forward pass; None takes the whole share of a process, and "auto" the
-            largest part of it that fits into an accelerator's memory, tried before the run; the run folder's
-            recipe states which. The global batch must be a multiple of micro_batch_size x processes.
+            largest part of it that fits into an accelerator's memory, tried before the run (not with
+            `sharding`); the run folder's recipe states which. The global batch must be a multiple of
+            micro_batch_size x processes.
         steps: stop after this many steps. A step is one cycle of the objective's turns.
         images: stop after this many images (steps x batch_size, rounded up to whole steps).
         minutes: stop after this much wall time of the process, in minutes.
@@ -72,6 +73,11 @@ class RunOptions:
         if isinstance(self.micro_batch_size, int) and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
+        if self.micro_batch_size == "auto" and self.sharding is not None:
+            raise ValueError(
+                'micro_batch_size = "auto" does not go with sharding: no process can try alone. State a '
+                "number"
             )
 
     @property
