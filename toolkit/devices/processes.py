@@ -161,7 +161,7 @@ class Processes:
     def add_(self, tensor: Tensor) -> None:
         """Replace a tensor, in place, by its sum over all processes."""
         if self.count > 1:
-            tensor.copy_(self._accelerator.reduce(tensor, "sum"))
+            torch.distributed.all_reduce(tensor)  # Accelerate's `reduce` would sum a copy
 
     def gather(self, tensor: Tensor) -> Tensor:
         """A tensor that has the same shape on all processes, stacked in order of rank: (count, *shape)."""
