@@ -112,6 +112,7 @@ def test_a_pipeline_that_left_its_run_needs_data_and_a_folder_for_scores(run: Pa
     needed, _, command = refusal(moved, "--metrics", "brightness").rpartition(": ")
     assert "needs --data, a folder of real images or a recipe that names them, and --out, a folder" in needed
     assert "not in a run folder, and needs --out" in refusal(moved, *BRIGHTNESS, "--data", "a/b")
+    assert "runs/tpyo: is not here; a model on the Hub needs --data" in refusal("runs/tpyo", *BRIGHTNESS)
     assert evaluate(*shlex.split(command.removeprefix("toolkit evaluate "))).exit_code == 0
     assert len(scores(tmp_path / "scores")) == 1
 

@@ -142,12 +142,13 @@ def places(source: str, data: str | None, out: str | None, asked: Sequence[str])
     """
     run = run_of(source)
     if run is None and (data is None or out is None):
-        what = "a folder of images" if holds_images(Path(source)) else "not in a run folder"
+        what = "is not in a run folder, and" if Path(source).exists() else "is not here; a model on the Hub"
+        what = "is a folder of images, and" if holds_images(Path(source)) else what
         needed = [
             *(["--data, a folder of real images or a recipe that names them"] if data is None else []),
             *(["--out, a folder for the scores"] if out is None else []),
         ]
         given = ["--data", data or "quickstart", "--out", out or "scores"]
         command = shlex.join(["toolkit", "evaluate", source, *asked, *given])
-        raise RunError(f"{source}: is {what}, and needs {', and '.join(needed)}: {command}")
+        raise RunError(f"{source}: {what} needs {', and '.join(needed)}: {command}")
     return (Path(out) if out else Path(str(run)) / "scores"), data or str(Path(str(run)) / "recipe.toml")
