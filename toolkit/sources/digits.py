@@ -1,5 +1,6 @@
 """scikit-learn's bundled digits: the data set that is always there."""
 
+from functools import lru_cache
 from typing import Literal, final
 
 import numpy as np
@@ -31,18 +32,11 @@ class Digits(DataSource):
         fit: Fit = "crop",
         split: Literal["train", "test", "all"] = "train",
     ) -> None:
-        from PIL import Image
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        shuffled = permutation(0, len(digits.target))
+        images, labels = _all(*height_and_width(size or 8), fit)
+        shuffled = permutation(0, len(labels))
         chosen = {"train": shuffled[HELD_OUT:], "test": shuffled[:HELD_OUT], "all": shuffled}[split]
-        pixels = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)
-        height, width = height_and_width(size or 8)
-        canvas = Canvas(channels=1, height=height, width=width, fit=fit, reduces=False)
-        self.images = torch.stack([canvas.draw(Image.fromarray(digit), "a digit") for digit in pixels])
-        self.labels = torch.from_numpy(digits.target[chosen]).long()
-        self.image_shape = canvas.shape
+        self.images, self.labels = images[chosen], labels[chosen]
+        self.image_shape = tuple(images.shape[1:])
         self.num_classes = 10
         self._held_out = (size, fit) if split == "train" else None
 
@@ -57,3 +51,16 @@ class Digits(DataSource):
 
     def held_out(self) -> "Digits | None":
         return Digits(*self._held_out, split="test") if self._held_out else None
+
+
+@lru_cache(maxsize=1)  # a run reads its data and what it holds out, once each to build and to describe them
+def _all(height: int, width: int, fit: Fit) -> tuple[Tensor, Tensor]:
+    """All digits at a size, uint8 (1797, 1, H, W), and their labels."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    canvas = Canvas(channels=1, height=height, width=width, fit=fit, reduces=False)
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    images = [canvas.draw(Image.fromarray(digit), "a digit") for digit in pixels]
+    return torch.stack(images), torch.from_numpy(digits.target).long()
