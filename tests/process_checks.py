@@ -1,9 +1,5 @@
-"""What test_processes.py asks of two processes that no run shows; the main one prints the answers as JSON.
+"""What test_processes.py asks of processes that no run shows."""
 
-torchrun --nproc_per_node 2 process_checks.py
-"""
-
-import json
 from collections.abc import Callable
 from functools import partial
 
@@ -12,7 +8,6 @@ from test_trainer import Points, Recorded, noisy
 from torch import nn
 
 from toolkit import Batch, Batches, Loss, Step, Turn
-from toolkit.__main__ import leave
 from toolkit.data.batches import DataOptions
 from toolkit.devices.processes import Processes
 from toolkit.errors import RunError, ToolkitError
@@ -42,7 +37,8 @@ def complaint(work: Callable[[], object]) -> str:
     return ""
 
 
-def main() -> None:
+def answered() -> dict[str, object]:
+    """The answers of this process, by name."""
     options = RunOptions(8, micro_batch_size=2, steps=1)
     processes = Processes(options.device, options.precision)
     torch.manual_seed(processes.rank)  # whoever initialises by chance has other weights everywhere
@@ -81,11 +77,5 @@ def main() -> None:
     with torch.no_grad():
         networks["g"][1].running_mean += processes.rank * 1e-7  # type: ignore[index]
     answers["drift"] = complaint(lambda: processes.must_agree(trainer.replicas()))
-    if processes.is_main:
-        print(json.dumps(answers))
     processes.__exit__(None)
-
-
-if __name__ == "__main__":
-    main()
-    leave(0)
+    return answers

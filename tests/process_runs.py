@@ -1,28 +1,29 @@
-"""Runs for test_processes.py, started once for each number of processes; it leaves run folders.
+"""Runs of one, two and three processes for test_processes.py; it leaves run folders.
 
-    torchrun --nproc_per_node 2 process_runs.py FOLDER NAME BATCH
+    python process_runs.py FOLDER
 
-For each recipe in FOLDER: `whole`, 6 steps without a break; `resumed`, 3 steps, then resumed to 6; `half`, 3
-steps. A `half` that is already there, of another number of processes, is resumed to 6 instead. Two processes
-also go on from one `resumed` with another micro-batch.
+With 8 rows, or 12 for three processes, in micro-batches of 4. For each recipe in FOLDER: `whole`, 6 steps
+without a break; `resumed`, 3 steps, then resumed to 6. Two processes also train `half` to step 3, from where
+one goes on to 6, and go on from one `resumed` with another micro-batch. FOLDER/answers has what
+process_checks.py asks one and two of them.
 """
 
+import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
-import torch
+from forks import in_processes, prepare
+from process_checks import answered
 
-from toolkit.__main__ import leave
 from toolkit.recipe import read_layers, resolve
 from toolkit.registry import load as plugins
 from toolkit.training.loop import train
 
 
-def main(folder: Path, name: str, batch: str) -> None:
+def runs(folder: Path, name: str, batch: int) -> None:
     loaded = plugins.load()
-    if "WORLD_SIZE" in os.environ:
-        torch.distributed.init_process_group("gloo")  # one group for all runs: it can be formed only once
 
     def run(recipe: Path, out: Path, end: int, *more: str, resume: bool = False) -> None:
         options = [f"run.batch_size={batch}", f"run.steps={end}", f"run.out={out}", "samples.num=3", *more]
@@ -41,11 +42,19 @@ def main(folder: Path, name: str, batch: str) -> None:
             run(recipe, runs / "resumed", 7, "run.micro_batch_size=2", resume=True)
         if name == "one":
             run(recipe, half, 6, resume=True)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+
+
+def check(folder: Path, name: str) -> None:
+    answers = answered()
+    if os.environ.get("RANK", "0") == "0":
+        (folder / "answers").mkdir(exist_ok=True)
+        (folder / "answers" / f"{name}.json").write_text(json.dumps(answers))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
-    leave(0)
+    folder = Path(sys.argv[1])
+    prepare(*folder.glob("*.toml"))
+    for name, count, batch in (("two", 2, 8), ("one", 1, 8), ("three", 3, 12)):
+        in_processes(count, partial(runs, folder, name, batch))
+        if name != "three":
+            in_processes(count, partial(check, folder, name))
