@@ -1,20 +1,21 @@
 """Runs for test_sharding.py, over two processes in one group; it leaves run folders.
 
-    torchrun --nproc_per_node 2 sharding_runs.py FOLDER
+    python sharding_runs.py FOLDER
 
-For each recipe in FOLDER: `whole`, 10 steps replicated, and `parts`, 10 steps sharded, each with a checkpoint
-of step 5. Two of DDGAN go on from there, sharded: `resumed` from `parts`, `joined` from `whole`.
+For each recipe in FOLDER: `whole`, 6 steps replicated, and `parts`, 6 steps sharded, each with a checkpoint
+of step 3. Two of DDGAN go on from there, sharded: `resumed` from `parts`, `joined` from `whole`.
 """
 
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
+from forks import in_processes, prepare
 from torch import Tensor
 
-from toolkit.__main__ import leave
 from toolkit.devices.processes import Processes
 from toolkit.recipe import Recipe, read_layers, resolve
 from toolkit.registry import load as plugins
@@ -27,20 +28,19 @@ SIZES = ["run.batch_size=32", "run.micro_batch_size=16", "samples.num=2"]  # few
 
 
 def interrupted(run: Path, copied: Path) -> None:
-    """Copy a run of 10 steps as if it had been killed after 5."""
+    """Copy a run of 6 steps as if it had been killed after 3."""
     shutil.copytree(run, copied)
     (copied / "run.json").unlink()
-    shutil.rmtree(copied / "checkpoints" / "step-0000010")
+    shutil.rmtree(copied / "checkpoints" / "step-0000006")
 
 
 def main(folder: Path) -> None:
     loaded = plugins.load()
-    torch.distributed.init_process_group("gloo")  # one group for all runs: it can be formed only once
     main_process = torch.distributed.get_rank() == 0
 
     def run(recipe: Path, name: str, *more: str) -> None:
         out = folder / name / recipe.stem
-        options = [*SIZES, "run.log_every=1", "run.steps=10", f"run.out={out}", "checkpoints.every=5", *more]
+        options = [*SIZES, "run.log_every=1", "run.steps=6", f"run.out={out}", "checkpoints.every=3", *more]
         resume = name in ("resumed", "joined")
         if resume and main_process:
             interrupted(folder / {"resumed": "parts", "joined": "whole"}[name] / recipe.stem, out)
@@ -54,8 +54,6 @@ def main(folder: Path) -> None:
             run(recipe, "joined", SHARDED)
         settings = [read_layers(recipe, [*SIZES, "run.steps=1", *more]) for more in ([SHARDED], [])]
         report(folder, *(resolve(layers, loaded.registry) for layers in settings))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 def report(folder: Path, parts: Recipe, whole: Recipe) -> None:
@@ -82,5 +80,6 @@ def report(folder: Path, parts: Recipe, whole: Recipe) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
-    leave(0)
+    folder = Path(sys.argv[1])
+    prepare(*folder.glob("*.toml"))
+    in_processes(2, partial(main, folder))
