@@ -1,15 +1,15 @@
-"""Tiny runs, also of several processes: torchrun --nproc_per_node 2 gan_runs.py FOLDER NAME
+"""Tiny runs, also of two processes: python gan_runs.py FOLDER NAME
 
 Each recipe in FOLDER is trained, into FOLDER/NAME and the recipe's name.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
-import torch
 from click.testing import CliRunner, Result
+from forks import in_processes, prepare
 
-from toolkit.__main__ import leave
 from toolkit.cli import main
 
 TINY_SNGAN = """
@@ -144,8 +144,6 @@ def all_runs(folder: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    torch.distributed.init_process_group("gloo")  # one group for all runs: it can be formed only once
-    all_runs(Path(sys.argv[1]), sys.argv[2])
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    leave(0)
+    folder = Path(sys.argv[1])
+    prepare(*folder.glob("*.toml"))
+    in_processes(2, partial(all_runs, folder, sys.argv[2]))
