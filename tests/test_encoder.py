@@ -55,10 +55,19 @@ def vae(elsewhere: None) -> Path:
     return Path("vae")
 
 
+@pytest.fixture(scope="module")
+def trained_coder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train(CODER, "coder")
+    return folder
+
+
 @pytest.fixture
-def coder(elsewhere: None) -> Path:
-    """A run that trained an autoencoder, which makes 2x4x4 of an 8x8 picture."""
-    train(CODER, "coder")
+def coder(trained_coder: Path, elsewhere: None) -> Path:
+    """A run that trained an autoencoder, which makes 2x4x4 of an 8x8 picture; tests may change it."""
+    shutil.copytree(trained_coder, ".", dirs_exist_ok=True)
     return Path("coder")
 
 
