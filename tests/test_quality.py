@@ -39,7 +39,7 @@ def test_quickstart_samples_are_nearly_as_recognisable_as_held_out_digits(
     judge: RandomForestClassifier, tmp_path: Path
 ) -> None:
     loaded = plugins.load()
-    stated = [f"run.out={tmp_path / 'run'}", "samples.num=0", "run.steps=1000"]  # of 1,400; 600 are too few
+    stated = [f"run.out={tmp_path / 'run'}", "samples.num=0", "run.steps=1000"]  # 600 are too few
     train(resolve(read_layers("quickstart", stated), loaded.registry), loaded)
     samples = torch.cat(list(toolkit.load(str(tmp_path / "run")).sample(256, batch_size=128)))
 
