@@ -34,6 +34,19 @@ def test_a_run_has_its_pipeline_and_its_metrics(run: toolkit.Run) -> None:
     assert torch.equal(by_run, by_path)
 
 
+def test_steps_are_timed_together_where_one_precision_computes_them(write: Write) -> None:
+    """On a CPU "auto" is float32."""
+    recipe = write(TINY_DDPM)
+    recipes = {
+        given: toolkit.read_recipe(recipe, [f"run.precision={given}"]) for given in ("auto", "float32")
+    }
+    took = toolkit.step_seconds(recipes, turns=2)
+    assert took.keys() == recipes.keys() and min(took.values()) > 0
+    recipes["bf16"] = toolkit.read_recipe(recipe, ["run.precision=bf16"])
+    with pytest.raises(toolkit.RunError, match="bf16 and float32 cannot be timed together"):
+        toolkit.step_seconds(recipes)
+
+
 def test_it_trains_twice_in_one_process_to_the_same_weights(run: toolkit.Run, write: Write) -> None:
     again = toolkit.train(write(TINY_DDPM), {"run.steps": 2, "run.out": "again"})
     mine, others = (one.pipeline().denoiser.state_dict() for one in (run, again))

@@ -71,9 +71,8 @@ class Processes:
         tf32: bool | None = None,
         cudnn_benchmark: bool | None = None,
     ) -> None:
-        on_cpu = device == "cpu" or not torch.accelerator.is_available()
-        here = None if on_cpu else torch.accelerator.current_accelerator()
-        self.precision = settled_precision(precision, here or torch.device("cpu"))
+        here = settled_device(device)
+        self.precision = settled_precision(precision, here)
         refuse_unsupported_launch(self.precision)
         names = trackers.chosen if trackers is not None else []
         refuse_missing_trackers(names)
@@ -84,7 +83,7 @@ class Processes:
         try:
             # Without an accelerator, Accelerate ignores the launcher unless told to use the CPU.
             self._accelerator = Accelerator(
-                cpu=on_cpu,
+                cpu=here.type == "cpu",
                 mixed_precision="bf16" if self.precision == "bf16" else "no",
                 log_with=names or None,
                 project_dir=folder,
@@ -298,6 +297,12 @@ def _cuda_switches() -> tuple[str, bool, bool]:
 def _set_cuda_switches(matmul: str, convolutions: bool, benchmark: bool) -> None:
     torch.set_float32_matmul_precision(matmul)
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = convolutions, benchmark
+
+
+def settled_device(device: Device) -> torch.device:
+    """The CPU, or for "auto" the accelerator if there is one."""
+    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device("cpu") if device == "cpu" or there is None else there
 
 
 def settled_precision(precision: Precision, device: torch.device) -> Literal["float32", "bf16"]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 
 from toolkit.data.source import FirstRows
-from toolkit.devices.processes import Processes
+from toolkit.devices.processes import Processes, settled_device, settled_precision
 from toolkit.errors import RunError
 from toolkit.recipe import Recipe
 from toolkit.training.session import session
@@ -35,7 +35,8 @@ def step_seconds(
     Raises:
         ToolkitError: for every mistake in a recipe or its data.
     """
-    precisions = {recipe.tables["run"]["precision"] for recipe in recipes.values()}
+    asked: list[RunOptions] = [recipe.common(("run",)) for recipe in recipes.values()]
+    precisions = {settled_precision(run.precision, settled_device(run.device)) for run in asked}
     if len(precisions) > 1:  # one process has one
         raise RunError(
             f"steps in {' and '.join(sorted(precisions))} cannot be timed together: set run.precision"
@@ -43,8 +44,7 @@ def step_seconds(
     times: dict[str, list[float]] = {name: [] for name in recipes}
     with ExitStack() as stack:
         trainers: dict[str, Trainer] = {}
-        for name, recipe in recipes.items():
-            options: RunOptions = recipe.common(("run",))
+        for (name, recipe), options in zip(recipes.items(), asked, strict=True):
             processes = stack.enter_context(
                 Processes(
                     options.device,

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.commands import RecipeError
+from toolkit import read_recipe, step_seconds
+from toolkit.commands import RecipeError, write_toml
 from toolkit.recipe.packaged import packaged
 from toolkit_study.plan import filled, read_study
 
@@ -84,6 +85,16 @@ def test_as_long_as_another_takes_the_steps_that_cost_as_much(tmp_path: Path) ->
     assert study.settled({"long": 0.2, "short": 0.5}).runs["long"].steps == 250
     seconds = read_study(written(tmp_path, STUDY, ('as_long_as = "short"', "seconds = 12.5")))
     assert seconds.settled({"long": 0.25}).runs["long"].steps == 50
+
+
+def test_a_run_whose_steps_are_not_known_yet_has_room_for_schedules_over_them(tmp_path: Path) -> None:
+    """Consistency training doubles its levels three times in a run, which one step could not."""
+    text = ('recipe = "ddpm_25gaussians"\nas_long_as', 'recipe = "consistency_25gaussians"\nas_long_as')
+    study = read_study(written(tmp_path, STUDY, text))
+    assert study.to_time[0] == "long"
+    timed = tmp_path / "timed.toml"
+    timed.write_text(write_toml(study.runs["long"].tables))
+    assert step_seconds({"long": read_recipe(timed, ["run.batch_size=4"])}, turns=1)["long"] > 0
 
 
 def test_other_seeds_and_some_runs_bring_what_they_need(tmp_path: Path) -> None:

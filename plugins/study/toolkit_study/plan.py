@@ -40,6 +40,7 @@ WITH_PREFIX = re.compile(r"[^{}]*\{(\w+)\}")
 PARTS = ("sampler", "start", "guidance")
 # Scores say what a grid would show, and take as long.
 QUIET = Layer("studies", {"samples": {"num": 0}}, {("samples",): "studies", ("samples", "num"): "studies"})
+UNTIL_TIMED = 10_000  # steps of a run whose length is not known yet: enough for every schedule over them
 LENGTHS = ("steps", "images", "seconds", "as_long_as")
 FREE = ("set", "samplers")  # tables of a run that are no options of it
 
@@ -452,7 +453,7 @@ class _Runs:
         if given:
             values = {"steps": "none", "images": "none", "minutes": "none", **given}
         if options.seconds is not None or options.as_long_as is not None:
-            values = {"steps": 1, "images": "none", "minutes": "none"}  # until a step is timed
+            values = {"steps": UNTIL_TIMED, "images": "none", "minutes": "none"}
         if self.study.most_steps is not None:
             least = min(self.study.most_steps, options.steps or self.study.most_steps)
             values = {**values, "steps": least}
