@@ -127,6 +127,7 @@ PARAMETERS = {
     "tdpm_mnist_small": {"denoiser": 453_793, "generator": 72_993, "discriminator": 46_656},
     "tdpm_25gaussians": {"denoiser": 35_714, "generator": 33_666, "discriminator": 33_537},
     "ddgan_digits": {"denoiser": 447_025, "discriminator": 129_217},
+    "ddgan_mnist_small": {"denoiser": 712_129, "discriminator": 129_985},
     "ddgan_mnist": {"denoiser": 1_447_361, "discriminator": 845_569},
     "ddgan_25gaussians": {"denoiser": 36_226, "discriminator": 35_841},
     "ddgan_cifar": {"denoiser": 48_432_515, "discriminator": 12_741_633},
