@@ -2,8 +2,8 @@
 
     python sharding_runs.py FOLDER
 
-For each recipe in FOLDER: `whole`, 6 steps replicated, and `parts`, 6 steps sharded, each with a checkpoint
-of step 3. Two of DDGAN go on from there, sharded: `resumed` from `parts`, `joined` from `whole`.
+For each recipe in FOLDER: `whole`, 10 steps replicated, and `parts`, 10 steps sharded, each with a checkpoint
+of step 5. Two of DDGAN go on from there, sharded: `resumed` from `parts`, `joined` from `whole`.
 """
 
 import json
@@ -28,10 +28,10 @@ SIZES = ["run.batch_size=32", "run.micro_batch_size=16", "samples.num=2"]  # few
 
 
 def interrupted(run: Path, copied: Path) -> None:
-    """Copy a run of 6 steps as if it had been killed after 3."""
+    """Copy a run of 10 steps as if it had been killed after 5."""
     shutil.copytree(run, copied)
     (copied / "run.json").unlink()
-    shutil.rmtree(copied / "checkpoints" / "step-0000006")
+    shutil.rmtree(copied / "checkpoints" / "step-0000010")
 
 
 def main(folder: Path) -> None:
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
 
     def run(recipe: Path, name: str, *more: str) -> None:
         out = folder / name / recipe.stem
-        options = [*SIZES, "run.log_every=1", "run.steps=6", f"run.out={out}", "checkpoints.every=3", *more]
+        options = [*SIZES, "run.log_every=1", "run.steps=10", f"run.out={out}", "checkpoints.every=5", *more]
         resume = name in ("resumed", "joined")
         if resume and main_process:
             interrupted(folder / {"resumed": "parts", "joined": "whole"}[name] / recipe.stem, out)
