@@ -12,6 +12,7 @@ from small_runs import finished, refused
 
 from toolkit.cli import main
 from toolkit.cli.data import proposed
+from toolkit.recipe import read_recipe
 from toolkit.sources.survey import survey
 
 
@@ -65,10 +66,9 @@ def test_the_recipe_is_short_says_why_and_trains(mine: Path) -> None:
 
 def test_it_extends_the_recipe_that_is_named(mine: Path) -> None:
     assert call("recipe", "new", "my.toml", "--data", str(mine), "--from", "ddgan_digits").exit_code == 0
-    assert (
-        "[networks" not in Path("my.toml").read_text()
-        and 'extends = ["ddgan_digits"]' in Path("my.toml").read_text()
-    )
+    text = Path("my.toml").read_text()
+    assert "[networks" not in text and 'extends = ["ddgan_digits"]' in text
+    assert read_recipe("my.toml").tables["run"]["steps"] == read_recipe("ddgan_digits").tables["run"]["steps"]
 
 
 def test_a_run_or_a_file_that_it_extends_is_found_from_where_it_is_written(mine: Path) -> None:

@@ -156,7 +156,7 @@ def recipe_for(
         "",
         "[run]",
         line("batch_size", plan.batch_size),
-        line("steps", *length(seconds)),
+        *([line("steps", *length(seconds))] if parent is None else []),  # else as long as its parent
         "",
         "[data]",
         *(line(key, value) for key, value in found.table.items()),
