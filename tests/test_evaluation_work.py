@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from toolkit.cli import main
+from toolkit.runs.layout import step_of
 from toolkit.runs.read import ScoreFile
 from toolkit.sources.digits import Digits
 
@@ -280,3 +281,17 @@ def test_features_that_cannot_be_kept_are_used_all_the_same(run: Path, tmp_path:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.warns(UserWarning, match="features are not kept"):
         scored(run, "--num", 10)
+
+
+def test_a_checkpoint_is_scored_apart_from_its_run(run: Path) -> None:
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    step = step_of(checkpoint)
+    scored(run, "--checkpoint", step, "--num", 2)
+    assert not list((run / "scores").glob("*.json")), "it is none of the run's"
+    assert list((run / "scores" / checkpoint.name).glob("distance-*.json"))
+    refused = evaluate(run, "--checkpoint", step + 1, "--num", 2)
+    assert refused.exit_code == 2 and f"has no checkpoint of step {step + 1}" in refused.output
+    scored(run, "--checkpoint", step, "--num", 2, "--out", "elsewhere")
+    assert list(Path("elsewhere").glob("distance-*.json"))
+    cleaned = CliRunner().invoke(main, ["clean", str(run)])
+    assert cleaned.exit_code == 0 and not list((run / "scores").rglob("samples-*"))

@@ -3,12 +3,18 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from toolkit.cli.complete import component_names, run_folders
-from toolkit.cli.options import choose_sampler, device_option, json_option, sampler_options
+from toolkit.cli.options import (
+    checkpoint_option,
+    choose_sampler,
+    device_option,
+    json_option,
+    sampler_options,
+)
 from toolkit.errors import RunError
 from toolkit.runs.layout import holds_images, run_of
 
@@ -34,6 +40,7 @@ from toolkit.runs.layout import holds_images, run_of
     help="A feature extractor, e.g. classifier. Set its options by --set features.path=...",
 )
 @sampler_options
+@checkpoint_option
 @click.option(
     "--set",
     "overrides",
@@ -43,16 +50,20 @@ from toolkit.runs.layout import holds_images, run_of
 )
 @device_option
 @json_option
-@click.option("--out", help="Folder for scores and samples; by default scores/ in the run folder.")
+@click.option(
+    "--out",
+    help="Folder for scores and samples; by default scores/ in the run folder, with one for each checkpoint.",
+)
 def evaluate(
     source: str, metrics: str, data: str | None, split: Any, num: int | None, features: str | None,
     sampler: str | None, steps: int | list[int] | None, spacing: str | None, overrides: tuple[str, ...],
-    device: str | None, as_json: bool, out: str | None,
+    checkpoint: int | Literal["best"] | None, device: str | None, as_json: bool, out: str | None,
 ) -> None:  # fmt: skip
     """Score RUN: a run folder, a pipeline folder, a diffusers folder, a Hub id, or a folder of images.
 
     Each score is written with its protocol; scores by other protocols are kept beside it. Samples are kept
-    beside the scores too, so an evaluation that was stopped goes on from them.
+    beside the scores too, so an evaluation that was stopped goes on from them. Scores of a checkpoint lie in
+    a folder of its own, and are none of the run's.
 
     On several GPUs: accelerate launch -m toolkit evaluate RUN ... On two CPU processes: torchrun
     --nproc_per_node 2 -m -- toolkit evaluate RUN ...
@@ -66,6 +77,12 @@ def evaluate(
         )
     asked = ["--metrics", metrics, *(["--features", features] if features else [])]
     folder, recipe = places(source, data, out, asked)
+    model = source
+    if checkpoint is not None:
+        from toolkit.runs.checkpoints import checkpoint_of
+
+        model = str(checkpoint_of(run_of(source) or Path(source), checkpoint))
+        folder = folder if out else folder / Path(model).name
     shorthands = {"images.num": num, "features.type": features}
     flags = [f"{key}={value}" for key, value in shorthands.items() if value is not None]
 
@@ -85,7 +102,7 @@ def evaluate(
         if holds_images(Path(source)):
             subject = ImageFolder(Path(source))
         else:
-            subject = choose_sampler(Pipeline.from_pretrained(source), sampler, steps, spacing).to(where)
+            subject = choose_sampler(Pipeline.from_pretrained(model), sampler, steps, spacing).to(where)
         found: list[ScoreFile] = []
         share = Share(processes.rank, processes.count, processes.together)
         with evaluating_display(visible=processes.is_main) as progress:

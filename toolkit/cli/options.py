@@ -18,6 +18,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 device_option = click.option("--device", help='By default an accelerator if there is one, else "cpu".')
 
 
+def _read_checkpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """A step, or "best"."""
+    if value is None or value == "best":
+        return value
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither a step nor best")
+    return int(value)
+
+
+checkpoint_option = click.option(
+    "--checkpoint", metavar="STEP|best", callback=_read_checkpoint,
+    help="The run as it was after this step, or when it was best, by a checkpoint that it keeps.",
+)  # fmt: skip
+
+
 def _read_steps(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     """A number, or several separated by commas."""
     if value is None:

@@ -1,26 +1,24 @@
 """`toolkit sample`: images from a trained model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from toolkit.cli.complete import component_names, run_folders
 from toolkit.cli.flags import TakesStart, read_flags
-from toolkit.cli.options import choose_device, choose_sampler, device_option, override, sampler_options
+from toolkit.cli.options import (
+    checkpoint_option,
+    choose_device,
+    choose_sampler,
+    device_option,
+    override,
+    sampler_options,
+)
 from toolkit.errors import RunError, ToolkitError
 
 if TYPE_CHECKING:
     from toolkit.pipeline.pipeline import Pipeline
-
-
-def _read_checkpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """A step, or "best"."""
-    if value is None or value == "best":
-        return value
-    if not value.isdecimal():
-        raise click.BadParameter(f"{value!r} is neither a step nor best")
-    return int(value)
 
 
 @click.command(cls=TakesStart, short_help="Sample images from a run or a saved pipeline.")
@@ -58,10 +56,7 @@ def _read_checkpoint(ctx: click.Context, param: click.Parameter, value: str | No
     metavar="A.B=C",
     help="Set an option of the sampler, the start or the guidance: sampler.eta=0.5.",
 )
-@click.option(
-    "--checkpoint", metavar="STEP|best", callback=_read_checkpoint,
-    help="Sample the run as it was after this step, or when it was best, by a checkpoint that it keeps.",
-)  # fmt: skip
+@checkpoint_option
 @click.option(
     "--weights",
     type=click.Choice(["ema", "raw"]),

@@ -36,7 +36,8 @@ def removable(run: Path, *, every_checkpoint: bool = False) -> Iterator[Removabl
         run: a run folder.
         every_checkpoint: the newest one too, without which the run cannot go on, and the best.
     """
-    for path in sorted((run / "scores").glob("samples-*")):
+    scores = run / "scores"  # and those of its checkpoints below
+    for path in sorted([*scores.glob("samples-*"), *scores.glob("step-*/samples-*")]):
         yield Removable(path, "samples of an evaluation, which would be drawn again", size_of(path))
     found = checkpoints_in(run / "checkpoints")
     newest = next((path for path in found[::-1] if _usable(path)), None)  # what resuming would take
@@ -66,7 +67,8 @@ def clean(run: Path, chosen: list[Removable]) -> None:
     folder.claim(resume=True, overwrite=False)
     try:
         for one in chosen:
-            if one.path.is_symlink() or one.path.parent.is_symlink():
+            inside = [one.path, *(path for path in one.path.parents if run in path.parents)]
+            if any(path.is_symlink() for path in inside):
                 raise RunError(f"{one.path}: is a link, or lies behind one: remove it yourself")
             shutil.rmtree(one.path)
     finally:
