@@ -5,13 +5,18 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
+from PIL import Image
 
 from toolkit.cli import main
+from toolkit.recipe.packaged import packaged
+from toolkit_study.plan import read_study
 
 STUDY = """
 [study]
@@ -95,26 +100,75 @@ def test_a_study_that_is_killed_again_and_again_ends_with_the_same_tables(study:
     assert not other["missing"]
 
 
+@pytest.fixture
+def studied(tmp_path: Path) -> Callable[..., Result]:
+    """Carry a packaged study out at its tiny scale, on 8x8 digits or on pictures of noise."""
+    pictures = np.random.default_rng(0).integers(256, size=(24, 32, 32, 3), dtype=np.uint8)
+    (tmp_path / "pictures").mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{number}.png")
+    stacked = tmp_path / "stacked.toml"  # where its data lies is said run by run
+    stacked.write_text("""
+extends = ["stacked_mnist"]
+runs.classifier.set.data.type = "digits"
+runs.dcgan.set.data.source.type = "digits"
+runs.ddgan.set.data.source.type = "digits"
+""")
+    digits = ["--set", "data.type=digits"]
+    here = {
+        "stacked_mnist": [str(stacked)],
+        "ddgan_ablation_25gaussians": ["ddgan_ablation_25gaussians"],
+        "gan_vs_diffusion_cifar": ["gan_vs_diffusion_cifar", "--set", "data.type=folder",
+                                   "--set", f"data.path={tmp_path / 'pictures'}"],
+    }  # fmt: skip
+
+    def study(name: str, *flags: str) -> Result:
+        asked = [
+            *here.get(name, [name, *digits]),
+            "--scale",
+            "tiny",
+            "--jobs",
+            "0",
+            "--out",
+            str(tmp_path / "out"),
+        ]
+        return CliRunner().invoke(main, ["study", *asked, *flags])
+
+    return study
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "only", "rows"), [
-    ("trilemma_mnist", "flow,dcgan", {"flow/20 steps", "flow/4 steps", "dcgan"}),
-    ("ddgan_ablation_25gaussians", "t2,no_latent", {"t2", "no_latent"}),
-])  # fmt: skip
-def test_packaged_studies_run_at_their_tiny_scale(
-    name: str, only: str, rows: set[str], tmp_path: Path
+@pytest.mark.parametrize("name", [one.name for one in packaged("study")])
+def test_every_packaged_study_runs_at_its_tiny_scale(
+    name: str, studied: Callable[..., Result], tmp_path: Path
 ) -> None:
-    flags = ["--set", "data.type=digits"] if "mnist" in name else []
-    asked = ["study", name, "--scale", "tiny", "--only", only, "--jobs", "0", "--out", str(tmp_path), *flags]
-    done = CliRunner().invoke(main, asked)
+    done = studied(name)
     assert done.exit_code == 0, done.output
-    found = results(tmp_path)
-    assert set(found["scores"]) == rows and found["missing"]  # the other runs of the study
-    report = (tmp_path / "report.md").read_text()
-    assert report.count("| DCGAN ") == 3 * ("mnist" in name)  # scores, cost, by seed; the baseline is not run
-    assert all((tmp_path / name).is_file() for name in ("speed.png", "seeds.png"))
-    again = CliRunner().invoke(main, asked)
+    planned, found = read_study(name, "tiny"), results(tmp_path / "out")
+    assert not found["missing"] and set(found["scores"]) == {row.key for row in planned.rows}
+    for by_seed in found["scores"].values():
+        assert set(by_seed) == {str(seed) for seed in planned.seeds}
+        assert all(len(scores) >= len(planned.protocol["metrics"]) for scores in by_seed.values())
+    assert set(found["comparisons"]) == set(planned.comparisons)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert all(f"| {row.title} " in report for row in planned.rows)
+    assert all((tmp_path / "out" / picture).is_file() for picture in ("speed.png", "seeds.png"))
+
+
+@pytest.mark.slow
+def test_a_part_of_a_study_says_what_is_missing_and_goes_on_where_it_was(
+    studied: Callable[..., Result], tmp_path: Path
+) -> None:
+    part = ("trilemma_mnist", "--only", "flow,dcgan")
+    done = studied(*part)
+    assert done.exit_code == 0, done.output
+    found = results(tmp_path / "out")
+    assert set(found["scores"]) == {"flow/20 steps", "flow/4 steps", "dcgan"} and found["missing"]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert report.count("| DCGAN ") == 3  # scores, cost, by seed; the baseline is not run
+    again = studied(*part)
     assert again.exit_code == 0 and "are done already" in again.output
-    refused = CliRunner().invoke(main, [*asked, "--set", "run.batch_size=3"])
+    refused = studied(*part, "--set", "run.batch_size=3")
     assert refused.exit_code == 2 and "run.batch_size" in refused.output and "another --out" in refused.output
 
 

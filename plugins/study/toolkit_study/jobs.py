@@ -37,6 +37,7 @@ from toolkit_study.plan import PlannedRun, Row, Study, filled, placeholders
 
 GRACE = 120.0  # seconds for a job to save what it has, once it is asked to stop
 POLL = 0.1
+TURNS = 20  # in which steps are timed, and no more than a run may take steps
 MAY_DIFFER = ("run.out", "run.device", "run.log_every")
 
 
@@ -154,7 +155,8 @@ def timing_of(study: Study, folder: Folder) -> Job | None:
     paths = {name: str(folder.path / "recipes" / f"{name}-timed.toml") for name in names}
     result, digest = folder.path / "costs.json", folder.digest(json.dumps(texts, sort_keys=True))
     task = {
-        "kind": "time", "recipes": paths, "texts": texts, "result": str(result), "digest": digest
+        "kind": "time", "recipes": paths, "texts": texts, "result": str(result), "digest": digest,
+        "turns": min(TURNS, study.most_steps or TURNS),
     }  # fmt: skip
 
     def says() -> str:

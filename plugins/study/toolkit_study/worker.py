@@ -45,7 +45,9 @@ def work(task: Mapping[str, Any]) -> None:
         train(recipe, resume="auto")
     elif task["kind"] == "time":
         recipes = {name: read_recipe(path) for name, path in task["recipes"].items()}
-        write_json(Path(task["result"]), {"digest": task["digest"], "seconds": step_seconds(recipes)})
+        write_json(
+            Path(task["result"]), {"digest": task["digest"], "seconds": step_seconds(recipes, task["turns"])}
+        )
     else:
         score(task)
 
