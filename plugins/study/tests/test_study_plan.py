@@ -164,3 +164,9 @@ def test_every_packaged_study_is_whole_and_has_a_tiny_scale(name: str) -> None:
     assert "Cost:" in study.about and "Question:" in study.about
     assert study.comparisons and len(study.rows) > 1
     assert all(run.steps <= 100 for run in study.runs.values())
+
+
+def test_what_the_study_drops_of_a_recipe_is_told(tmp_path: Path) -> None:
+    study = read_study(written(tmp_path, STUDY, ("run.batch_size = 32", 'sampler = {type = "ddim"}')))
+    (note,) = study.notes
+    assert "points.toml:7: [sampler] type 'euler' became 'ddim', which drops num_inference_steps" in note

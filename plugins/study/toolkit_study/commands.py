@@ -134,6 +134,8 @@ def _carry_out(
     again = shlex.join(["toolkit", *sys.argv[1:]])
     until = None if minutes is None else started + 60 * minutes
     say(f"{whole.title}: {folder.path}")
+    for note in whole.notes:
+        say(note, "note")
     outcome = Outcome()
     try:
         if (timing := timing_of(whole, folder)) is not None:
@@ -162,9 +164,11 @@ def _show(planned: "Study", folder: "Folder") -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from toolkit.commands import Terminal
+    from toolkit.commands import Terminal, say
     from toolkit_study.jobs import jobs_of
 
+    for note in planned.notes:
+        say(note, "note")
     done = {job.name: job.done() for job in jobs_of(planned, folder)}
     table = Table(Column("run", no_wrap=True), "recipe", "length", "after", "sampled", "seeds", box=None)
     for run in planned.runs.values():

@@ -193,6 +193,7 @@ class Study:
     Attributes:
         about: the comment at the head of its file.
         protocol: [images], [features] and [metrics], complete.
+        notes: what the study's own values drop of the recipes that they change.
     """
 
     name: str
@@ -205,6 +206,7 @@ class Study:
     comparisons: Mapping[str, ComparisonOptions]
     most_steps: int | None
     ranked: bool
+    notes: tuple[str, ...] = ()
     extractor: Callable[[], object] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -317,7 +319,7 @@ def study_of(layers: Layers, scale: str | None = None, overrides: Sequence[str] 
     comparisons = {name: described.common(("comparisons", name)) for name in described.tables["comparisons"]}
     study = Study(
         layers.name, options.title, about(layers.path), tuple(options.seeds), options.split, planned,
-        protocol, comparisons, options.most_steps, options.ranked,
+        protocol, comparisons, options.most_steps, options.ranked, tuple(reader.notes),
         partial(described.create, ("features",), {}) if "features" in described.tables else None,
     )  # fmt: skip
     _check_rows(study, layers)
@@ -354,6 +356,7 @@ class _Runs:
     ) -> None:  # fmt: skip
         self.layers, self.runs, self.study, self.scale = layers, runs, study, scale
         self.flags = flag_layer(overrides)
+        self.notes: dict[str, None] = {}  # several runs may give the same
         self._planned: dict[str, PlannedRun] = {}
         self._begun: list[str] = []
 
@@ -411,6 +414,7 @@ class _Runs:
         for layer in (common, self._length(name, options), own, self.flags):
             layers = layers.over(layer)
         tables = self._resolved(layers, name)
+        self.notes |= dict.fromkeys(note for note in layers.notes if note not in recipe.notes)
         rows = [
             Row(name, way, _title(name, options, way), self._way(layers, name, way)) for way in ways or [""]
         ]
