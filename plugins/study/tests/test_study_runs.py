@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from toolkit.cli import main
+from toolkit.commands import ScoreFile
 from toolkit.recipe.packaged import packaged
 from toolkit_study.plan import read_study
 
@@ -170,6 +171,19 @@ def test_a_part_of_a_study_says_what_is_missing_and_goes_on_where_it_was(
     assert again.exit_code == 0 and "are done already" in again.output
     refused = studied(*part, "--set", "run.batch_size=3")
     assert refused.exit_code == 2 and "run.batch_size" in refused.output and "another --out" in refused.output
+
+
+def test_a_row_that_is_sampled_otherwise_is_scored_again_and_has_the_new_scores_alone(study: Path) -> None:
+    def kept() -> list[ScoreFile]:
+        carried_out(study, "out")
+        result = json.loads((study.parent / "out" / "results" / "short_DDIM_2-0.json").read_text())
+        return [ScoreFile.model_validate(score) for score in result["scores"]]
+
+    first = kept()
+    study.write_text(STUDY.replace("num_inference_steps = 2", "num_inference_steps = 3"))
+    again = kept()
+    assert [score.metric for score in again] == [score.metric for score in first]
+    assert {(score.sampling or {})["sampler"]["num_inference_steps"] for score in again} == {3}
 
 
 def test_a_failure_is_told_and_what_needs_it_is_left_out(study: Path) -> None:

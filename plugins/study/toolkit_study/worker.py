@@ -68,6 +68,8 @@ def _stop_with_the_study() -> None:
 def score(task: Mapping[str, Any]) -> None:
     """Score a run in one way, measure its speed, and write both to `task["result"]`."""
     run, out = Path(task["run"]), Path(task["out"])
+    for other in (out / "scores").glob("*.json"):  # of what the study had asked for before
+        other.unlink()
     pipeline = load(run, device=task["device"])
     for part in ("start", "sampler", "guidance"):
         if part in task["parts"]:
