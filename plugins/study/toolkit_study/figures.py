@@ -94,8 +94,8 @@ def _seeds(lines: list[Line], ranking: list[Quantity], path: Path) -> None:
 
 def _samples(line: Line, folder: Folder) -> np.ndarray | None:
     """The first scored samples of the first seed, (n, H, W) or (n, H, W, 3); None if they are no pictures."""
-    kept = folder.samples(line.row, next(iter(line.scores)))
-    first = next(iter(sorted(kept.glob("samples-*/000000.safetensors"))), None)
+    kept = () if line.samples is None else (folder.path / line.samples).glob("samples-*/000000.safetensors")
+    first = next(iter(kept), None)
     pictures = None if first is None else load_file(first)["samples"][:TILES]
     if (
         pictures is None

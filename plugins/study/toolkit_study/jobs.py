@@ -6,7 +6,7 @@ recipes/    the recipe of each run, complete: `toolkit train` takes it
 costs.json  seconds of a step of the runs whose length is a time
 trained/    by which recipe a run has been trained to its end
 results/    scores and speeds, by run, seed and way to sample
-scores/     the samples that were scored
+scores/     the samples that were scored, by run, seed and how they were drawn
 logs/       what each job has said
 report.md, results.json and pictures
 """
@@ -74,10 +74,6 @@ class Folder:
 
     def result(self, row: Row, seed: int) -> Path:
         return self.path / "results" / f"{row.slug}-{seed}.json"
-
-    def samples(self, row: Row, seed: int) -> Path:
-        """Where the samples that were scored are kept."""
-        return self.path / "scores" / self.result(row, seed).stem / "scores"
 
     def digest(self, text: str) -> str:
         """A hash of what is asked for, the same wherever the folder lies."""
@@ -213,10 +209,12 @@ def scoring_of(study: Study, row: Row, seed: int, folder: Folder) -> Job:
     protocol, parts = filled(dict(study.protocol), folders), filled(dict(row.parts), folders)
     result = folder.result(row, seed)
     digest = folder.digest(json.dumps([recipes, protocol, parts, study.split], sort_keys=True))
+    # Samples that another metric can use again, but no other way to draw them.
+    drawn = folder.digest(json.dumps([recipes, protocol.get("images"), parts], sort_keys=True))
     task = {
         "kind": "score", "run": str(folders[run.name]), "protocol": protocol, "parts": parts,
         "split": study.split,
-        "device": run.tables["run"]["device"], "out": str(folder.samples(row, seed).parent),
+        "device": run.tables["run"]["device"], "out": str(folder.path / "scores" / f"{result.stem}-{drawn}"),
         "result": str(result), "digest": digest,
     }  # fmt: skip
 

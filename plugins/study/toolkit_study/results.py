@@ -67,6 +67,7 @@ class Line:
         rate: samples a second.
         speed: by which clock.
         sampling: how samples were made.
+        samples: those of the first seed, relative to the study's folder.
         train: processor seconds of training, those of the runs that it needs included.
     """
 
@@ -78,6 +79,7 @@ class Line:
     train: Estimate | None
     steps: int
     sampling: Mapping[str, Any] | None
+    samples: str | None
 
     def numbers(self, name: str) -> dict[int, float]:
         return {seed: values[name] for seed, values in self.scores.items() if name in values}
@@ -159,6 +161,7 @@ def _line(
         estimate({seed: value for seed, value in spent.items() if value is not None}),
         read_run(folder.run(row.run, next(iter(scores)))).step,
         None if one is None or not one["scores"] else one["scores"][0]["sampling"],
+        None if one is None else one["samples"],
     )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def _stop_with_the_study() -> None:
 def score(task: Mapping[str, Any]) -> None:
     """Score a run in one way, measure its speed, and write both to `task["result"]`."""
     run, out = Path(task["run"]), Path(task["out"])
-    for other in (out / "scores").glob("*.json"):  # of what the study had asked for before
+    for other in (out / "scores").glob("*.json"):  # by metrics that the study asked for before
         other.unlink()
     pipeline = load(run, device=task["device"])
     for part in ("start", "sampler", "guidance"):
@@ -86,6 +86,7 @@ def score(task: Mapping[str, Any]) -> None:
         Path(task["result"]),
         {
             "digest": task["digest"],
+            "samples": f"scores/{out.name}/scores",
             "scores": [one.model_dump(mode="json") for one in scores],
             "network_calls": pipeline.calls,
             "start_calls": pipeline.start.calls,
