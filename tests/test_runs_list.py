@@ -210,6 +210,11 @@ def test_clean_touches_no_run_that_is_in_use_and_follows_no_link(run: Path, tmp_
     (run / "scores" / "samples-ab").symlink_to(tmp_path / "mine")
     done = CliRunner().invoke(main, ["clean", str(run)])
     assert done.exit_code == 2 and "is a link" in done.output and (tmp_path / "mine").exists()
+    (run / "scores" / "samples-ab").unlink()
+    (tmp_path / "mine" / "samples-ab").mkdir()
+    (run / "scores" / "step-0000004").symlink_to(tmp_path / "mine")
+    done = CliRunner().invoke(main, ["clean", str(run)])
+    assert done.exit_code == 2 and "is a link" in done.output and (tmp_path / "mine" / "samples-ab").exists()
     with (run / ".lock").open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = CliRunner().invoke(main, ["clean", str(run), "--checkpoints"])

@@ -176,16 +176,22 @@ def test_a_part_of_a_study_says_what_is_missing_and_goes_on_where_it_was(
 
 
 def test_a_row_that_is_sampled_otherwise_is_scored_again_and_has_the_new_scores_alone(study: Path) -> None:
+    out = study.parent / "out"
+
     def kept() -> list[ScoreFile]:
         carried_out(study, "out")
-        result = json.loads((study.parent / "out" / "results" / "short_DDIM_2-0.json").read_text())
+        result = json.loads((out / "results" / "short_DDIM_2-0.json").read_text())
+        assert len(list((out / result["samples"]).glob("samples-*"))) == 1, "and its own samples alone"
         return [ScoreFile.model_validate(score) for score in result["scores"]]
 
     first = kept()
-    study.write_text(STUDY.replace("num_inference_steps = 2", "num_inference_steps = 3"))
+    otherwise = STUDY.replace("num_inference_steps = 2", "num_inference_steps = 3")
+    study.write_text(otherwise)
     again = kept()
     assert [score.metric for score in again] == [score.metric for score in first]
     assert {(score.sampling or {})["sampler"]["num_inference_steps"] for score in again} == {3}
+    study.write_text(otherwise.replace("sliced_wasserstein = {}\n", ""))
+    assert [score.metric for score in kept()] == ["modes25"]
 
 
 def test_a_failure_is_told_and_what_needs_it_is_left_out(study: Path) -> None:
